@@ -1,4 +1,4 @@
-# make demo   everything end to end on small rendered clips; opens with nothing installed (runs/demo/report.html)
+# make demo   everything end to end on small rendered clips, ending with runs/demo/report.html
 # make test   the test suite
 # make lint   ruff and mypy
 # Each makes .venv when it is missing and installs requirements.lock and this project; a second call installs nothing.
@@ -17,7 +17,7 @@ STAMP := $(VENV)/.installed-$(KEY)
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n '1,/^$$/s/^# //p' Makefile
 
 demo: $(STAMP)
 	$(RUN) -m vlm_crash demo

@@ -1,9 +1,11 @@
 """Which frames of a clip are looked at.
 
-In: the number of frames that can be decoded, and how many are wanted. Out: indices, ascending. Pure: no file is touched.
+In: the number of frames that can be decoded, and how many are wanted. Out: indices, ascending. Touches no file.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 
@@ -27,6 +29,6 @@ def middle_frame_indices(num_video_frames: int, num_segments: int) -> list[int]:
     # linspace, then truncate, as VideoChat-Flash video_utils.py:130 does: exact integer
     # division picks another frame for about 2 % of (length, segments) pairs.
     edges = np.linspace(0, num_video_frames, num_middles + 1).astype(int).tolist()
-    middles = [(low + high - 1) // 2 for low, high in zip(edges, edges[1:], strict=False)]
+    middles = [(low + high - 1) // 2 for low, high in pairwise(edges)]
     # Upstream pads a short clip with its last frame (same file, get_frame_indices).
     return middles + [middles[-1]] * (num_segments - num_middles)

@@ -31,7 +31,9 @@ def to_pixel_values(frames_FHWC: np.ndarray, image_size: int) -> Tensor:
         ValueError: another shape or dtype, or an image_size below 1.
     """
     if frames_FHWC.ndim != 4 or frames_FHWC.shape[-1] != 3 or frames_FHWC.dtype != np.uint8:
-        raise ValueError(f"frames have shape {frames_FHWC.shape} and dtype {frames_FHWC.dtype}; need [F, H, W, 3] uint8")
+        raise ValueError(
+            f"frames have shape {frames_FHWC.shape} and dtype {frames_FHWC.dtype}; need [F, H, W, 3] uint8"
+        )
     if image_size < 1:
         raise ValueError(f"image_size={image_size}: need at least 1 pixel")
     # The permuted view is channels-last: torchvision then resizes uint8 about ten times faster than after

@@ -1,0 +1,46 @@
+"""Small clips that the tests write themselves: a frame's grey level tells its number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+LEVEL_STEP = 4  # grey levels between two frames: far more than the coding noise
+
+
+def write_clip(path: Path, num_frames: int = 40, fps: int = 10, codec: str = "libx264", **options: str) -> Path:
+    """A grey clip of 64x48; frame i has level 16 + 4 i, so up to 50 frames are told apart."""
+    muxing = {key: options.pop(key) for key in ("movflags",) if key in options}
+    with av.open(str(path), "w", options=muxing) as container:
+        stream = container.add_stream(codec, rate=fps, options=options)
+        stream.width, stream.height = 64, 48
+        stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
+        for number in range(num_frames):
+            pixels = np.full((48, 64, 3), 16 + LEVEL_STEP * number, np.uint8)
+            pixels[:, :4] = 255  # a white edge on the left: a turned or mirrored picture is seen
+            for packet in stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return path
+
+
+def frame_numbers(frames_FHWC: np.ndarray) -> list[int]:
+    return [round((float(frame[8:40, 16:].mean()) - 16) / LEVEL_STEP) for frame in frames_FHWC]
+
+
+@pytest.fixture
+def make_clip(tmp_path: Path) -> Callable[..., Path]:
+    def make(name: str = "clip.mp4", **settings) -> Path:
+        return write_clip(tmp_path / name, **settings)
+
+    return make
+
+
+@pytest.fixture
+def numbers() -> Callable[[np.ndarray], list[int]]:
+    return frame_numbers

@@ -1,0 +1,155 @@
+import builtins
+import pickle
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from vlm_crash.video import UnreadableClipError, probe, read_frames
+from vlm_crash.video import reader as reader_module
+
+
+def test_decord_reads_the_middle_frames(make_clip, numbers):
+    frames = read_frames(make_clip(num_frames=40), 8)
+    assert frames.reader == "decord"
+    assert frames.indices == (2, 7, 12, 17, 22, 27, 32, 37)
+    assert numbers(frames.frames_FHWC) == list(frames.indices)
+    assert frames.frames_FHWC.shape == (8, 48, 64, 3)
+    assert frames.frames_FHWC.dtype == np.uint8
+    np.testing.assert_allclose(frames.times_s, np.array(frames.indices) / 10, atol=1e-6)
+
+
+def test_probe_says_what_a_clip_is(make_clip):
+    info = probe(make_clip(num_frames=25, fps=5))
+    assert (info.num_frames, info.fps, info.width, info.height, info.codec) == (25, 5.0, 64, 48, "h264")
+    assert info.duration_s == pytest.approx(5.0)
+
+
+def test_short_clip_repeats_its_last_frame(make_clip, numbers):
+    frames = read_frames(make_clip(num_frames=3), 5)
+    assert numbers(frames.frames_FHWC) == [0, 1, 2, 2, 2]
+    assert probe(make_clip("one.mp4", num_frames=1)).duration_s == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("a.gif", {"codec": "gif"}),
+        ("a.ts", {}),
+        ("a.mkv", {}),
+        ("b_frames.avi", {"codec": "mpeg4", "bf": "2", "b": "8000000", "qmin": "1", "qmax": "2"}),
+        ("open_gop.mp4", {"g": "8", "x264-params": "open-gop=1:bframes=3:b-adapt=0:scenecut=0"}),
+    ],
+)
+def test_pyav_reads_what_decord_gets_wrong(make_clip, numbers, name, settings):
+    frames = read_frames(make_clip(name, num_frames=40, **settings), 16)
+    assert frames.reader == "pyav"
+    assert numbers(frames.frames_FHWC) == list(frames.indices)
+    assert frames.info.num_frames == 40
+
+
+def test_both_readers_give_the_same_pixels(make_clip, monkeypatch):
+    path = make_clip(num_frames=40)
+    quick = read_frames(path, 8)
+    monkeypatch.setattr(reader_module, "_read_decord", lambda info, indices: "not today")
+    slow = read_frames(path, 8)
+    assert (quick.reader, slow.reader) == ("decord", "pyav")
+    assert quick.indices == slow.indices
+    assert quick.times_s == slow.times_s
+    assert np.abs(quick.frames_FHWC.astype(int) - slow.frames_FHWC).max() <= 3
+
+
+def test_works_where_decord_is_not_installed(make_clip, monkeypatch):
+    real_import = builtins.__import__
+
+    def without_decord(name, *args, **kwargs):
+        if name == "decord":
+            raise ImportError(name)
+        return real_import(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_decord)
+    assert read_frames(make_clip(), 4).reader == "pyav"
+
+
+def test_truncated_clip_counts_what_can_be_decoded(make_clip, numbers, caplog):
+    whole = make_clip(num_frames=40, movflags="faststart", g="1", crf="0")
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    with caplog.at_level("WARNING"):
+        frames = read_frames(whole, 8)
+    assert frames.reader == "pyav"
+    assert 5 < frames.info.num_frames < 35
+    assert frames.info.duration_s < 3.6
+    assert max(frames.indices) < frames.info.num_frames
+    assert numbers(frames.frames_FHWC)[:-1] == list(frames.indices)[:-1]  # the last one may be half a picture
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"", "the file is empty"), (b"no video at all\n" * 9, "not a video"), (None, "no such file")],
+)
+def test_unreadable_clip_has_one_clean_line(tmp_path, content, reason):
+    path = tmp_path / "1.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    for call in (lambda: probe(path), lambda: read_frames(path, 4)):
+        with pytest.raises(UnreadableClipError, match=reason) as caught:
+            call()
+        assert caught.value.path == path
+        assert "\n" not in str(caught.value)
+
+
+def test_folders_loops_and_odd_names(tmp_path, make_clip):
+    (tmp_path / "x.mp4").mkdir()
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    for bad in (tmp_path / "x.mp4", tmp_path / "loop.mp4", tmp_path / "nul\0.mp4"):
+        with pytest.raises(UnreadableClipError):
+            read_frames(bad, 2)
+    for name in ("-dash.mp4", "two words.mp4", "co:lon.mp4", "new\nline.mp4", "per%03d.mp4", "ünï_事故_🚗.mp4"):
+        assert read_frames(make_clip("plain.mp4").rename(tmp_path / name), 2).info.num_frames == 40
+
+
+def test_relative_name_with_a_colon(tmp_path, make_clip, monkeypatch):
+    """FFmpeg takes "co:lon.mp4" for a protocol."""
+    make_clip("co:lon.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert read_frames("co:lon.mp4", 2).info.num_frames == 40
+
+
+def test_decord_error_is_stripped_and_left_to_pyav(make_clip, monkeypatch):
+    decord = pytest.importorskip("decord")
+
+    def fail(*_args, **_kwargs):
+        raise decord.DECORDError("[10:11:12] /x/video_reader.cc:270: broken\n\nStack trace returned 10 entries:\n[bt]")
+
+    monkeypatch.setattr(decord, "VideoReader", fail)
+    assert read_frames(make_clip(), 2).reader == "pyav"
+    info = probe(make_clip())
+    assert reader_module._read_decord(info, [0]) == "broken"
+
+
+def test_decord_is_not_believed_when_it_counts_otherwise(make_clip, monkeypatch, numbers):
+    decord = pytest.importorskip("decord")
+    monkeypatch.setattr(decord.VideoReader, "__len__", lambda self: 44)
+    frames = read_frames(make_clip(), 4)
+    assert frames.reader == "pyav"
+    assert numbers(frames.frames_FHWC) == list(frames.indices)
+
+
+def test_only_chosen_frames_are_kept(make_clip):
+    """300 frames of 640x480 would be 276 MB; four of them are 3.7."""
+    path = make_clip("a.mkv", num_frames=50)
+    tracemalloc.start()
+    read_frames(path, 4)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * 64 * 48 * 3
+
+
+def test_error_survives_pickling():
+    error = pickle.loads(pickle.dumps(UnreadableClipError("a.mp4", "broken")))
+    assert (error.path.name, error.reason) == ("a.mp4", "broken")
+
+
+def test_refuses_no_frames(make_clip):
+    with pytest.raises(ValueError, match="num_frames=0"):
+        read_frames(make_clip(), 0)

@@ -1,0 +1,60 @@
+"""The command line. The only package that knows LightningCLI and jsonargparse.
+
+Enters: arguments. Leaves: an exit code. Heavy imports stay inside the commands: `--help` loads none of them.
+"""
+
+import sys
+from collections.abc import Sequence
+
+#: command -> (module that holds it, one line of help). `--help` lists exactly these.
+COMMANDS = {
+    "demo": ("commands", "render clips, fine-tune a tiny model, predict, score and report: everything in ten minutes"),
+    "prepare": ("commands", "annotation CSVs + clip folders -> a dataset with frozen splits"),
+    "fit": ("lightning_commands", "train"),
+    "validate": ("lightning_commands", "loss and scores on the validation split"),
+    "test": ("lightning_commands", "loss and scores on the test split"),
+    "predict": ("lightning_commands", "clips -> predictions.jsonl and the old scripts' *_results.json"),
+    "evaluate": ("commands", "predictions + truth -> metrics.json and tables"),
+    "report": ("commands", "an evaluation folder -> one self-contained HTML page"),
+}
+
+
+def usage() -> str:
+    """The program's own help."""
+    lines = [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: python -m vlm_crash <command> [--config FILE] [options]",
+            "",
+            "Dashcam clips -> crash and near-miss records, by a vision-language model.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "`python -m vlm_crash <command> --help` lists a command's options; --version says the version.",
+            "Exit codes: 0 done; 1 done, and the answer is no; 2 wrong input; 3 an error of ours; 130 interrupted.",
+        ]
+    )
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code says how it went."""
+    args = list(sys.argv[1:] if args is None else args)
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if args else 2
+    if args[0] == "--version":
+        from vlm_crash import __version__
+
+        print(f"vlm_crash {__version__}")
+        return 0
+    from vlm_crash.cli.errors import nearest, run_guarded
+
+    command, rest = args[0], args[1:]
+    if command not in COMMANDS:
+        print(
+            f"vlm_crash: there is no command {command!r}{nearest(command, COMMANDS)}; commands: {', '.join(COMMANDS)}",
+            file=sys.stderr,
+        )
+        return 2
+    return run_guarded(command, rest, COMMANDS[command][0])

@@ -1,0 +1,131 @@
+"""demo, prepare, evaluate and report: thin commands around the package's functions."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
+
+from vlm_crash.cli.arguments import explain, known_keys, resolve_configs
+
+
+def _prepare_parser(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--crash_csv", type=Path | None, help="Annotations of the crash clips.")
+    add("--crash_dir", type=Path | None, help="Folder of the crash clips.")
+    add("--nearmiss_csv", type=Path | None, help="Annotations of the near-miss clips.")
+    add("--nearmiss_dir", type=Path | None, help="Folder of the near-miss clips.")
+    add("--event_csvs", type=dict[str, Path], default={}, help="CSVs by event, for schemas of other events.")
+    add("--event_dirs", type=dict[str, Path], default={}, help="Clip folders by event, for schemas of other events.")
+    add("--out", type=Path, required=True, help="Folder for the dataset.")
+    add("--schema", type=Path | None, help="YAML with events and fields; unset: the crash and near-miss form.")
+    add("--fractions", type=tuple[float, float, float], default=(0.7, 0.1, 0.2), help="Shares of train, val, test.")
+    add("--seed", type=int, default=0, help="Seed of the splits.")
+    add("--group_column", type=str | None, help="CSV column whose equal values stay in one split; unset: equal clips do.")
+    add("--prompt", type=str, default="full", help="Question written into the JSONL's human turn: full or short.")
+
+
+def _prepare(options: Namespace) -> int:
+    from vlm_crash.data.conversation import question
+    from vlm_crash.data.prepare import prepare
+    from vlm_crash.schema.fields import load_schema
+
+    schema = load_schema(options.schema)
+    csvs = {"crash": options.crash_csv, "nearmiss": options.nearmiss_csv, **options.event_csvs}
+    dirs = {"crash": options.crash_dir, "nearmiss": options.nearmiss_dir, **options.event_dirs}
+    csvs, dirs = ({event: path for event, path in given.items() if path} for given in (csvs, dirs))
+    if not csvs:
+        raise ValueError("there is nothing to prepare; give --crash_csv and --crash_dir, --nearmiss_csv and --nearmiss_dir")
+    for event in csvs.keys() ^ dirs.keys():
+        have, lack = ("csv", "dir") if event in csvs else ("dir", "csv")
+        raise ValueError(f"--{event}_{have} is given without --{event}_{lack}; give both or neither")
+    report = prepare(
+        {event: (csvs[event], dirs[event]) for event in csvs},
+        options.out,
+        schema,
+        question=lambda event: question(schema, options.prompt),
+        seed=options.seed,
+        fractions=options.fractions,
+        group_column=options.group_column,
+    )
+    print(report)
+    return 0
+
+
+def _evaluate_parser(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--predictions", type=Path, nargs="+", required=True, help="predictions.jsonl, old *_results.json, or folders.")
+    add("--truth", type=Path, nargs="+", required=True, help="Annotation CSVs, JSONL files, or a prepared folder.")
+    add("--out", type=Path, required=True, help="Folder for metrics.json and the tables.")
+    add("--split", type=str | None, help="Score only this split of a prepared folder: train, val or test.")
+    add("--schema", type=Path | None, help="YAML with events and fields; unset: the crash and near-miss form.")
+    add("--embedder", type=str | None, default="minilm", help="minilm, a model folder, or null: no text scores.")
+
+
+def _evaluate(options: Namespace) -> int:
+    from vlm_crash.evaluation.evaluate import evaluate, format_metrics
+    from vlm_crash.schema.fields import load_schema
+
+    schema = load_schema(options.schema)
+    metrics = evaluate(
+        options.predictions, options.truth, options.out, schema, embedder=options.embedder, split=options.split
+    )
+    print(format_metrics(metrics))
+    return 0
+
+
+def _report_parser(parser: ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="Folder that evaluate wrote.")
+    parser.add_argument("--out", type=Path | None, help="The page; unset: report.html in the folder.")
+
+
+def _report(options: Namespace) -> int:
+    from vlm_crash.evaluation.report import report
+
+    page = report(options.folder, options.out or options.folder / "report.html")
+    print(f"open {page}")
+    return 0
+
+
+def _demo_parser(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("runs/demo"), help="Folder for everything.")
+    add("--num_clips", type=int, default=300, help="Clips to render.")
+    add("--seed", type=int, default=0, help="Seed of the scenes and of the splits.")
+    add("--from_scratch", type=bool, default=False, help="Train from random weights, not from the shipped base model.")
+    add("--max_epochs", type=int | None, help="Epochs of fine-tuning; unset: what demo.yaml says.")
+
+
+def _demo(options: Namespace) -> int:
+    from vlm_crash.cli.demo import demo
+
+    return demo(options)
+
+
+COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace], int]]] = {
+    "prepare": (_prepare_parser, _prepare),
+    "evaluate": (_evaluate_parser, _evaluate),
+    "report": (_report_parser, _report),
+    "demo": (_demo_parser, _demo),
+}
+
+
+def build_parser(command: str) -> ArgumentParser:
+    """The parser of one command."""
+    from vlm_crash.cli import COMMANDS as HELP
+
+    parser = ArgumentParser(prog=f"vlm_crash {command}", description=HELP[command][1], exit_on_error=False)
+    parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML with these options.")
+    COMMANDS[command][0](parser)
+    return parser
+
+
+def run(command: str, args: list[str]) -> int:
+    """Run one of the plain commands."""
+    parser = build_parser(command)
+    try:
+        options = parser.parse_args(resolve_configs(args))
+    except ArgumentError as error:
+        raise explain(error, known_keys(parser)) from error
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    return COMMANDS[command][1](options)

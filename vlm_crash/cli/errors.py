@@ -1,0 +1,106 @@
+"""Failures -> one message and an exit code.
+
+What a user did (bad options, files, folders, a full disk) ends with 2 and one message; what we did ends with 3 and
+the traceback; Ctrl-C ends with 130.
+"""
+
+import difflib
+import importlib
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+ISSUES = "https://github.com/vlm-crash/vlm_crash/issues"
+PACKAGE = Path(__file__).resolve().parents[1]
+DONE, USER_ERROR, OUR_ERROR, INTERRUPTED = 0, 2, 3, 130
+
+
+def run_guarded(command: str, args: Sequence[str], module: str) -> int:
+    """Run a command of a module of this package (`run(command, args) -> int`) and turn failures into exit codes."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "huggingface_hub", "sentence_transformers", "fsspec", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        return importlib.import_module(f"vlm_crash.cli.{module}").run(command, list(args))
+    except KeyboardInterrupt:
+        return _interrupted(command)
+    except SystemExit as stop:
+        # Lightning ends an interrupted run with exit(1), jsonargparse --help with exit(0).
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            return _interrupted(command)
+        return stop.code if isinstance(stop.code, int) else USER_ERROR if stop.code else DONE
+    except BrokenPipeError:
+        # The reader of our output is gone (`| head`); there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:  # noqa: BLE001 - the last line of defence: every other failure becomes an exit code here
+        message = user_message(error)
+        if message is None:
+            traceback.print_exc()
+            print(f"vlm_crash {command}: an error of ours; please report it with the lines above: {ISSUES}", file=sys.stderr)
+            return OUR_ERROR
+        print(f"vlm_crash {command}: error: {message}", file=sys.stderr)
+        return USER_ERROR
+
+
+def _interrupted(command: str) -> int:
+    print(f"vlm_crash {command}: interrupted; what was finished is kept", file=sys.stderr)
+    return INTERRUPTED
+
+
+def user_message(error: BaseException) -> str | None:
+    """The one message for what a user did; None for an error of ours.
+
+    A ValueError or a missing file counts as the user's where our own code raised it, on purpose; an error that a
+    library raised below us is ours, as we should have caught the input before.
+    """
+    from jsonargparse import ArgumentError
+
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    for link in chain:
+        if isinstance(link, OSError) and (link.filename or link.errno):
+            return f"{link.filename}: {link.strerror}" if link.filename else str(link.strerror)
+        if isinstance(link, ValueError) and _raised_by_us(link):
+            return str(link)
+    if isinstance(error, ArgumentError):
+        return str(error)
+    worker = _from_worker(error)
+    if worker:
+        return worker
+    if type(error).__name__ == "OutOfMemoryError":
+        return (
+            f"out of GPU memory ({str(error).splitlines()[0]}); lower --data.num_frames or --data.batch_size, set "
+            "--model.vision_chunk 8 or --model.activation_checkpointing true"
+        )
+    return None
+
+
+def _raised_by_us(error: BaseException) -> bool:
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).resolve().is_relative_to(PACKAGE)
+
+
+def _from_worker(error: BaseException) -> str | None:
+    """A loader's worker re-raises with the original traceback as text; ours ends in a file of this package."""
+    found = re.findall(r'File "([^"]+)", line \d+, in', str(error))
+    if isinstance(error, ValueError) and found and Path(found[-1]).is_relative_to(PACKAGE):
+        return str(error).strip().splitlines()[-1].split(": ", 1)[-1]
+    return None
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """A hint at the nearest allowed word, or nothing.
+
+    >>> nearest("predit", ["predict", "prepare"])
+    '; did you mean predict?'
+    """
+    close = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -1,0 +1,147 @@
+"""fit, validate, test and predict: LightningCLI around CrashVLM and CrashDataModule."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentError, Namespace
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar  # noqa: F401 - YAML names
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from vlm_crash.callbacks import ModelFolder, PredictionWriter, TrainingMonitor, ValidationSample
+from vlm_crash.cli.arguments import explain, known_keys, resolve_configs
+from vlm_crash.data.datamodule import CrashDataModule
+from vlm_crash.lightning_module import CrashVLM
+
+log = logging.getLogger(__name__)
+
+
+class RunConfig(SaveConfigCallback):
+    """Saves the config that ran: config.yaml for fit, <command>_config.yaml for the others, in the output folder."""
+
+
+class CrashCLI(LightningCLI):
+    """LightningCLI with our options and one output folder for everything a run writes."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--output_dir", type=Path, default=Path("runs/latest"), help="Folder for all of a run's files.")
+        parser.add_argument(
+            "--overwrite", type=bool, default=False, help="Replace what an earlier run left in output_dir."
+        )
+        parser.link_arguments("data.schema", "model.schema")
+
+    def _setting(self, name: str) -> Any:
+        return self.config[self.subcommand][name]
+
+    def before_instantiate_classes(self) -> None:
+        config: Namespace = self.config[self.subcommand]
+        output_dir = Path(config["output_dir"])
+        if self.subcommand == "fit" and not config["overwrite"] and not config.get("ckpt_path"):
+            if (output_dir / "config.yaml").exists():
+                raise ValueError(
+                    f"{output_dir} holds a run already; set --output_dir to another folder, --ckpt_path to resume it, "
+                    "or --overwrite true to write over it"
+                )
+        self._check_checkpoint(config.get("ckpt_path"))
+        config["trainer"]["default_root_dir"] = str(output_dir)
+        if self.subcommand == "predict":
+            config["trainer"]["logger"] = False
+        self.save_config_kwargs = {
+            "overwrite": True,
+            "config_filename": "config.yaml" if self.subcommand == "fit" else f"{self.subcommand}_config.yaml",
+        }
+
+    def _check_checkpoint(self, path: str | None) -> None:
+        if path in (None, "last", "best", "hpc"):
+            return
+        if not Path(path).exists():
+            raise ValueError(f"there is no checkpoint {path}; set --ckpt_path to a .ckpt file that fit wrote")
+        if Path(path).is_file():
+            try:
+                keys = torch.load(path, map_location="meta", weights_only=True, mmap=True)
+            except Exception as error:  # noqa: BLE001 - torch raises a dozen kinds for a file that is no checkpoint
+                raise ValueError(
+                    f"{path} is no checkpoint that can be read ({str(error).splitlines()[0]}); "
+                    "set --ckpt_path to a .ckpt file that fit wrote"
+                ) from error
+            if "state_dict" not in keys:
+                raise ValueError(f"{path} has no state_dict; set --ckpt_path to a .ckpt file that fit wrote")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        config = self.config[self.subcommand]
+        output_dir = Path(config["output_dir"])
+        extra: list[Any] = []
+        if self.subcommand == "fit":
+            extra = [TrainingMonitor(), ValidationSample(), ModelFolder()]
+        if self.subcommand == "predict":
+            extra = [PredictionWriter(output_dir, config["overwrite"])]
+        if self.subcommand != "predict" and config["trainer"].get("logger") in (None, True):
+            kwargs["logger"] = TensorBoardLogger(output_dir, name="", version="tensorboard")
+        self.trainer_defaults["callbacks"] = extra
+        trainer = super().instantiate_trainer(**kwargs)
+        for callback in trainer.callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(output_dir / "checkpoints")
+        return trainer
+
+    def after_instantiate_classes(self) -> None:
+        self.datamodule.connect(self.model.inputs)
+        self._check_model_fits(self.config[self.subcommand].get("ckpt_path"))
+
+    def _check_model_fits(self, path: str | None) -> None:
+        """Another model's checkpoint is refused by name, before anything is computed."""
+        if path is None or not Path(path).is_file():
+            return
+        given = torch.load(path, map_location="meta", weights_only=True, mmap=True)["state_dict"]
+        wanted = self.model.state_dict()
+        missing, extra = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
+        shapes = [
+            f"{key}: {tuple(given[key].shape)} in the checkpoint, {tuple(wanted[key].shape)} in the model"
+            for key in sorted(set(given) & set(wanted))
+            if given[key].shape != wanted[key].shape
+        ]
+        if missing or extra or shapes:
+            raise ValueError(
+                f"{path} is a checkpoint of another model than {self.model.path}: {len(missing)} tensors missing"
+                f"{_first(missing)}, {len(extra)} unknown{_first(extra)}, {len(shapes)} of another shape{_first(shapes)}; "
+                "set --model.path to the folder that the checkpoint was trained from"
+            )
+
+
+def _first(names: list[str]) -> str:
+    return f" (first: {names[0]})" if names else ""
+
+
+class _RememberingParser(LightningArgumentParser):
+    """Keeps the last parsers made, so that an unknown key can be answered with the nearest known one."""
+
+    made: list["_RememberingParser"] = []
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["exit_on_error"] = False
+        super().__init__(*args, **kwargs)
+        self.made.append(self)
+
+
+def run(command: str, args: list[str]) -> int:
+    """Run one of Lightning's commands."""
+    # Lightning asks Slurm and friends by itself; tokenizers' threads and forked workers do not go together.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    _RememberingParser.made.clear()
+    try:
+        CrashCLI(
+            CrashVLM,
+            CrashDataModule,
+            save_config_callback=RunConfig,
+            seed_everything_default=0,
+            parser_class=_RememberingParser,
+            auto_configure_optimizers=False,
+            args=[command, *resolve_configs(args)],
+        )
+    except ArgumentError as error:
+        keys = [key for parser in _RememberingParser.made for key in known_keys(parser)]
+        raise explain(error, keys) from error
+    return 0

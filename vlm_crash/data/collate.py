@@ -1,0 +1,115 @@
+"""Samples -> a batch.
+
+Enters: items of a dataset, each a readable clip or a failed one. Leaves: a Batch; failed clips are carried beside
+the tensors, by name and reason, and take no part in them. Training pads on the right, prediction on the left.
+"""
+
+# Suffixes: B batch, S sequence, N frames of all clips of the batch, H height, W width.
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlm_crash.data.tokenization import IGNORE_INDEX
+from vlm_crash.schema.records import VideoSample
+
+
+@dataclass(frozen=True)
+class Item:
+    """One clip, ready for the model: ids, and pixels [F, 3, H, W] float32."""
+
+    sample: VideoSample
+    input_ids_S: Tensor
+    labels_S: Tensor | None
+    pixel_values_F3HW: Tensor
+
+
+@dataclass(frozen=True)
+class FailedItem:
+    """A clip that could not be read, and why."""
+
+    sample: VideoSample
+    reason: str
+
+
+@dataclass
+class Batch:
+    """What a step gets.
+
+    Lightning moves it to the device through `.to`; records stay as they are.
+    """
+
+    samples: list[VideoSample]
+    failed: list[FailedItem]
+    input_ids_BS: Tensor
+    attention_mask_BS: Tensor
+    labels_BS: Tensor | None
+    pixel_values_N3HW: Tensor
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def to(self, *args: Any, **kwargs: Any) -> "Batch":
+        """A copy whose tensors are on another device."""
+        return replace(
+            self,
+            input_ids_BS=self.input_ids_BS.to(*args, **kwargs),
+            attention_mask_BS=self.attention_mask_BS.to(*args, **kwargs),
+            labels_BS=None if self.labels_BS is None else self.labels_BS.to(*args, **kwargs),
+            pixel_values_N3HW=self.pixel_values_N3HW.to(*args, **kwargs),
+        )
+
+    def pin_memory(self) -> "Batch":
+        """A copy whose tensors lie in pinned memory."""
+        return replace(
+            self,
+            input_ids_BS=self.input_ids_BS.pin_memory(),
+            attention_mask_BS=self.attention_mask_BS.pin_memory(),
+            labels_BS=None if self.labels_BS is None else self.labels_BS.pin_memory(),
+            pixel_values_N3HW=self.pixel_values_N3HW.pin_memory(),
+        )
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the batch without padding."""
+        return int(self.attention_mask_BS.sum())
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Pads a list of items to one batch.
+
+    Args:
+        pad_token_id: id to pad with; padded places are masked, so any id does.
+        padding_side: "right" (training) or "left" (generation).
+    """
+
+    pad_token_id: int
+    padding_side: str = "right"
+
+    def __call__(self, items: Sequence[Item | FailedItem]) -> Batch:
+        failed = [item for item in items if isinstance(item, FailedItem)]
+        good = [item for item in items if isinstance(item, Item)]
+        length = max((len(item.input_ids_S) for item in good), default=0)
+        shape = (len(good), length)
+        input_ids_BS = torch.full(shape, self.pad_token_id, dtype=torch.long)
+        attention_mask_BS = torch.zeros(shape, dtype=torch.long)
+        labelled = bool(good) and all(item.labels_S is not None for item in good)
+        labels_BS = torch.full(shape, IGNORE_INDEX, dtype=torch.long) if labelled else None
+        for row, item in enumerate(good):
+            size = len(item.input_ids_S)
+            place = slice(0, size) if self.padding_side == "right" else slice(length - size, length)
+            input_ids_BS[row, place] = item.input_ids_S
+            attention_mask_BS[row, place] = 1
+            if labels_BS is not None and item.labels_S is not None:
+                labels_BS[row, place] = item.labels_S
+        pixels = [item.pixel_values_F3HW for item in good]
+        return Batch(
+            samples=[item.sample for item in good],
+            failed=failed,
+            input_ids_BS=input_ids_BS,
+            attention_mask_BS=attention_mask_BS,
+            labels_BS=labels_BS,
+            pixel_values_N3HW=torch.cat(pixels) if pixels else torch.zeros(0, 3, 1, 1),
+        )

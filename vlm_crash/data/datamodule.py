@@ -1,0 +1,164 @@
+"""Wiring: which samples each stage sees, and their loaders."""
+
+import logging
+from pathlib import Path
+
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from vlm_crash.data.clip_sources import limit_per_event, samples_from_event_folders, samples_from_paths
+from vlm_crash.data.collate import Batch, Collator
+from vlm_crash.data.dataset import ClipDataset, ModelInputs, SampleRecipe
+from vlm_crash.data.prepare import load_prepared
+from vlm_crash.schema.fields import Schema, load_schema
+from vlm_crash.schema.records import VideoSample
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "val", "test")
+#: Frames per clip of the old scripts.
+DEFAULT_NUM_FRAMES = 32
+
+
+class CrashDataModule(LightningDataModule):
+    """Clips and their annotations, as batches.
+
+    Args:
+        folder: dataset made by `vlm_crash prepare` (or the old scripts' JSONL folder); training needs it.
+        split: split of `folder` that `predict` answers: train, val or test.
+        clips: files or folders to predict whose event is not known.
+        crash_dir: folder of crash clips to predict.
+        nearmiss_dir: folder of near-miss clips to predict.
+        event_dirs: folders to predict by event name, for schemas with other events than crash and nearmiss.
+        num_videos: most clips per event to predict; 0: all. Unset: 10 of each event folder, all of `clips` and `folder`.
+        num_frames: frames per clip, at the middles of equal intervals. Unset: what the model folder says, else 32.
+        batch_size: clips per batch and process.
+        num_workers: processes that read clips.
+        prompt: question to ask: full (lists all fields and terms), short, or dataset (the JSONL's human turn).
+            Unset: what the model folder says, else full.
+        tell_event: give the event away in the question, for labs that only want the fields.
+        blank_frames: show black frames instead of the clips (a blind baseline: what is guessed without looking).
+        schema: YAML with events and fields; unset: the crash and near-miss form.
+        seed: order of the training clips.
+    """
+
+    # More than ten parameters: this constructor is the command line's --data section.
+    def __init__(
+        self,
+        folder: Path | None = None,
+        split: str = "test",
+        clips: list[Path] | Path | None = None,
+        crash_dir: Path | None = None,
+        nearmiss_dir: Path | None = None,
+        event_dirs: dict[str, Path] | None = None,
+        num_videos: int | None = None,
+        num_frames: int | None = None,
+        batch_size: int = 1,
+        num_workers: int = 2,
+        prompt: str | None = None,
+        tell_event: bool = False,
+        blank_frames: bool = False,
+        schema: Path | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if split not in SPLITS:
+            raise ValueError(f"split={split!r} is not one of {list(SPLITS)}; set --data.split to one of them")
+        for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+            if value < least:
+                raise ValueError(f"{name}={value} is below {least}; set --data.{name} to {least} or more")
+        self.folder = folder
+        self.split = split
+        self.clips = [clips] if isinstance(clips, Path | str) else list(clips or [])
+        named = {"crash": crash_dir, "nearmiss": nearmiss_dir}
+        self.event_dirs = {**{event: path for event, path in named.items() if path}, **(event_dirs or {})}
+        self.num_videos = num_videos
+        if num_frames is not None and num_frames < 1:
+            raise ValueError(f"num_frames={num_frames} is below 1; set --data.num_frames to 8, 16 or 32, say")
+        self.num_frames = num_frames
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.prompt = prompt
+        self.tell_event = tell_event
+        self.blank_frames = blank_frames
+        self.schema: Schema = load_schema(schema)
+        self.seed = seed
+        self.recipe: SampleRecipe | None = None
+        self.samples: dict[str, list[VideoSample]] = {}
+
+    def connect(self, inputs: ModelInputs) -> None:
+        """Say which model is fed; the command line does this once, before any loader is made."""
+        self.recipe = SampleRecipe(
+            schema=self.schema,
+            tokenizer=inputs.conversation_tokenizer,
+            num_frames=self.num_frames or inputs.num_frames or DEFAULT_NUM_FRAMES,
+            image_size=inputs.image_size,
+            prompt=self.prompt or inputs.prompt,
+            tell_event=self.tell_event,
+            blank_frames=self.blank_frames,
+        )
+
+    def setup(self, stage: str) -> None:
+        """Find the samples of a stage: fit, validate, test or predict."""
+        if stage == "predict":
+            self.samples["predict"] = self._predict_samples()
+            return
+        if self.folder is None:
+            raise ValueError("there is nothing to train on or score; set --data.folder to what `prepare` wrote")
+        splits = load_prepared(self.folder, self.schema)
+        for split in ("train", "val") if stage == "fit" else ("val",) if stage == "validate" else ("test",):
+            self.samples[split] = splits[split]
+            log.info("%s: %d clips of %s", split, len(splits[split]), self.folder)
+        if stage == "fit" and not self.samples["train"]:
+            raise ValueError(f"{self.folder} has no training clips; run `prepare` with more clips or other fractions")
+
+    def _predict_samples(self) -> list[VideoSample]:
+        unknown = sorted(set(self.event_dirs) - set(self.schema.event_names))
+        if unknown:
+            raise ValueError(
+                f"there are clips for the events {unknown}, the schema has {list(self.schema.event_names)}; "
+                "give --data.event_dirs and --data.schema that fit together"
+            )
+        if self.clips or self.event_dirs:
+            return [
+                *samples_from_event_folders(self.event_dirs, self.num_videos),
+                *(samples_from_paths(map(Path, self.clips), self.num_videos) if self.clips else []),
+            ]
+        if self.folder is None:
+            raise ValueError(
+                "there is nothing to predict; set --data.crash_dir, --data.nearmiss_dir, --data.clips or --data.folder"
+            )
+        samples = load_prepared(self.folder, self.schema)[self.split]
+        if not samples:
+            raise ValueError(f"the split {self.split} of {self.folder} has no clips; set --data.split to another")
+        return limit_per_event(samples, self.num_videos)
+
+    def _loader(self, name: str, train: bool) -> DataLoader[Batch]:
+        assert self.recipe is not None, "connect() comes before the loaders"
+        predict = name == "predict"
+        collate = Collator(self.recipe.tokenizer.end_token_id, "left" if predict else "right")
+        dataset = ClipDataset(
+            self.samples[name], self.recipe, supervised=not predict, on_unreadable="fail" if predict else "raise"
+        )
+        return DataLoader(
+            dataset,  # type: ignore[arg-type]
+            batch_size=self.batch_size,
+            shuffle=train,
+            generator=torch.Generator().manual_seed(self.seed) if train else None,
+            num_workers=self.num_workers,
+            persistent_workers=train and self.num_workers > 0,
+            collate_fn=collate,
+        )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return self._loader("train", train=True)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self._loader("val", train=False)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self._loader("test", train=False)
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        return self._loader("predict", train=False)

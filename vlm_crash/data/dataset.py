@@ -1,0 +1,157 @@
+"""A list of samples -> items. One path for training, validation and prediction.
+
+Enters: frozen samples. Leaves: per index an Item, or a FailedItem where the clip cannot be read and the dataset is
+told to go on (prediction); training and validation stop at such a clip and name it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from vlm_crash.data.collate import FailedItem, Item
+from vlm_crash.data.conversation import INTERNVL2_5_SYSTEM, PROMPTS, ChatTemplate, question
+from vlm_crash.data.tokenization import ConversationTokenizer
+from vlm_crash.schema.fields import UNKNOWN, Schema
+from vlm_crash.schema.records import VideoSample
+from vlm_crash.schema.response import parse, render
+from vlm_crash.video.image_transform import to_pixel_values
+from vlm_crash.video.reader import Frames, UnreadableClipError, read_frames
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """What a model wants to be fed, as its folder says.
+
+    Args:
+        tokenizer: its fast tokenizer.
+        tokens_per_frame: image tokens of one frame.
+        image_size: side of its square frames, in pixels.
+        prompt: the question it knows.
+        num_frames: frames per clip; None: the folder does not say.
+        system_message: its system turn; None: InternVL's own.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    tokens_per_frame: int
+    image_size: int
+    prompt: str = "full"
+    num_frames: int | None = None
+    system_message: str | None = None
+
+    @property
+    def conversation_tokenizer(self) -> ConversationTokenizer:
+        """The one that makes its prompts."""
+        system = INTERNVL2_5_SYSTEM if self.system_message is None else self.system_message
+        return ConversationTokenizer(self.tokenizer, self.tokens_per_frame, ChatTemplate(system))
+
+
+@dataclass(frozen=True)
+class SampleRecipe:
+    """How a sample becomes tokens and pixels; equal in training, validation and prediction.
+
+    Args:
+        schema: events and fields.
+        tokenizer: conversation -> ids.
+        num_frames: frames taken from each clip, at the middles of equal intervals.
+        image_size: side of the square the frames are resized to, in pixels.
+        prompt: "full", "short", or "dataset" (the human turn of the sample's JSONL line).
+        tell_event: name the event in the question.
+        blank_frames: show black frames instead of the clip, as a blind baseline.
+    """
+
+    schema: Schema
+    tokenizer: ConversationTokenizer
+    num_frames: int
+    image_size: int
+    prompt: str
+    tell_event: bool
+    blank_frames: bool
+
+    def __post_init__(self) -> None:
+        if self.prompt not in PROMPTS:
+            raise ValueError(f"prompt={self.prompt!r} is not one of {list(PROMPTS)}; set --data.prompt to one of them")
+        if self.num_frames < 1:
+            raise ValueError(f"num_frames={self.num_frames} is below 1; set --data.num_frames to 8, 16 or 32, say")
+
+    def item(self, sample: VideoSample, supervised: bool) -> Item:
+        """Read a clip and put it into tokens.
+
+        Raises:
+            UnreadableClipError: the clip cannot be read.
+            ValueError: the sample lacks what the recipe needs (an answer, an event to tell, a human turn).
+        """
+        frames = read_frames(sample.path, self.num_frames)
+        answer = self._answer(sample) if supervised else None
+        tokens = self.tokenizer(
+            self._question(sample),
+            num_frames=self.num_frames,
+            # The clip's own length, not the CSV's: it is there in prediction too.
+            duration_s=frames.info.duration_s,
+            answer=answer,
+            unsupervised=self._unknown_spans(sample, answer) if answer else (),
+        )
+        return Item(sample, tokens.input_ids_S, tokens.labels_S, to_pixel_values(self._pixels(frames), self.image_size))
+
+    def _pixels(self, frames: Frames) -> np.ndarray:
+        return np.zeros_like(frames.frames_FHWC) if self.blank_frames else frames.frames_FHWC
+
+    def _question(self, sample: VideoSample) -> str:
+        if self.prompt == "dataset":
+            if sample.question is None:
+                raise ValueError(
+                    f"{sample.video} has no human turn; prompt=dataset takes the question from a prepared folder's "
+                    "JSONL: set --data.prompt to full or short"
+                )
+            return sample.question.replace("<image>", "").strip()
+        if self.tell_event and sample.event is None:
+            raise ValueError(
+                f"tell_event is on, but nothing says which event {sample.video} shows; give the clips by "
+                "--data.crash_dir and --data.nearmiss_dir, or leave --data.tell_event off"
+            )
+        return question(self.schema, self.prompt, sample.event if self.tell_event else None)
+
+    def _answer(self, sample: VideoSample) -> str:
+        if sample.answer is not None:
+            return sample.answer
+        if sample.annotation is None:
+            raise ValueError(f"{sample.video} has no annotation; training needs a folder made by `vlm_crash prepare`")
+        return render(self.schema, sample.annotation)
+
+    def _unknown_spans(self, sample: VideoSample, answer: str) -> list[tuple[int, int]]:
+        """Where the answer says Unknown because nobody annotated the field: not a fact to learn."""
+        answers = parse(self.schema, answer, sample.event).answers.values()
+        return [found.span for found in answers if found.value == UNKNOWN and found.span is not None]
+
+
+class ClipDataset(Dataset[Item | FailedItem]):
+    """Items of a list of samples.
+
+    Args:
+        samples: the clips.
+        recipe: how each becomes an item.
+        supervised: make labels.
+        on_unreadable: "raise" or "fail" (give a FailedItem and go on).
+    """
+
+    def __init__(
+        self, samples: Sequence[VideoSample], recipe: SampleRecipe, supervised: bool, on_unreadable: str
+    ) -> None:
+        self.samples = list(samples)
+        self.recipe = recipe
+        self.supervised = supervised
+        self.on_unreadable = on_unreadable
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Item | FailedItem:
+        sample = self.samples[index]
+        try:
+            return self.recipe.item(sample, self.supervised)
+        except UnreadableClipError as error:
+            if self.on_unreadable == "raise":
+                raise
+            return FailedItem(sample, error.reason)

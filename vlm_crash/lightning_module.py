@@ -1,0 +1,294 @@
+"""The system: InternVL with its steps, optimizers and answers.
+
+Enters: batches of vlm_crash.data. Leaves: losses and scores to the loggers, Predictions to the callbacks.
+"""
+
+# Suffixes: B batch, S sequence, D hidden.
+
+import logging
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from vlm_crash.data.collate import Batch
+from vlm_crash.data.dataset import ModelInputs
+from vlm_crash.data.tokenization import IGNORE_INDEX
+from vlm_crash.metrics.field_match import FieldMatch
+from vlm_crash.models.attention import set_attention
+from vlm_crash.models.decoding import greedy_answers
+from vlm_crash.models.internvl import (
+    TOWERS,
+    embed_prompt,
+    folder_settings,
+    label_loss,
+    load_model,
+    load_tokenizer,
+    tokens_per_frame,
+    tower_of,
+)
+from vlm_crash.schema.fields import load_schema
+from vlm_crash.schema.records import Prediction
+from vlm_crash.schema.response import parse
+
+log = logging.getLogger(__name__)
+
+
+class CrashVLM(LightningModule):
+    """InternVL that answers the crash form.
+
+    Args:
+        path: model folder in transformers' layout (config.json, weights, tokenizer).
+        init: weights (load them) or random (only the folder's shapes and tokenizer: training from scratch).
+        attention: SDPA kernel: math, efficient, flash or auto.
+        lr_vision: peak learning rate of the vision tower.
+        lr_projector: peak learning rate of the projector.
+        lr_language: peak learning rate of the language model.
+        weight_decay: AdamW's, on matrices only.
+        warmup_ratio: share of the steps in which the learning rate rises; then it falls as a cosine to 0.
+        freeze: towers that are not trained: any of vision, projector, language.
+        activation_checkpointing: compute activations again in the backward pass instead of keeping them.
+        vision_chunk: frames that go through the vision tower at once; unset: all of a batch.
+        max_new_tokens: most tokens of an answer.
+        num_validation_answers: clips of each validation run that are answered and scored (0: the loss alone).
+        embedder: sentence embedder of the text fields: minilm, a folder, or unset for none.
+        schema: YAML with events and fields; unset: the crash and near-miss form. Follows data.schema.
+    """
+
+    # More than ten parameters: this constructor is the command line's --model section.
+    def __init__(
+        self,
+        path: Path,
+        init: str = "weights",
+        attention: str = "math",
+        lr_vision: float = 2e-6,
+        lr_projector: float = 1e-5,
+        lr_language: float = 1e-5,
+        weight_decay: float = 0.0,
+        warmup_ratio: float = 0.03,
+        freeze: list[str] | None = None,
+        activation_checkpointing: bool = False,
+        vision_chunk: int | None = None,
+        max_new_tokens: int = 1024,
+        num_validation_answers: int = 32,
+        embedder: str | None = "minilm",
+        schema: Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        unknown = sorted(set(freeze or []) - set(TOWERS))
+        if unknown:
+            raise ValueError(f"freeze={unknown} are no towers; set --model.freeze to some of {list(TOWERS)}")
+        set_attention(attention)
+        self.path = path
+        self.learning_rates = {"vision": lr_vision, "projector": lr_projector, "language": lr_language}
+        self.weight_decay = weight_decay
+        self.warmup_ratio = warmup_ratio
+        self.vision_chunk = vision_chunk
+        self.max_new_tokens = max_new_tokens
+        self.num_validation_answers = num_validation_answers
+        self.schema = load_schema(schema)
+        self.tokenizer = load_tokenizer(path)
+        self.model = load_model(path, init)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(tower_of(name) not in (freeze or []))
+        if not any(parameter.requires_grad for parameter in self.model.parameters()):
+            log.warning("every tower is frozen: nothing will be learnt")
+        if activation_checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.inputs = self._inputs()
+        self.conversation = self.inputs.conversation_tokenizer
+        self.field_match = FieldMatch(self.schema, embedder)
+        self.provenance = ""
+
+    def _inputs(self) -> ModelInputs:
+        config = self.model.config
+        settings = folder_settings(config)
+        height, width = config.vision_config.image_size
+        if height != width:
+            raise ValueError(f"config.json asks for frames of {height}x{width} pixels; only squares are supported")
+        return ModelInputs(
+            tokenizer=self.tokenizer,
+            tokens_per_frame=tokens_per_frame(config),
+            image_size=height,
+            prompt=settings.prompt,
+            num_frames=settings.num_frames,
+            system_message=settings.system_message,
+        )
+
+    def setup(self, stage: str) -> None:
+        """fp16 weights where a GPU only predicts; what was asked for everywhere else."""
+        if stage == "predict" and self.trainer.strategy.root_device.type == "cuda":
+            self.model.half()
+        counts = {tower: 0 for tower in TOWERS}
+        for name, parameter in self.model.named_parameters():
+            counts[tower_of(name)] += parameter.numel()
+        log.info("parameters: %s", ", ".join(f"{tower} {count:,}" for tower, count in counts.items()))
+
+    # ---------------------------------------------------------------- training
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        assert batch.labels_BS is not None
+        embeds_BSD = embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW, self.vision_chunk)
+        return label_loss(self.model, embeds_BSD, batch.attention_mask_BS, batch.labels_BS)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean loss per supervised token of the batch."""
+        loss_sum, num_labels = self._loss(batch)
+        loss = loss_sum / num_labels
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.samples))
+        return loss
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW with a group per tower; warm-up, then cosine to 0, by optimizer step."""
+        groups: dict[tuple[str, bool], list[Tensor]] = {}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                groups.setdefault((tower_of(name), parameter.ndim >= 2), []).append(parameter)
+        optimizer = AdamW(
+            [
+                {
+                    "params": parameters,
+                    "lr": self.learning_rates[tower],
+                    "weight_decay": self.weight_decay if decayed else 0.0,
+                    "name": f"{tower}{'' if decayed else '_vectors'}",
+                }
+                for (tower, decayed), parameters in groups.items()
+            ]
+        )
+        total = int(self.trainer.estimated_stepping_batches)
+        warmup = math.ceil(self.warmup_ratio * total)
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
+
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
+        }
+
+    # ------------------------------------------------------ validation and test
+
+    def on_validation_epoch_start(self) -> None:
+        self.field_match.reset()
+        self._answered = 0
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
+        """Loss of every clip; answers of the first `num_validation_answers`."""
+        loss_sum, num_labels = self._loss(batch)
+        self.log("val/loss", loss_sum / num_labels, batch_size=int(num_labels), prog_bar=True, sync_dist=True)
+        if self._answered >= self.num_validation_answers:
+            return []
+        self._answered += len(batch.samples)
+        return self._score(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        if self.num_validation_answers:
+            self._log_scores("val")
+
+    def on_test_epoch_start(self) -> None:
+        self.field_match.reset()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
+        """Answers and scores of every clip."""
+        loss_sum, num_labels = self._loss(batch)
+        self.log("test/loss", loss_sum / num_labels, batch_size=int(num_labels), sync_dist=True)
+        return self._score(batch)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_scores("test")
+
+    def _score(self, batch: Batch) -> list[Prediction]:
+        predictions = self.answer(prompts_of(batch, self.conversation.end_token_id))
+        parsed = [parse(self.schema, prediction.response) for prediction in predictions]
+        truths = [sample.annotation for sample in batch.samples]
+        assert all(truths), "prepared samples carry annotations"
+        self.field_match.update(parsed, [truth for truth in truths if truth is not None])
+        return predictions
+
+    def _log_scores(self, stage: str) -> None:
+        scores = self.field_match.compute()
+        # What has no truth in this run is NaN: left out of the log, never shown as 0.
+        self.log_dict({f"{stage}/{name}": score for name, score in scores.items() if not torch.isnan(score)})
+
+    # --------------------------------------------------------------- prediction
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
+        """One Prediction per clip of the batch, failed ones included."""
+        failed = [
+            self._prediction(item.sample, response="", status="failed", error=item.reason) for item in batch.failed
+        ]
+        return [*failed, *self.answer(batch)] if batch.samples else failed
+
+    def answer(self, batch: Batch) -> list[Prediction]:
+        """Answer a left-padded batch of prompts."""
+        start = time.perf_counter()
+        answers = greedy_answers(
+            self.model,
+            embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW, self.vision_chunk),
+            batch.attention_mask_BS,
+            [self.conversation.answer_ids(event.opening) for event in self.schema.events],
+            self.max_new_tokens,
+            self.conversation.end_token_id,
+        )
+        seconds = (time.perf_counter() - start) / len(batch.samples)
+        predictions = []
+        first_event = answers.event_log_probs_BE[:, 0].exp().tolist()
+        for row, sample in enumerate(batch.samples):
+            if not answers.is_finite[row]:
+                predictions.append(
+                    self._prediction(sample, status="failed", error="the model gave non-finite logits", seconds=seconds)
+                )
+                continue
+            text = self.tokenizer.decode(answers.token_ids[row], skip_special_tokens=True)
+            predictions.append(
+                self._prediction(sample, response=text, event_probability=first_event[row], seconds=seconds)
+            )
+        return predictions
+
+    def _prediction(
+        self,
+        sample: Any,
+        response: str = "",
+        status: str = "ok",
+        error: str | None = None,
+        event_probability: float | None = None,
+        seconds: float = 0.0,
+    ) -> Prediction:
+        parsed = parse(self.schema, response)
+        return Prediction(
+            video=sample.video,
+            event=parsed.event,
+            event_probability=event_probability,
+            fields={name: found.value for name, found in parsed.answers.items() if found.value is not None},
+            field_probabilities={},
+            response=response,
+            status=status,  # type: ignore[arg-type]
+            error=error,
+            seconds=seconds,
+            provenance=self.provenance,
+            path=str(sample.path),
+            source_event=sample.event,
+        )
+
+
+def prompts_of(batch: Batch, pad_token_id: int) -> Batch:
+    """The prompts of a training batch without their answers, padded on the left."""
+    assert batch.labels_BS is not None
+    lengths = (batch.labels_BS != IGNORE_INDEX).int().argmax(dim=1)
+    size = int(lengths.max())
+    input_ids_BS = torch.full((len(batch.samples), size), pad_token_id, device=batch.input_ids_BS.device)
+    attention_mask_BS = torch.zeros_like(input_ids_BS)
+    for row, length in enumerate(lengths.tolist()):
+        input_ids_BS[row, size - length :] = batch.input_ids_BS[row, :length]
+        attention_mask_BS[row, size - length :] = 1
+    return replace(batch, input_ids_BS=input_ids_BS, attention_mask_BS=attention_mask_BS, labels_BS=None)

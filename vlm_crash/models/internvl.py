@@ -1,0 +1,185 @@
+"""transformers' native InternVL: built from a folder, embedded, and its loss.
+
+Enters: a model folder (config.json, weights, tokenizer), token ids, pixels. Leaves: a model; embeddings of a prompt
+with its frames in place; the loss over supervised positions. Invariant: the prompt holds exactly as many image tokens
+as the vision tower makes.
+"""
+
+# Suffixes: B batch, S sequence, N frames in the batch, V vision tokens in the batch, L supervised positions, D hidden.
+
+import json
+import logging
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoTokenizer, InternVLConfig, InternVLForConditionalGeneration, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+IGNORE_INDEX = nn.CrossEntropyLoss().ignore_index
+TOWERS = ("vision", "projector", "language")
+
+
+@dataclass(frozen=True)
+class FolderSettings:
+    """What a model folder says about how it was trained; the key `vlm_crash` of its config.json.
+
+    Args:
+        prompt: question it knows (see data/conversation.py).
+        num_frames: frames per clip; None: not said.
+        system_message: system turn; None: InternVL's own.
+        base: what the weights are, in words.
+    """
+
+    prompt: str = "full"
+    num_frames: int | None = None
+    system_message: str | None = None
+    base: str | None = None
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+def read_config(path: str | Path) -> InternVLConfig:
+    """Read config.json of a model folder as data; no code of the folder is ever run.
+
+    Raises:
+        ValueError: no such folder, no config.json in it, or not an InternVL one.
+    """
+    file = Path(path) / "config.json"
+    if not file.is_file():
+        raise ValueError(
+            f"model.path={str(path)!r} is no model folder: {file} does not exist; "
+            "give a local folder with config.json, weights and tokenizer (`vlm_crash demo` makes one)"
+        )
+    try:
+        text = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is not JSON ({error}); copy the model folder again") from error
+    if text.get("model_type") != "internvl":
+        raise ValueError(
+            f"{file} has model_type={text.get('model_type')!r}, not 'internvl' (transformers' own layout); "
+            "folders in the original OpenGVLab layout are not read yet"
+        )
+    return InternVLConfig.from_dict(text)
+
+
+def folder_settings(config: InternVLConfig) -> FolderSettings:
+    """The `vlm_crash` part of a config; defaults where there is none."""
+    given = getattr(config, "vlm_crash", None) or {}
+    known = {field.name for field in fields(FolderSettings)}
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise ValueError(f"config.json has unknown vlm_crash keys {unknown}; known are {sorted(known)}")
+    return FolderSettings(**given)
+
+
+def tokens_per_frame(config: InternVLConfig) -> int:
+    """Image tokens of one frame after pixel shuffle.
+
+    >>> tokens_per_frame(InternVLConfig())
+    256
+    """
+    height, width = config.vision_config.image_size
+    patch_height, patch_width = config.vision_config.patch_size
+    return int((height // patch_height) * config.downsample_ratio * (width // patch_width) * config.downsample_ratio)
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder.
+
+    Raises:
+        ValueError: the folder has none.
+    """
+    if not any((Path(path) / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")):
+        raise ValueError(f"{path} has no tokenizer (tokenizer.json); copy the whole model folder")
+    return AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+
+
+def load_model(path: str | Path, init: str = "weights") -> InternVLForConditionalGeneration:
+    """Build InternVL from a folder, in fp32.
+
+    Args:
+        path: folder with config.json (and weights).
+        init: "weights" loads them; "random" takes the shapes alone and draws new ones.
+
+    Raises:
+        ValueError: not a model folder; unknown init; weights absent, or of other shapes than config.json says.
+    """
+    config = read_config(path)
+    config._attn_implementation = "sdpa"
+    if init == "random":
+        return InternVLForConditionalGeneration(config)
+    if init != "weights":
+        raise ValueError(f"init={init!r} is not one of ['weights', 'random']; set --model.init to one of them")
+    if not list(Path(path).glob("*.safetensors")):
+        raise ValueError(f"{path} has no weights (*.safetensors); copy the whole folder or set --model.init random")
+    model, problems = InternVLForConditionalGeneration.from_pretrained(
+        path, config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
+    )
+    bad = {kind: sorted(map(str, problems.get(kind) or ())) for kind in ("missing_keys", "unexpected_keys")}
+    bad["mismatched_keys"] = sorted(str(key) for key in problems.get("mismatched_keys") or ())
+    bad = {kind: keys for kind, keys in bad.items() if keys}
+    if bad:
+        raise ValueError(f"the weights in {path} do not fit its config.json: {bad}")
+    return model
+
+
+def embed_prompt(
+    model: InternVLForConditionalGeneration, input_ids_BS: Tensor, pixel_values_N3HW: Tensor, chunk: int | None = None
+) -> Tensor:
+    """Token embeddings [B, S, D] with the frames' features where the image tokens stand.
+
+    Args:
+        chunk: frames that go through the vision tower at once; None: all.
+
+    Raises:
+        ValueError: the prompt has another number of image tokens than the tower makes.
+    """
+    text_BSD = model.get_input_embeddings()(input_ids_BS)
+    pieces = pixel_values_N3HW.split(chunk) if chunk else (pixel_values_N3HW,)
+    vision_VD = torch.cat([model.model.get_image_features(piece).pooler_output.flatten(0, 1) for piece in pieces])
+    is_image_BS = input_ids_BS == model.config.image_token_id
+    num_slots = int(is_image_BS.sum())
+    if num_slots != vision_VD.shape[0]:
+        raise ValueError(
+            f"the prompt has {num_slots} image tokens, the encoder made {vision_VD.shape[0]}; "
+            "check num_frames and the image size in config.json"
+        )
+    return text_BSD.masked_scatter(is_image_BS.unsqueeze(-1), vision_VD.to(text_BSD.dtype))
+
+
+def label_loss(
+    model: InternVLForConditionalGeneration,
+    inputs_embeds_BSD: Tensor,
+    attention_mask_BS: Tensor,
+    labels_BS: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Summed cross entropy over supervised positions, and their number.
+
+    Logits are made only where there is a label: at a vocabulary of 151k the rest would be most of the memory.
+
+    Returns:
+        (sum of the loss in fp32, number of supervised tokens)
+    """
+    hidden_BSD = model.model.language_model(
+        inputs_embeds=inputs_embeds_BSD, attention_mask=attention_mask_BS, use_cache=False
+    ).last_hidden_state
+    target_BS = labels_BS[:, 1:]
+    is_label_BS = target_BS != IGNORE_INDEX
+    logits_LV = model.lm_head(hidden_BSD[:, :-1][is_label_BS]).float()
+    loss = nn.functional.cross_entropy(logits_LV, target_BS[is_label_BS], reduction="sum")
+    return loss, is_label_BS.sum()
+
+
+def tower_of(name: str) -> str:
+    """The tower a parameter belongs to, by its name (wrappers may have inserted prefixes).
+
+    >>> tower_of("model.vision_tower.encoder.layer.0.lambda_1"), tower_of("lm_head.weight")
+    ('vision', 'language')
+    """
+    if "vision_tower." in name:
+        return "vision"
+    return "projector" if "multi_modal_projector." in name else "language"

@@ -1,0 +1,304 @@
+"""Field, Event, Schema: what a record says, read and checked from a YAML.
+
+Enters: crash.yaml, or a lab's own. Leaves: frozen tables from which prompts, parser, metrics and reports are derived.
+Must hold: a Schema that exists has no contradiction (checks.py found none).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from vlm_crash.schema.checks import nearest, schema_problems
+from vlm_crash.schema.lines import label_key
+from vlm_crash.schema.wording import Matcher, clean_text, is_unknown, normal_form, words
+
+UNKNOWN = "Unknown"  # a field whose value is not known; kept apart from every value
+Kind = Literal["categorical", "count", "text"]
+OldMetric = Literal["exact_match", "cosine_similarity"]
+SHIPPED = Path(__file__).with_name("crash.yaml")
+_WHOLE_ONLY = "other"  # a term for what fits no other term is never found inside a sentence
+
+
+class SchemaError(ValueError):
+    """The YAML of a schema contradicts itself; the message lists every problem."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a record.
+
+    Attributes:
+        columns: names of its column in a CSV, the preferred one first.
+        label, aliases: what stands before the colon in a response; `label` is written, all are read.
+        section: bold heading under which it is written.
+        vocabulary: its terms; empty for counts, texts, and open fields before a dataset has filled them.
+        closed: whether the vocabulary is the schema's (True) or a dataset's.
+        wordings: free wording -> term, found anywhere in an answer.
+        whole: wording -> term, where the wording is the whole answer.
+        partial: wording -> the terms that it leaves possible ("night": lighted or not); none: it says nothing.
+        old_metric: how the old scripts scored it.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    label: str
+    aliases: tuple[str, ...]
+    section: str
+    kind: Kind
+    vocabulary: tuple[str, ...] = ()
+    closed: bool = False
+    wordings: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
+    whole: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
+    partial: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict, hash=False)
+    old_metric: OldMetric = "exact_match"
+    description: str = ""
+
+    @cached_property
+    def terms_by_form(self) -> dict[str, str]:
+        """Vocabulary by comparable form."""
+        return {normal_form(term): term for term in self.vocabulary}
+
+    @cached_property
+    def whole_answers(self) -> dict[tuple[str, ...], str]:
+        """Words of a whole answer -> term."""
+        answers = {words(wording): term for wording, term in self.whole.items() if term in self.vocabulary}
+        return answers | {words(term): term for term in self.vocabulary if words(term)}
+
+    @cached_property
+    def matcher(self) -> Matcher:
+        """Finds this field's terms in free wording; the terms themselves go before wordings."""
+        phrases: dict[str, tuple[str, ...]] = dict(self.partial)
+        phrases |= {wording: (term,) for wording, term in self.wordings.items()}
+        known = {w: tuple(t for t in terms if t in self.vocabulary) for w, terms in phrases.items()}
+        known = {w: terms for w, terms in known.items() if terms or not phrases[w]}
+        terms = {" ".join(words(t)): (t,) for t in self.vocabulary if normal_form(t) != _WHOLE_ONLY}
+        return Matcher({" ".join(words(w)): t for w, t in known.items()} | terms)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One kind of event: its name in files, its title for people, its opening sentence, and its fields in order."""
+
+    name: str
+    title: str
+    opening: str
+    openings: tuple[str, ...]
+    fields: tuple[Field, ...]
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        return tuple(field.name for field in self.fields)
+
+    def field(self, name: str) -> Field:
+        """The field of this name; ValueError with the allowed names otherwise."""
+        for field in self.fields:
+            if field.name == name:
+                return field
+        raise ValueError(f"{name!r} is not a field of {self.name!r}{nearest(name, self.field_names)}")
+
+    @cached_property
+    def names_by_label(self) -> dict[str, str]:
+        """Comparable form of each label and alias -> field name."""
+        return {label_key(label): f.name for f in self.fields for label in (f.label, *f.aliases)}
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The events and their fields. `source` says where it was read."""
+
+    events: tuple[Event, ...]
+    source: str = dataclasses.field(default="", compare=False)
+
+    @property
+    def event_names(self) -> tuple[str, ...]:
+        return tuple(event.name for event in self.events)
+
+    def event(self, name: str) -> Event:
+        """The event of this name; ValueError with the allowed names otherwise."""
+        for event in self.events:
+            if event.name == name:
+                return event
+        raise ValueError(f"{name!r} is not an event of {self.source or 'the schema'}{nearest(name, self.event_names)}")
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """Every field once, in order of first appearance."""
+        return tuple({field.name: field for event in self.events for field in event.fields}.values())
+
+    def field(self, name: str) -> Field:
+        """The field of this name in whatever event; ValueError with the allowed names otherwise."""
+        by_name = {field.name: field for field in self.fields}
+        if name not in by_name:
+            raise ValueError(f"{name!r} is not a field of {self.source or 'the schema'}{nearest(name, by_name)}")
+        return by_name[name]
+
+    @cached_property
+    def event_matcher(self) -> Matcher:
+        """Finds the event in an opening sentence."""
+        return Matcher({wording: (event.name,) for event in self.events for wording in event.openings})
+
+    def with_vocabularies(self, vocabularies: Mapping[str, Iterable[str]]) -> Schema:
+        """The same schema with its open categorical fields filled with the terms of a dataset.
+
+        Terms that differ only in case, `_`, `-` or blanks are one term in its first spelling; cells that say nothing
+        are left out. Raises ValueError for fields that do not exist or are not open.
+        """
+        problems, filled = [], {}
+        for name, terms in vocabularies.items():
+            field = {f.name: f for f in self.fields}.get(name)
+            if field is None:
+                problems.append(f"{name!r} is not a field{nearest(name, [f.name for f in self.fields])}")
+            elif field.kind != "categorical" or field.closed:
+                problems.append(f"{name!r} takes no terms from a dataset: it is {'closed' if field.closed else field.kind}")
+            else:
+                filled[name] = dataclasses.replace(field, vocabulary=_distinct(terms))
+        if problems:
+            raise ValueError("vocabularies of a dataset: " + "; ".join(problems))
+        events = tuple(
+            dataclasses.replace(event, fields=tuple(filled.get(f.name, f) for f in event.fields))
+            for event in self.events
+        )
+        return Schema(events, self.source)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The schema in the YAML's own form; `from_dict` reads it back."""
+        events = {
+            e.name: {
+                "title": e.title,
+                "opening": e.opening,
+                "openings": list(e.openings),
+                "fields": list(e.field_names),
+            }
+            for e in self.events
+        }
+        return {"events": events, "fields": {field.name: _field_dict(field) for field in self.fields}}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], source: str = "") -> Schema:
+        """Raises SchemaError with every problem of `data` at once."""
+        if problems := schema_problems(data):
+            head = f"{source or 'schema'}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"
+            raise SchemaError("\n".join([head, *(f"  {problem}" for problem in problems)]))
+        fields = {name: _field(name, entry) for name, entry in data["fields"].items()}
+        events = tuple(
+            Event(
+                name=name,
+                title=entry["title"],
+                opening=entry["opening"],
+                openings=tuple(entry["openings"]),
+                fields=tuple(fields[f] for f in entry["fields"]),
+            )
+            for name, entry in data["events"].items()
+        )
+        return cls(events, source)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of all that the schema says (not of where it was read)."""
+        text = json.dumps([list(self.event_names), self.to_dict()], sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def load_schema(path: str | Path | None = None) -> Schema:
+    """Read and check a schema. None: the shipped crash.yaml.
+
+    Raises FileNotFoundError, or SchemaError (a ValueError) with every problem of the YAML, its place and its remedy.
+    """
+    return _shipped() if path is None else _load(Path(path))
+
+
+@cache
+def _shipped() -> Schema:
+    return _load(SHIPPED)
+
+
+def _load(path: Path) -> Schema:
+    if not path.is_file():
+        raise FileNotFoundError(f"schema {path}: no such file; give a YAML such as {SHIPPED}, or leave --schema out")
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_TextLoader)
+    except yaml.YAMLError as error:
+        raise SchemaError(f"schema {path}: not a YAML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise SchemaError(f"schema {path}: not UTF-8 text ({error}); save it as UTF-8") from error
+    return Schema.from_dict(data, str(path))
+
+
+class _TextLoader(getattr(yaml, "CBaseLoader", yaml.BaseLoader)):  # type: ignore[misc]
+    """Every scalar is text (a bare Yes or No stays a word), and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _distinct(terms: Iterable[str]) -> tuple[str, ...]:
+    by_form: dict[str, str] = {}
+    for term in terms:
+        cleaned = clean_text(str(term))
+        if not is_unknown(cleaned):
+            by_form.setdefault(normal_form(cleaned), cleaned)
+    return tuple(by_form.values())
+
+
+def _by_wording(groups: Mapping[str, Iterable[str]] | None) -> dict[str, str]:
+    return {wording: term for term, wordings in (groups or {}).items() for wording in wordings}
+
+
+def _field(name: str, entry: Mapping[str, Any]) -> Field:
+    kind = entry["kind"]
+    vocabulary = tuple(entry.get("vocabulary") or ())
+    closed = str(entry.get("closed", bool(vocabulary))).casefold() == "true"
+    partial = {w: tuple(group.get("terms") or ()) for group in entry.get("partial") or () for w in group["wordings"]}
+    return Field(
+        name=name,
+        columns=tuple(entry.get("columns") or (name,)),
+        label=entry["label"],
+        aliases=tuple(entry.get("aliases") or ()),
+        section=entry["section"],
+        kind=kind,
+        vocabulary=vocabulary,
+        closed=closed,
+        wordings=_by_wording(entry.get("wordings")),
+        whole=_by_wording(entry.get("whole")),
+        partial=partial,
+        old_metric=entry.get("old_metric") or ("cosine_similarity" if kind == "text" else "exact_match"),
+        description=entry.get("description") or "",
+    )
+
+
+def _field_dict(field: Field) -> dict[str, Any]:
+    def grouped(table: Mapping[str, Any]) -> dict[Any, list[str]]:
+        groups: dict[Any, list[str]] = {}
+        for wording, term in table.items():
+            groups.setdefault(term, []).append(wording)
+        return groups
+
+    return {
+        "columns": list(field.columns),
+        "label": field.label,
+        "aliases": list(field.aliases),
+        "section": field.section,
+        "kind": field.kind,
+        "vocabulary": list(field.vocabulary),
+        "closed": field.closed,
+        "wordings": grouped(field.wordings),
+        "whole": grouped(field.whole),
+        "partial": [{"terms": list(t), "wordings": w} for t, w in grouped(field.partial).items()],
+        "old_metric": field.old_metric,
+        "description": field.description,
+    }

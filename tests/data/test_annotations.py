@@ -1,0 +1,172 @@
+import csv
+from pathlib import Path
+
+import pytest
+
+from vlm_crash.data.annotations import read_annotations
+from vlm_crash.data.problems import InputProblems
+from vlm_crash.schema import UNKNOWN
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "legacy"
+
+
+def touch(folder: Path, *names: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+    return folder
+
+
+def said(problems) -> list[tuple[int | None, str, str]]:
+    return [(p.row, p.video, p.problem) for p in problems]
+
+
+def test_every_field_of_a_row(write_csv, crash_row, schema):
+    samples, problems = read_annotations(write_csv("c.csv", [crash_row]), "crash", schema, None)
+    assert problems == []
+    (sample,) = samples
+    assert (sample.id, sample.video, sample.event, sample.duration_s) == ("crash_1", "1.mp4", "crash", None)
+    expected = {name.replace(" ", "_"): value for name, value in crash_row.items()} | {"Note": UNKNOWN}
+    assert dict(sample.annotation.values) == expected
+    assert sample.annotation.values["Crash_with"] == "Car"  # the column with a blank meets the field
+
+
+@pytest.mark.parametrize(
+    ("columns", "names"),
+    [
+        ({}, ["1.mp4", "2.mp4"]),
+        ({"video_id": ["7", "08"], "filename": ["x.mp4", "y.mp4"]}, ["7.mp4", "08.mp4"]),
+        ({"video_id": ["7.0", "8.0"]}, ["7.mp4", "8.mp4"]),
+        ({"video_id": ["a.mp4", "b.avi"]}, ["a.mp4", "b.avi"]),
+        ({"filename": ["x.mp4", "y"], "Video_name": ["p.mp4", "q.mp4"]}, ["x.mp4", "y.mp4"]),
+        ({"Video_name": ["p.mp4", "q.mp4"]}, ["p.mp4", "q.mp4"]),
+        ({"video_id": ["", "nan"], "filename": ["x.mp4", "y.mp4"]}, ["x.mp4", "y.mp4"]),
+    ],
+)
+def test_file_name_rules(write_csv, nearmiss_row, schema, columns, names):
+    rows = [{**nearmiss_row, **{name: cells[i] for name, cells in columns.items()}} for i in range(2)]
+    samples, problems = read_annotations(write_csv("n.csv", rows), "nearmiss", schema, None)
+    assert [sample.video for sample in samples] == names
+    assert problems == []
+
+
+def test_row_numbers_count_from_one_and_skip_no_bad_row(write_csv, nearmiss_row, schema, tmp_path):
+    rows = [nearmiss_row, {**nearmiss_row, **dict.fromkeys(nearmiss_row, "")}, nearmiss_row]
+    clips = touch(tmp_path / "clips", "1.mp4", "2.mp4", "3.mp4")
+    samples, problems = read_annotations(write_csv("n.csv", rows), "nearmiss", schema, clips)
+    assert [sample.video for sample in samples] == ["1.mp4", "3.mp4"]
+    assert said(problems) == [(2, "2.mp4", "no field has a value")]
+
+
+def test_no_name_in_the_name_column(write_csv, nearmiss_row, schema):
+    rows = [{**nearmiss_row, "video_id": "1"}, {**nearmiss_row, "video_id": "None"}]
+    samples, problems = read_annotations(write_csv("n.csv", rows), "nearmiss", schema, None)
+    assert [sample.video for sample in samples] == ["1.mp4"]
+    assert said(problems) == [(2, "", "no clip name in video_id")]
+
+
+@pytest.mark.parametrize("cell", ["", " ", "nan", "NaN", "None", "null", "Unknown"])
+def test_missing_values_are_unknown_and_no_problem(write_csv, nearmiss_row, schema, cell):
+    row = {**nearmiss_row, "Weather": cell, "Lanes": cell, "Avoid_reason": cell}
+    (sample,), problems = read_annotations(write_csv("n.csv", [row]), "nearmiss", schema, None)
+    assert problems == []
+    assert {sample.annotation.values[name] for name in ("Weather", "Lanes", "Avoid_reason")} == {UNKNOWN}
+    assert sample.annotation.values["Light_condition"] == "Daylight"
+
+
+def test_terms_map_or_are_reported_and_the_row_stays(write_csv, nearmiss_row, schema):
+    rows = [
+        {**nearmiss_row, "Weather": "raining", "Lanes": "2.0", "Guilty": "no"},
+        {**nearmiss_row, "Weather": "purple", "Lanes": "many"},
+    ]
+    samples, problems = read_annotations(write_csv("n.csv", rows), "nearmiss", schema, None)
+    first, second = (sample.annotation.values for sample in samples)
+    assert (first["Weather"], first["Lanes"], first["Guilty"]) == ("Rainy", "2", "No")
+    assert (second["Weather"], second["Lanes"], second["Road_flat"]) == (UNKNOWN, UNKNOWN, "Flat")
+    assert [(p.row, p.video) for p in problems] == [(2, "2.mp4"), (2, "2.mp4")]
+    assert "'purple'" in problems[0].problem
+    assert "Clear, Cloudy, Rainy" in problems[0].remedy
+    assert "'many'" in problems[1].problem
+    assert "whole number" in problems[1].remedy
+
+
+def test_missing_columns_are_named_with_the_nearest(write_csv, nearmiss_row, schema):
+    row = {{"Weather": "Wether", "Road_flat": "xyz"}.get(name, name): cell for name, cell in nearmiss_row.items()}
+    with pytest.raises(InputProblems) as caught:
+        read_annotations(write_csv("n.csv", [row]), "nearmiss", schema, None)
+    message = str(caught.value)
+    assert "Weather (the nearest there is 'Wether')" in message
+    assert "Road_flat" in message
+    assert "n.csv" in message
+
+
+def test_duration_column(write_csv, nearmiss_row, schema):
+    rows = [{**nearmiss_row, "duration": cell} for cell in ("8.5", "", "long", "-1")]
+    samples, problems = read_annotations(write_csv("n.csv", rows), "nearmiss", schema, None)
+    assert [sample.duration_s for sample in samples] == [8.5, None, None, None]
+    assert said(problems) == [(3, "3.mp4", "duration is 'long'"), (4, "4.mp4", "duration is '-1'")]
+
+
+def test_absent_clips_are_left_out_and_named(write_csv, nearmiss_row, schema, tmp_path):
+    clips = touch(tmp_path / "clips", "1.mp4", "3.mp4")
+    path = write_csv("n.csv", [nearmiss_row] * 3)
+    samples, problems = read_annotations(path, "nearmiss", schema, clips)
+    assert [(sample.id, sample.path) for sample in samples] == [
+        ("nearmiss_1", clips / "1.mp4"),
+        ("nearmiss_3", clips / "3.mp4"),
+    ]
+    assert said(problems) == [(2, "2.mp4", f"no such clip in {clips}")]
+
+
+def test_an_id_finds_the_only_clip_of_its_stem(write_csv, nearmiss_row, schema, tmp_path):
+    clips = touch(tmp_path / "clips", "1.avi", "2.MP4", "3.avi", "3.mkv", "y.avi")
+    rows = [{**nearmiss_row, "video_id": name} for name in ("1", "2", "3", "y.mkv")]
+    samples, problems = read_annotations(write_csv("n.csv", rows), "nearmiss", schema, clips)
+    assert [(sample.id, sample.video) for sample in samples] == [
+        ("nearmiss_1.avi", "1.avi"),
+        ("nearmiss_2.MP4", "2.MP4"),
+    ]
+    assert [p.row for p in problems] == [3, 4]  # two of that stem; a name with a suffix means that file
+
+
+def test_doubled_clips(write_csv, nearmiss_row, schema):
+    other = {**nearmiss_row, "Weather": "Rainy"}
+    rows = [{**row, "video_id": name} for row, name in zip([nearmiss_row] * 4 + [other], "abcab", strict=True)]
+    samples, problems = read_annotations(write_csv("n.csv", rows), "nearmiss", schema, None)
+    assert [sample.video for sample in samples] == ["a.mp4", "c.mp4"]
+    assert said(problems) == [
+        (2, "b.mp4", "rows 2, 5 name the same clip and say different things"),
+        (4, "a.mp4", "rows 1, 4 name the same clip and say the same"),
+        (5, "b.mp4", "rows 2, 5 name the same clip and say different things"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (None, "no such folder"),
+        ([], "no clips in the folder"),
+        (["notes.txt"], "no clips in the folder"),
+        (["a.mp4"], r"none of its 2 rows has its clip in .*the first is 1\.mp4; the folder has a\.mp4"),
+    ],
+)
+def test_folders_that_cannot_be_meant(write_csv, nearmiss_row, schema, tmp_path, names, message):
+    folder = tmp_path / "clips"
+    if names is not None:
+        touch(folder, *names)
+    with pytest.raises(InputProblems, match=message):
+        read_annotations(write_csv("n.csv", [nearmiss_row] * 2), "nearmiss", schema, folder)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/legacy is absent: no CSVs of the old scripts to try")
+@pytest.mark.parametrize("event", ["crash", "nearmiss"])
+def test_csvs_of_the_old_scripts(schema, event):
+    path = SHARED / f"AV_{event}_modified_r.csv"
+    samples, problems = read_annotations(path, event, schema, None)
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert problems == []
+    assert [sample.video for sample in samples] == [f"{number}.mp4" for number in range(1, len(rows) + 1)]
+    for sample, row in zip(samples, rows, strict=True):
+        for name, cell in row.items():
+            assert sample.annotation.values[name.replace(" ", "_")] == (cell or UNKNOWN)

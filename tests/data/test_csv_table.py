@@ -1,0 +1,58 @@
+import pytest
+
+from vlm_crash.data.csv_table import read_table
+from vlm_crash.data.problems import InputProblems
+
+
+def table_of(tmp_path, content: bytes):
+    path = tmp_path / "a.csv"
+    path.write_bytes(content)
+    return read_table(path)
+
+
+def test_bom_crlf_quotes_and_blank_lines(tmp_path):
+    table, problems = table_of(tmp_path, b'\xef\xbb\xbfA,B\r\n"x,\r\ny",1\r\n\r\n"say ""hi""",2\r\n')
+    assert table.header == ("A", "B")
+    assert table.rows == {1: ("x,\r\ny", "1"), 2: ('say "hi"', "2")}  # the blank line is no row
+    assert problems == []
+
+
+def test_rows_of_another_length_are_left_out_and_named(tmp_path):
+    table, problems = table_of(tmp_path, b"A,B\n1,2\n1,2,3\n1\n4,5,,\n")
+    assert table.rows == {1: ("1", "2"), 4: ("4", "5")}
+    assert [(p.row, p.problem) for p in problems] == [
+        (2, "3 cells where the header has 2"),
+        (3, "1 cells where the header has 2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no header"),
+        (b"A,B\n", "no rows"),
+        (b"A;B\n1;2\n", "separated by semicolons"),
+        (b"A\tB\n1\t2\n", "separated by tabs"),
+        (b"A|B\n1|2\n", "separated by bars"),
+        (b"A,A\n1,2\n", "there twice: A"),
+        (b"A,B\n1,2\n3,\xff\n", "line 3 is not UTF-8"),
+    ],
+)
+def test_what_spoils_the_whole_file(tmp_path, content, message):
+    with pytest.raises(InputProblems, match=message) as caught:
+        table_of(tmp_path, content)
+    assert "a.csv" in str(caught.value)
+
+
+def test_absent_file_and_folder(tmp_path):
+    with pytest.raises(ValueError, match=r"b\.csv: it does not exist"):
+        read_table(tmp_path / "b.csv")
+    with pytest.raises(ValueError, match="it is a folder"):
+        read_table(tmp_path)
+
+
+def test_columns_are_found_up_to_case_and_blanks_but_as_spelt_first(tmp_path):
+    table, _ = table_of(tmp_path, b"crash WITH,Crash_with,Note\n1,2,3\n")
+    assert table.column(["Crash with"]) == 0
+    assert table.column(["Crash_with", "Crash with"]) == 1
+    assert table.column(["Weather"]) is None

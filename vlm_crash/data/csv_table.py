@@ -1,0 +1,106 @@
+"""A CSV file becomes a header and numbered rows of text; nothing is guessed, no cell changes its type.
+
+In: a path. Out: a Table, and a problem for each row that does not fit the header.
+Raises: InputProblems for what spoils the whole file (absent, another delimiter, no UTF-8, no rows).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlm_crash.data.problems import InputProblems, Problem
+
+MISSING = frozenset({"", "nan", "none", "null"})
+_OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+
+
+def column_key(name: str) -> str:
+    """Columns are the same when they differ in case, blanks, underscores or hyphens only.
+
+    >>> column_key(" Crash with ") == column_key("Crash_with")
+    True
+    """
+    return re.sub(r"[\s_\-]+", "_", name.strip()).casefold()
+
+
+def is_missing(cell: str) -> bool:
+    """Empty, nan, none or null, in any case."""
+    return cell.strip().casefold() in MISSING
+
+
+@dataclass(frozen=True)
+class Table:
+    """Header and rows of a CSV. `rows` maps a row's number (from 1, blank lines do not count) to its cells."""
+
+    path: Path
+    header: tuple[str, ...]
+    rows: Mapping[int, tuple[str, ...]]
+
+    def column(self, names: Iterable[str]) -> int | None:
+        """Index of the first of these columns that is there: as spelt, else up to case and blanks."""
+        names = list(names)
+        for name in names:
+            if name in self.header:
+                return self.header.index(name)
+        keys = [column_key(column) for column in self.header]
+        return next((keys.index(column_key(name)) for name in names if column_key(name) in keys), None)
+
+
+def read_table(path: Path) -> tuple[Table, list[Problem]]:
+    """Read a comma-separated UTF-8 file, with or without a byte order mark.
+
+    Raises:
+        InputProblems: the file as a whole cannot be used.
+    """
+    try:
+        lines = list(csv.reader(io.StringIO(_text(path), newline=""), strict=False))
+    except csv.Error as error:
+        raise _whole(path, f"it is no CSV ({error})", "save it again as comma-separated UTF-8") from error
+    lines = [line for line in lines if line]
+    if not lines:
+        raise _whole(path, "it has no header", "the first line must name the columns")
+    header = tuple(name.strip() for name in lines[0])
+    _check_header(path, header)
+    if len(lines) == 1:
+        raise _whole(path, "it has a header and no rows", "add one row per clip")
+    rows, problems = {}, []
+    for number, cells in enumerate(lines[1:], start=1):
+        if len(cells) == len(header) or (len(cells) > len(header) and not any(cells[len(header) :])):
+            rows[number] = tuple(cells[: len(header)])
+        else:
+            what = f"{len(cells)} cells where the header has {len(header)}"
+            problems.append(Problem(str(path), number, "", what, "put quotes around cells that hold a comma"))
+    return Table(path, header, rows), problems
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        where = "is a folder" if path.is_dir() else "does not exist"
+        raise _whole(path, f"it {where}", "give the path of the annotation CSV")
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise _whole(
+            path, f"line {line} is not UTF-8", "save it as CSV UTF-8 (a choice in the spreadsheet's export)"
+        ) from error
+
+
+def _check_header(path: Path, header: tuple[str, ...]) -> None:
+    if len(header) == 1:
+        for mark, name in _OTHER_DELIMITERS.items():
+            if mark in header[0]:
+                raise _whole(path, f"its columns seem to be separated by {name}", "save it with commas")
+    named = [name for name in header if name]
+    twice = sorted({name for name in named if named.count(name) > 1})
+    if twice:
+        raise _whole(path, f"columns that are there twice: {', '.join(twice)}", "keep one of each")
+
+
+def _whole(path: Path, problem: str, remedy: str) -> InputProblems:
+    return InputProblems("the annotations cannot be used", [Problem(str(path), None, "", problem, remedy)])

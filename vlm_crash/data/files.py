@@ -1,0 +1,48 @@
+"""Files are written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def write_files(texts: Mapping[Path, str]) -> None:
+    """Write all of these files, each replaced at once; when one cannot be written, every old file is as it was.
+
+    Raises:
+        OSError: with the path and a remedy.
+    """
+    written: dict[Path, Path] = {}
+    path = Path()
+    try:
+        for path, text in texts.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            written[path] = _write_beside(path, text)
+        for path, temporary in written.items():
+            temporary.replace(path)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "free some space there, or give another folder" if full else "give a folder that can be written to"
+        what = f"{error.strerror or error} (cannot write; nothing was changed; {remedy})"
+        raise OSError(error.errno, what, str(path)) from error
+    finally:
+        for temporary in written.values():
+            temporary.unlink(missing_ok=True)
+
+
+def _write_beside(path: Path, text: str) -> Path:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644 if not path.exists() else path.stat().st_mode & 0o777)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary

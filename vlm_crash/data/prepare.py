@@ -1,0 +1,232 @@
+"""Annotation CSVs and clip folders -> a dataset to train on; and that dataset -> samples.
+
+In: per event a CSV and a folder. Out, in one folder: `<event>_ft.jsonl`, `diy_ft_data.json` (upstream reads both),
+`splits.json`, `dataset.json` and `problems.csv`.
+Must hold: a clip that cannot be read, or whose row is bad, is left out and named, never replaced; clips of the same
+content stand in the same split; a second run moves no clip; all files are written, or none.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlm_crash.data.annotations import AnnotatedRow, read_rows
+from vlm_crash.data.files import write_files
+from vlm_crash.data.inspection import contradictions, inspect_clips, unlisted
+from vlm_crash.data.jsonl import to_line
+from vlm_crash.data.prepared import (
+    DATA_FILE,
+    DATASET_FILE,
+    PROBLEMS_FILE,
+    SPLITS_FILE,
+    checked_assign,
+    load_prepared,
+    load_vocabularies,
+    read_json,
+)
+from vlm_crash.data.problems import InputProblems, Problem, problems_csv
+from vlm_crash.data.splits import DEFAULT_FRACTIONS, SPLITS, check_fractions, make_splits, unite
+from vlm_crash.data.vocabularies import observed_vocabularies, same_spellings
+from vlm_crash.schema.fields import Schema
+from vlm_crash.schema.records import VideoSample
+
+__all__ = ["PrepareReport", "load_prepared", "load_vocabularies", "prepare"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What `prepare` made: the folder, clips by event and by split, and how many problems problems.csv holds."""
+
+    out: Path
+    num_clips: Mapping[str, int]
+    num_by_split: Mapping[str, Mapping[str, int]]
+    num_left_out: int
+    num_problems: int
+
+    def __str__(self) -> str:
+        lines = [f"{self.out}: {sum(self.num_clips.values())} clips, {self.num_left_out} rows left out"]
+        for split, by_event in self.num_by_split.items():
+            events = ", ".join(f"{count} {event}" for event, count in by_event.items())
+            lines.append(f"  {split}: {sum(by_event.values())} ({events})")
+        if self.num_problems:
+            lines.append(f"  {self.num_problems} problems are listed in {self.out / PROBLEMS_FILE}")
+        return "\n".join(lines)
+
+
+def prepare(
+    crash_csv: Path | None,
+    crash_dir: Path | None,
+    nearmiss_csv: Path | None,
+    nearmiss_dir: Path | None,
+    out: Path,
+    schema: Schema,
+    seed: int = 0,
+    fractions: Sequence[float] = DEFAULT_FRACTIONS,
+    group_column: str | None = None,
+    *,
+    question: Callable[[str | None], str],
+    events: Mapping[str, tuple[Path, Path]] | None = None,
+) -> PrepareReport:
+    """Turn annotation CSVs and clip folders into a dataset.
+
+    Args:
+        crash_csv, crash_dir, nearmiss_csv, nearmiss_dir: the two events of the shipped schema; one alone does too.
+        out: folder of the dataset. When it holds splits.json already, the clips named there keep their split.
+        schema: events and fields.
+        seed: of the splits.
+        fractions: shares of train, val and test.
+        group_column: CSV column whose equal cells (one trip, one source video) must not be parted; None: clips of the
+            same content only.
+        question: event -> the human turn's words, without the image prefix.
+        events: event -> (CSV, folder), for schemas of other events.
+
+    Raises:
+        InputProblems: (a ValueError) with all that makes the input unusable as a whole.
+        ValueError: options that contradict each other or the splits.json of an earlier run.
+        OSError: the dataset cannot be written; nothing was changed then.
+    """
+    started = time.monotonic()
+    check_fractions(fractions)
+    sources = _sources(
+        {"crash": (crash_csv, crash_dir), "nearmiss": (nearmiss_csv, nearmiss_dir), **(events or {})}, schema
+    )
+    out = Path(out)
+    splits_settings = {"seed": seed, "fractions": list(fractions), "group_by": group_column or "clip content"}
+    frozen = _frozen(out / SPLITS_FILE, splits_settings)
+    rows, problems = _read_sources(sources, schema, group_column)
+    num_rows = len({(p.file, p.row) for p in problems if p.row is not None} | {(r.file, r.row) for r in rows})
+    rows, hashes, unreadable = inspect_clips(rows)
+    problems += unreadable + unlisted(sources, rows, problems) + contradictions(rows, hashes)
+    if not rows:
+        raise InputProblems("no clip is left to make a dataset of", problems)
+    samples = same_spellings([row.sample for row in rows], schema)
+    labels = {row.sample.id: row.group for row in rows if row.group}
+    groups = unite([hashes, labels])
+    splits = make_splits(samples, groups, fractions, seed, frozen)
+    assign = frozen | {id: split for split in SPLITS for id in splits[split]}
+    texts = {
+        **_conversations(out, sources, samples, schema, question),
+        out / SPLITS_FILE: _json({**splits_settings, "assign": assign, "content": hashes}),
+        out / DATASET_FILE: _json(
+            {"schema": schema.fingerprint, "vocabularies": observed_vocabularies(samples, schema)}
+        ),
+        out / PROBLEMS_FILE: problems_csv(problems),
+    }
+    write_files(texts)
+    report = _report(out, sources, samples, splits, num_rows - len(rows), len(problems))
+    for problem in problems:
+        logger.warning("%s", problem)
+    logger.info("%s (%.1f s)", report, time.monotonic() - started)
+    return report
+
+
+def _sources(given: Mapping[str, tuple[Path | None, Path | None]], schema: Schema) -> dict[str, tuple[Path, Path]]:
+    sources, problems = {}, []
+    for event, (csv_path, clip_dir) in given.items():
+        if csv_path is None and clip_dir is None:
+            continue
+        if csv_path is None or clip_dir is None:
+            absent = "annotation CSV" if csv_path is None else "clip folder"
+            problems.append(f"{event}: there is no {absent}; give both the CSV and the folder of an event, or neither")
+        elif event not in schema.event_names:
+            problems.append(f"{event}: not an event of the schema; allowed: {', '.join(schema.event_names)}")
+        else:
+            sources[event] = (Path(csv_path), Path(clip_dir))
+    if not sources and not problems:
+        problems.append("no event is given; give an annotation CSV and a clip folder, for crash, near miss, or both")
+    if problems:
+        raise ValueError("\n".join(problems))
+    return sources
+
+
+def _frozen(path: Path, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Assignment of an earlier run; its settings must be those of this one, for else they would be ignored."""
+    earlier = read_json(path, None)
+    if earlier is None:
+        return {}
+    for name, value in settings.items():
+        if earlier.get(name, value) != value:
+            raise ValueError(
+                f"{name}={value} contradicts {path}, which was made with {name}={earlier[name]} and is frozen; "
+                "give the same, another output folder, or delete that file"
+            )
+    return checked_assign(path, earlier)
+
+
+def _read_sources(
+    sources: Mapping[str, tuple[Path, Path]], schema: Schema, group_column: str | None
+) -> tuple[list[AnnotatedRow], list[Problem]]:
+    rows: list[AnnotatedRow] = []
+    problems: list[Problem] = []
+    fatal: list[Problem] = []
+    for event, (csv_path, clip_dir) in sources.items():
+        try:
+            found, bad = read_rows(csv_path, event, schema, clip_dir, group_column)
+        except InputProblems as error:
+            fatal += error.problems
+            continue
+        rows += found
+        problems += bad
+    if fatal:
+        raise InputProblems("the dataset cannot be prepared", fatal)
+    return rows, problems
+
+
+def _conversations(
+    out: Path,
+    sources: Mapping[str, tuple[Path, Path]],
+    samples: Sequence[VideoSample],
+    schema: Schema,
+    question: Callable[[str | None], str],
+) -> dict[Path, str]:
+    texts: dict[Path, str] = {}
+    data: dict[str, dict[str, Any]] = {}
+    for event, (_, clip_dir) in sources.items():
+        lines = [to_line(sample, schema, question(event)) for sample in samples if sample.event == event]
+        path = out / f"{event}_ft.jsonl"
+        texts[path] = "".join(f"{line}\n" for line in lines)
+        # Upstream opens both paths as they stand, so they are absolute; `root_relative` is ours, for a moved folder.
+        data[event] = {
+            "root": str(clip_dir.resolve()),
+            "root_relative": os.path.relpath(clip_dir.resolve(), out.resolve()),
+            "annotation": str(path.resolve()),
+            "data_augment": False,
+            "repeat_time": 1,
+            "length": len(lines),
+            "video_read_type": "decord",
+        }
+    texts[out / DATA_FILE] = _json(data)
+    return texts
+
+
+def _report(
+    out: Path,
+    sources: Mapping[str, Any],
+    samples: Sequence[VideoSample],
+    splits: Mapping[str, Sequence[str]],
+    num_left_out: int,
+    num_problems: int,
+) -> PrepareReport:
+    event_of = {sample.id: str(sample.event) for sample in samples}
+    by_split = {s: Counter(event_of[id] for id in ids) for s, ids in splits.items()}
+    return PrepareReport(
+        out=out,
+        num_clips={event: sum(e == event for e in event_of.values()) for event in sources},
+        num_by_split={s: {event: counts[event] for event in sources} for s, counts in by_split.items()},
+        num_left_out=num_left_out,
+        num_problems=num_problems,
+    )
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False, indent=1) + "\n"

@@ -1,0 +1,119 @@
+"""A prepared dataset, or a folder of the old scripts -> samples by split."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vlm_crash.data.jsonl import read_jsonl
+from vlm_crash.data.problems import InputProblems, Problem
+from vlm_crash.data.splits import SPLITS, make_splits
+from vlm_crash.schema.fields import Schema
+from vlm_crash.schema.records import VideoSample
+
+logger = logging.getLogger(__name__)
+
+DATA_FILE = "diy_ft_data.json"
+SPLITS_FILE = "splits.json"
+DATASET_FILE = "dataset.json"
+PROBLEMS_FILE = "problems.csv"
+
+
+def load_prepared(folder: Path, schema: Schema) -> dict[str, list[VideoSample]]:
+    """Samples of a dataset by split: "train", "val" and "test".
+
+    The old scripts' folders (no splits.json, no "fields" in the lines) are read too. Their clips are split on the fly,
+    by event and seed 0, the same way at each call; that is not frozen: more clips may move others, so `prepare` is
+    better.
+
+    Args:
+        folder: what `prepare` wrote, or a folder with diy_ft_data.json, or such a file.
+        schema: events and fields.
+
+    Raises:
+        InputProblems, ValueError, FileNotFoundError: the files are absent or contradict each other or the schema.
+    """
+    folder = Path(folder)
+    data_file = folder if folder.suffix == ".json" else folder / DATA_FILE
+    samples = _read_data_file(data_file, schema)
+    splits_file = data_file.parent / SPLITS_FILE
+    if not splits_file.is_file():
+        logger.warning("%s has no %s: split on the fly; run `prepare` for frozen splits", data_file.parent, SPLITS_FILE)
+        ids = make_splits(samples, {})
+    else:
+        ids = _assigned(splits_file, samples)
+    fingerprint = read_json(data_file.parent / DATASET_FILE, {}).get("schema")
+    if fingerprint not in (None, schema.fingerprint):
+        logger.warning("%s was prepared with another version of the schema; run `prepare` again", data_file.parent)
+    by_id = {sample.id: sample for sample in samples}
+    return {split: [by_id[id] for id in ids[split]] for split in SPLITS}
+
+
+def load_vocabularies(folder: Path) -> dict[str, list[str]]:
+    """Terms that a dataset uses for the schema's open fields, as `Schema.with_vocabularies` takes them."""
+    found: dict[str, list[str]] = read_json(Path(folder) / DATASET_FILE, {}).get("vocabularies", {})
+    return found
+
+
+def _read_data_file(path: Path, schema: Schema) -> list[VideoSample]:
+    data = read_json(path, None)
+    if data is None:
+        raise FileNotFoundError(f"{path}: no such file; give the folder that `prepare` wrote")
+    samples: list[VideoSample] = []
+    problems: list[Problem] = []
+    for event, entry in data.items() if isinstance(data, dict) else ():
+        if event not in schema.event_names or not isinstance(entry, dict) or not {"annotation", "root"} <= set(entry):
+            what = f"{event!r} is no event of the schema, or names no annotation and root"
+            problems.append(Problem(str(path), None, "", what, f"allowed events: {', '.join(schema.event_names)}"))
+            continue
+        annotation = _existing(path.parent, entry["annotation"], Path(entry["annotation"]).name)
+        root = _existing(path.parent, entry["root"], entry.get("root_relative"))
+        try:
+            samples += read_jsonl(annotation, root, schema, event)
+        except InputProblems as error:
+            problems += error.problems
+    if problems:
+        raise InputProblems(f"{path} cannot be used", problems)
+    if not samples:
+        raise ValueError(f"{path} names no clips; run `prepare`")
+    return samples
+
+
+def _existing(folder: Path, given: str, fallback: str | None) -> Path:
+    """The path as given (relative to the file that names it), else where it is after the folder was moved."""
+    path = folder / given
+    moved = folder / fallback if fallback else path
+    if path.exists() or not moved.exists():
+        return path
+    logger.info("%s is absent; %s is taken", path, moved)
+    return moved
+
+
+def _assigned(path: Path, samples: Sequence[VideoSample]) -> dict[str, list[str]]:
+    assign = checked_assign(path, read_json(path, None))
+    absent = [sample.id for sample in samples if sample.id not in assign]
+    if absent:
+        raise ValueError(
+            f"{path} names no split for {', '.join(absent[:10])}{' ...' if len(absent) > 10 else ''}; "
+            "run `prepare` again: it keeps the old splits and adds these"
+        )
+    return {split: [sample.id for sample in samples if assign[sample.id] == split] for split in SPLITS}
+
+
+def checked_assign(path: Path, content: Any) -> dict[str, str]:
+    assign = content.get("assign") if isinstance(content, dict) else None
+    if not isinstance(assign, dict) or not set(assign.values()) <= set(SPLITS):
+        raise ValueError(f'{path}: need {{"assign": {{id: one of {", ".join(SPLITS)}}}}}; restore or delete the file')
+    return assign
+
+
+def read_json(path: Path, default: Any) -> Any:
+    if not path.is_file():
+        return default
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:  # also UnicodeDecodeError
+        raise ValueError(f"{path}: it is no JSON ({error}); restore it or run `prepare` into another folder") from error

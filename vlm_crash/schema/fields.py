@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -17,9 +18,11 @@ from typing import Any, Literal
 
 import yaml
 
-from vlm_crash.schema.checks import nearest, schema_problems
+from vlm_crash.schema.checks import schema_problems
 from vlm_crash.schema.lines import label_key
-from vlm_crash.schema.wording import Matcher, clean_text, is_unknown, normal_form, words
+from vlm_crash.schema.matcher import Matcher
+from vlm_crash.schema.wording import clean_text, is_unknown, nearest, normal_form, words
+from vlm_crash.schema.yaml_form import field_arguments, field_entry, read_yaml
 
 UNKNOWN = "Unknown"  # a field whose value is not known; kept apart from every value
 Kind = Literal["categorical", "count", "text"]
@@ -68,20 +71,29 @@ class Field:
         return {normal_form(term): term for term in self.vocabulary}
 
     @cached_property
+    def _terms_by_words(self) -> dict[tuple[str, ...], str]:
+        """Vocabulary by words, without terms that differ in punctuation only ("C", "C+")."""
+        counts = Counter(words(term) for term in self.vocabulary)
+        return {words(term): term for term in self.vocabulary if words(term) and counts[words(term)] == 1}
+
+    @cached_property
     def whole_answers(self) -> dict[tuple[str, ...], str]:
         """Words of a whole answer -> term."""
         answers = {words(wording): term for wording, term in self.whole.items() if term in self.vocabulary}
-        return answers | {words(term): term for term in self.vocabulary if words(term)}
+        return answers | self._terms_by_words
 
     @cached_property
     def matcher(self) -> Matcher:
         """Finds this field's terms in free wording; the terms themselves go before wordings."""
-        phrases: dict[str, tuple[str, ...]] = dict(self.partial)
-        phrases |= {wording: (term,) for wording, term in self.wordings.items()}
-        known = {w: tuple(t for t in terms if t in self.vocabulary) for w, terms in phrases.items()}
-        known = {w: terms for w, terms in known.items() if terms or not phrases[w]}
-        terms = {" ".join(words(t)): (t,) for t in self.vocabulary if normal_form(t) != _WHOLE_ONLY}
-        return Matcher({" ".join(words(w)): t for w, t in known.items()} | terms)
+        wordings: dict[str, tuple[str, ...]] = dict(self.partial)
+        wordings |= {wording: (term,) for wording, term in self.wordings.items()}
+        phrases: dict[tuple[str, ...], tuple[str, ...]] = {}
+        for wording, terms in wordings.items():
+            known = tuple(term for term in terms if term in self.vocabulary)
+            if known or not terms:
+                phrases[words(wording)] = known
+        terms_by_words = self._terms_by_words.items()
+        return Matcher(phrases | {w: (term,) for w, term in terms_by_words if normal_form(term) != _WHOLE_ONLY})
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,7 @@ class Event:
     @cached_property
     def names_by_label(self) -> dict[str, str]:
         """Comparable form of each label and alias -> field name."""
-        return {label_key(label): f.name for f in self.fields for label in (f.label, *f.aliases)}
+        return {label_key(label): field.name for field in self.fields for label in (field.label, *field.aliases)}
 
 
 @dataclass(frozen=True)
@@ -144,7 +156,7 @@ class Schema:
     @cached_property
     def event_matcher(self) -> Matcher:
         """Finds the event in an opening sentence."""
-        return Matcher({wording: (event.name,) for event in self.events for wording in event.openings})
+        return Matcher({words(wording): (event.name,) for event in self.events for wording in event.openings})
 
     def with_vocabularies(self, vocabularies: Mapping[str, Iterable[str]]) -> Schema:
         """The same schema with its open categorical fields filled with the terms of a dataset.
@@ -158,7 +170,8 @@ class Schema:
             if field is None:
                 problems.append(f"{name!r} is not a field{nearest(name, [f.name for f in self.fields])}")
             elif field.kind != "categorical" or field.closed:
-                problems.append(f"{name!r} takes no terms from a dataset: it is {'closed' if field.closed else field.kind}")
+                kind = "closed" if field.closed else f"a {field.kind}"
+                problems.append(f"{name!r} takes no terms from a dataset: it is {kind}")
             else:
                 filled[name] = dataclasses.replace(field, vocabulary=_distinct(terms))
         if problems:
@@ -180,7 +193,9 @@ class Schema:
             }
             for e in self.events
         }
-        return {"events": events, "fields": {field.name: _field_dict(field) for field in self.fields}}
+        names = [attribute.name for attribute in dataclasses.fields(Field)]
+        fields = {f.name: field_entry({name: getattr(f, name) for name in names}) for f in self.fields}
+        return {"events": events, "fields": fields}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], source: str = "") -> Schema:
@@ -188,7 +203,7 @@ class Schema:
         if problems := schema_problems(data):
             head = f"{source or 'schema'}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"
             raise SchemaError("\n".join([head, *(f"  {problem}" for problem in problems)]))
-        fields = {name: _field(name, entry) for name, entry in data["fields"].items()}
+        fields = {name: Field(**field_arguments(name, entry)) for name, entry in data["fields"].items()}
         events = tuple(
             Event(
                 name=name,
@@ -225,25 +240,12 @@ def _load(path: Path) -> Schema:
     if not path.is_file():
         raise FileNotFoundError(f"schema {path}: no such file; give a YAML such as {SHIPPED}, or leave --schema out")
     try:
-        data = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_TextLoader)
+        data = read_yaml(path)
     except yaml.YAMLError as error:
         raise SchemaError(f"schema {path}: not a YAML: {error}") from error
     except UnicodeDecodeError as error:
         raise SchemaError(f"schema {path}: not UTF-8 text ({error}); save it as UTF-8") from error
     return Schema.from_dict(data, str(path))
-
-
-class _TextLoader(getattr(yaml, "CBaseLoader", yaml.BaseLoader)):  # type: ignore[misc]
-    """Every scalar is text (a bare Yes or No stays a word), and a key given twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
 
 
 def _distinct(terms: Iterable[str]) -> tuple[str, ...]:
@@ -253,52 +255,3 @@ def _distinct(terms: Iterable[str]) -> tuple[str, ...]:
         if not is_unknown(cleaned):
             by_form.setdefault(normal_form(cleaned), cleaned)
     return tuple(by_form.values())
-
-
-def _by_wording(groups: Mapping[str, Iterable[str]] | None) -> dict[str, str]:
-    return {wording: term for term, wordings in (groups or {}).items() for wording in wordings}
-
-
-def _field(name: str, entry: Mapping[str, Any]) -> Field:
-    kind = entry["kind"]
-    vocabulary = tuple(entry.get("vocabulary") or ())
-    closed = str(entry.get("closed", bool(vocabulary))).casefold() == "true"
-    partial = {w: tuple(group.get("terms") or ()) for group in entry.get("partial") or () for w in group["wordings"]}
-    return Field(
-        name=name,
-        columns=tuple(entry.get("columns") or (name,)),
-        label=entry["label"],
-        aliases=tuple(entry.get("aliases") or ()),
-        section=entry["section"],
-        kind=kind,
-        vocabulary=vocabulary,
-        closed=closed,
-        wordings=_by_wording(entry.get("wordings")),
-        whole=_by_wording(entry.get("whole")),
-        partial=partial,
-        old_metric=entry.get("old_metric") or ("cosine_similarity" if kind == "text" else "exact_match"),
-        description=entry.get("description") or "",
-    )
-
-
-def _field_dict(field: Field) -> dict[str, Any]:
-    def grouped(table: Mapping[str, Any]) -> dict[Any, list[str]]:
-        groups: dict[Any, list[str]] = {}
-        for wording, term in table.items():
-            groups.setdefault(term, []).append(wording)
-        return groups
-
-    return {
-        "columns": list(field.columns),
-        "label": field.label,
-        "aliases": list(field.aliases),
-        "section": field.section,
-        "kind": field.kind,
-        "vocabulary": list(field.vocabulary),
-        "closed": field.closed,
-        "wordings": grouped(field.wordings),
-        "whole": grouped(field.whole),
-        "partial": [{"terms": list(t), "wordings": w} for t, w in grouped(field.partial).items()],
-        "old_metric": field.old_metric,
-        "description": field.description,
-    }

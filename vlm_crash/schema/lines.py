@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from vlm_crash.schema.wording import normal_form
 
 MAX_LABEL_CHARS = 200
-_BULLET = re.compile(r"(?:[-•+–—·●▪◦‣>#\ufeff]|\*(?=\s)|\(?[0-9]{1,4}[.)])\s*")
+_BULLET = re.compile(r"(?:[-+>#\u2022\u2013\u2014\u00b7\u25cf\u25aa\u25e6\u2023\ufeff]|\*(?=\s)|\(?[0-9]{1,4}[.)])\s*")
 _EMPHASIS = re.compile(r"[*_]+")
-_COLON = re.compile(r"[:：]")
+_COLON = re.compile(r"[:\uff1a]")
 
 
 @dataclass(frozen=True)

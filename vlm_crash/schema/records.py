@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vlm_crash.schema.checks import nearest
 from vlm_crash.schema.fields import UNKNOWN, Event, Field, Schema
 from vlm_crash.schema.terminology import to_term
-from vlm_crash.schema.wording import clean_text
+from vlm_crash.schema.wording import clean_text, nearest
 
 
 def cell_value(field: Field, cell: object) -> str | None:
@@ -49,7 +48,7 @@ class Annotation:
         Raises ValueError with every name that is not a field of the event and every value that is not understood.
         """
         kind, problems = schema.event(event), []
-        values = {name: UNKNOWN for name in kind.field_names}
+        values = dict.fromkeys(kind.field_names, UNKNOWN)
         for name, cell in partial.items():
             if name not in values:
                 problems.append(f"{name!r} is not a field of {event!r}{nearest(name, values)}")

@@ -37,8 +37,8 @@ def parse(schema: Schema, text: str, event: str | None = None) -> ParsedResponse
     """Read a response, in our wording or one of the old ones.
 
     Args:
-        event: look for this event's fields. None: the text tells the event; where it does not (or tells two), the fields
-            of all events are looked for, without labels that belong to different fields of different events.
+        event: look for this event's fields. None: the text tells the event; where it does not (or tells two), the
+            fields of all events are looked for, without labels that belong to different fields of different events.
     """
     lines = list(read_lines(text))
     told = event if event is not None else _tell_event(schema, text, lines)
@@ -62,7 +62,7 @@ def _tell_event(schema: Schema, text: str, lines: list[Line]) -> str | None:
     headings = {label_key(field.section) for field in schema.fields}
     opening: list[str] = []
     for line in lines:
-        if line.label in headings and line.value[0] == line.value[1]:
+        if label_key(text[line.start : line.end].strip("*#: ")) in headings:
             continue
         if line.label in labels:
             break

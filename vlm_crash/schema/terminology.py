@@ -9,23 +9,23 @@ from __future__ import annotations
 import re
 
 from vlm_crash.schema.fields import UNKNOWN, Field
-from vlm_crash.schema.wording import EMPTY_WORDS, NEGATORS, clean_text, is_unknown, normal_form, words
+from vlm_crash.schema.matcher import NEGATORS
+from vlm_crash.schema.wording import EMPTY_WORDS, clean_text, is_unknown, normal_form, words
 
-_NUMBER_WORDS = {
-    word: str(number)
-    for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen twenty".split()
-    )
-} | {"single": "1"}
-# Words after or before which a number is no longer one exact count.
-_INEXACT = NEGATORS | frozenset(
-    "least most more than over under less fewer about around approximately approx roughly nearly almost up to or each "
-    "per both either every maybe perhaps possibly minimum maximum min max several between plus half some few couple "
-    "many multiple x th".split()
+_NUMBERS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+seventeen eighteen nineteen twenty"""
+_NUMBER_WORDS = {word: str(number) for number, word in enumerate(_NUMBERS.split())} | {"single": "1"}
+# Words beside which a number is no longer one exact count.
+_QUALIFIERS = """least most more than over under less fewer about around approximately approx roughly nearly almost up
+to or and with each per both either every way ways other others another additional extra maybe perhaps possibly minimum
+maximum min max several between plus half some few couple many multiple x"""
+_INEXACT = NEGATORS | frozenset(_QUALIFIERS.split())
+# Signs that do the same: 3+, ~3, 2-3, -1, 2.5, 1/2
+_DASH = r"[\-\u2010-\u2014\u2212_]"
+_INEXACT_SIGN = re.compile(
+    rf"[+~<>\u2264\u2265\u00b1\u2248?*/\u00d7%\u00bc-\u00be]|\d\s?{_DASH}\s?\d|(?:^|\s){_DASH}\s?\d|\d[,.:]\d"
 )
-_INEXACT_SIGN = re.compile(r"[+~<>≥≤±≈?*/×%½¼¾]|\d\s*[-–—_‐‑]\s*\d|(?:^|\s)[-−–]\s*\d|\d[,.:]\d")
-_DECIMAL_COUNT = re.compile(r"(\d+)\.0+(?=\s|$)", re.ASCII)
+_DECIMAL_COUNT = re.compile(r"(?<!\d)(\d+)\.0+(?=\s|$)", re.ASCII)
 
 
 def to_term(field: Field, text: str) -> str | None:
@@ -56,7 +56,7 @@ def _to_count(said: str) -> str | None:
     >>> _to_count("two lanes"), _to_count("2.0"), _to_count("2-3"), _to_count("no lanes")
     ('2', '2', None, None)
     """
-    said = _DECIMAL_COUNT.sub(r"\1", said)  # a table with empty cells writes 2 as 2.0
+    said = _DECIMAL_COUNT.sub(r"\1", said.replace("**", ""))  # a table with empty cells writes 2 as 2.0
     if _INEXACT_SIGN.search(said):
         return None
     numbers = set()

@@ -33,7 +33,7 @@ class Camera:
         if self.grade > 0:
             over = max(0.0, min(s, 45.0) - 5.0)
             return self.grade * over * over / (over + 4.0)
-        return self.grade * max(0.0, s - 5.0)
+        return self.grade * max(0.0, s - 8.0)
 
     def screen(self, x: float, y: float, s: float, base: float = 0.0, shift: float = 0.0) -> Point:
         """Picture coordinates of a point; `base` its ground's height, `shift` its bend, both looked up once per object."""
@@ -65,7 +65,7 @@ class Camera:
 _LIGHTS = {
     "Daylight": (1.0, (1.0, 1.0, 1.0), 0.0, (88, 142, 214), (190, 214, 236)),
     "Dawn_dusk": (0.66, (1.12, 0.82, 0.68), 0.15, (92, 70, 122), (250, 148, 66)),
-    "Dark_lighted": (0.46, (1.12, 0.92, 0.66), 0.35, (26, 24, 40), (66, 52, 50)),
+    "Dark_lighted": (0.54, (1.12, 0.92, 0.66), 0.35, (26, 24, 40), (66, 52, 50)),
     "Dark_unlighted": (0.2, (0.72, 0.86, 1.2), 1.0, (5, 7, 16), (14, 19, 34)),
 }
 _GREY_SKY = {"Cloudy": (0.85, 1.0), "Rainy": (0.62, 0.74), "Snowy": (0.86, 0.92), "Foggy": (0.95, 0.95)}
@@ -95,12 +95,12 @@ class Light:
         self.head *= look.exposure
         if weather in _GREY_SKY:
             grey_top, grey_low = (int(205 * level) for level in _GREY_SKY[weather])
-            level = {"Daylight": 1.0, "Dawn_dusk": 0.62, "Dark_lighted": 0.3, "Dark_unlighted": 0.13}[self.name]
+            level = {"Daylight": 1.0, "Dawn_dusk": 0.72, "Dark_lighted": 0.36, "Dark_unlighted": 0.13}[self.name]
             top = _tinted(grey_top * level, tint, 0.6)
             low = _tinted(grey_low * level, tint, 0.9)
         self.top, self.low = scaled(top, look.exposure), scaled(low, look.exposure)
         self.fog = self.low
-        self.density = {"Foggy": 0.05, "Rainy": 0.01, "Snowy": 0.012}.get(weather, 0.002)
+        self.density = {"Foggy": 0.038, "Rainy": 0.01, "Snowy": 0.012}.get(weather, 0.002)
         if weather == "Foggy" and self.name.startswith("Dark"):
             self.fog = scaled(mix(self.low, (150, 155, 165), 0.25), look.exposure)
         self.dark = self.name.startswith("Dark")

@@ -3,6 +3,9 @@
 In: a scene, seconds from its start, a size. Out: uint8 [H, W, 3]. Must hold: no state between moments; the same moment is the same picture.
 """
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -10,7 +13,7 @@ from vlm_crash.demo import effects, scenery
 from vlm_crash.demo.camera import Camera, Light
 from vlm_crash.demo.motion import Pose, aftermath, approach_clock, ego_state, other_pose, third_pose
 from vlm_crash.demo.scene import Scene
-from vlm_crash.demo.vehicles import draw_shadow, draw_vehicle, draw_walker
+from vlm_crash.demo.vehicles import Hit, draw_shadow, draw_vehicle, draw_walker
 
 _DENTS = {"Rear_center_bumper": "rear", "Front_center_bumper": "front", "Left_side": "left", "Right_side": "right"}
 _DEPTHS = {"Property_damage_only": 0.06, "Injury": 0.24, "Fatal": 0.3}
@@ -33,7 +36,6 @@ def render_frame(scene: Scene, t_s: float, size: tuple[int, int] = (320, 180)) -
     after = aftermath(scene, t_s)
     if after:
         pose = other_pose(scene, t_s)
-        effects.draw_smoke_and_fire(draw, scene, camera, light, pose, t_s)
         effects.draw_debris(draw, scene, camera, light, pose, t_s)
     effects.draw_precipitation(draw, scene, camera, light, t_s)
     effects.draw_cracks(draw, scene, camera, after)
@@ -47,13 +49,13 @@ def _road_users(
     wet = scene.truth["Road_surface_condition"] == "Wet"
     items: list[scenery.Item] = []
 
-    def add(pose: Pose, kind: str, paint: tuple[int, int, int], dent: str = "", depth: float = 0.0) -> None:
+    def add(pose: Pose, kind: str, paint: tuple[int, int, int], hit: Hit | None = None) -> None:
         def call() -> None:
             draw_shadow(draw, camera, light, pose, kind, wet, paint)
             if kind == "Not_a_vehicle":
                 draw_walker(draw, camera, light, pose, paint, t_s)
             else:
-                draw_vehicle(draw, camera, light, pose, kind, paint, dent, depth)
+                draw_vehicle(draw, camera, light, pose, kind, paint, hit)
 
         items.append((pose.s, call))
 
@@ -69,8 +71,19 @@ def _road_users(
     if scene.look.mirrored:
         dent = _MIRRORED.get(dent, dent)
     depth = _DEPTHS[scene.truth["Crash_severity"]] * pose.after
-    add(pose, motion.other.kind, motion.other.paint, dent if pose.after else "", depth)
+    add(pose, motion.other.kind, motion.other.paint, Hit(dent, depth, scene.seed) if pose.after else None)
+    if pose.after and scene.truth["Crash_severity"] != "Property_damage_only" and motion.other.kind != "Not_a_vehicle":
+        cloud = replace(pose, s=max(2.4, pose.s - 0.9))
+        items.append((cloud.s, partial(effects.draw_smoke, draw, scene, camera, light, cloud, t_s)))
+        if scene.truth["Crash_severity"] == "Fatal":
+            flames = replace(pose, s=max(2.3, pose.s - 1.0))
+            items.append((flames.s, partial(effects.draw_fire, draw, scene, camera, flames, t_s)))
     third = third_pose(scene, t_s)
     if third is not None and motion.third is not None:
-        add(third, motion.third.kind, motion.third.paint, "front" if third.after else "", 0.15 * third.after)
+        add(
+            third,
+            motion.third.kind,
+            motion.third.paint,
+            Hit("front", 0.15 * third.after, scene.seed + 1) if third.after else None,
+        )
     return items

@@ -12,7 +12,7 @@ from PIL.ImageDraw import ImageDraw
 
 from vlm_crash.demo.camera import Camera, Light, mix, moment_random, scaled
 from vlm_crash.demo.motion import Pose
-from vlm_crash.demo.scene import SIZES, Scene
+from vlm_crash.demo.scene import SIZES, Colour, Scene
 
 _TILE = 700
 
@@ -26,9 +26,9 @@ def draw_debris(draw: ImageDraw, scene: Scene, camera: Camera, light: Light, pos
     reach = 1 - math.exp(-age / 0.15)
     length, half_width, _ = SIZES[scene.motion.other.kind]
     for _ in range(count):
-        angle, far, size = rng.uniform(0, math.tau), rng.uniform(0.4, 3.0), rng.uniform(0.05, 0.13)
-        x = pose.x + math.cos(angle) * far * reach * 1.2
-        s = max(1.6, pose.s - min(length, 4.0) / 2 + math.sin(angle) * far * reach)
+        angle, reached, size = rng.uniform(0, math.tau), rng.uniform(0.4, 3.0), rng.uniform(0.05, 0.13)
+        x = pose.x + math.cos(angle) * reached * reach * 1.2
+        s = max(1.6, pose.s - min(length, 4.0) / 2 + math.sin(angle) * reached * reach)
         y = abs(rng.uniform(-1, 1)) * 2.2 * math.exp(-age * 2.5) * reach
         u, v = camera.ground(x, s, y)
         r = camera.pixels(size, s)
@@ -38,41 +38,34 @@ def draw_debris(draw: ImageDraw, scene: Scene, camera: Camera, light: Light, pos
         )
 
 
-def draw_smoke_and_fire(draw: ImageDraw, scene: Scene, camera: Camera, light: Light, pose: Pose, t_s: float) -> None:
-    """Injury: a plume of pale smoke. Fatal: flames and black smoke."""
-    severity = scene.truth["Crash_severity"]
-    if severity == "Property_damage_only" or scene.truth["Crash_with"] == "Pedestrian":
-        return
+def draw_smoke(draw: ImageDraw, scene: Scene, camera: Camera, light: Light, pose: Pose, t_s: float) -> None:
+    """The plume over the struck vehicle: pale after an injury crash, black after a fatal one."""
     rng = Random(scene.seed + 23)
-    grow = pose.after
-    puff = (40, 38, 38) if severity == "Fatal" else (205, 205, 208)
-    _, half_width, height = SIZES[scene.motion.other.kind]
-    s = max(2.2, pose.s - 0.8)
+    fatal = scene.truth["Crash_severity"] == "Fatal"
+    puff = (40, 38, 38) if fatal else (205, 205, 208)
+    start = SIZES[scene.motion.other.kind][2] * 0.75 if fatal else 0.9
     for k in range(11):
-        x, y = pose.x + rng.uniform(-0.9, 0.9), 0.9 + 0.32 * k * grow + 0.1 * math.sin(9 * t_s + k)
-        size = (0.35 + 0.09 * k) * grow
-        (u, v), r = camera.ground(x + 0.1 * k, s, y), camera.pixels(size, s)
-        shade = rng.uniform(0.8, 1.1)
-        fill = scaled(mix(light.lit(puff, s), puff, 0.35), shade)
+        x, y = pose.x + rng.uniform(-0.9, 0.9) + 0.1 * k, start + 0.32 * k * pose.after + 0.1 * math.sin(9 * t_s + k)
+        (u, v), r = camera.ground(x, pose.s, y), camera.pixels((0.35 + 0.09 * k) * pose.after, pose.s)
+        fill = scaled(mix(light.lit(puff, pose.s), puff, 0.35), rng.uniform(0.8, 1.1))
         draw.ellipse((u - r, v - r, u + r, v + r), fill=fill)
-    if severity != "Fatal":
-        return
+
+
+_FLAMES: tuple[tuple[Colour, float], ...] = (((226, 70, 18), 1.0), ((250, 150, 24), 0.68), ((255, 236, 120), 0.36))
+
+
+def draw_fire(draw: ImageDraw, scene: Scene, camera: Camera, pose: Pose, t_s: float) -> None:
+    """Flickering flames as wide as the struck vehicle."""
     flicker = moment_random(scene.seed, t_s, "fire")
-    for colour, scale in (((226, 70, 18), 1.0), ((250, 150, 24), 0.68), ((255, 236, 120), 0.36)):
+    _, half_width, height = SIZES[scene.motion.other.kind]
+    tall = 1.2 + 0.35 * height
+    for colour, scale in _FLAMES:
         for k in range(5):
-            x = pose.x + (k - 2) * 0.5 * max(0.6, half_width)
-            tip = (1.5 + flicker.uniform(0.0, 1.4)) * scale * grow
-            base = [
-                camera.ground(x + d, s - 0.3, y)
-                for d, y in (
-                    (-0.5 * scale, 0.4),
-                    (-0.3 * scale, 0.5 + tip * 0.5),
-                    (flicker.uniform(-0.2, 0.2), 0.5 + tip),
-                    (0.35 * scale, 0.5 + tip * 0.45),
-                    (0.5 * scale, 0.4),
-                )
-            ]
-            draw.polygon(base, fill=colour)
+            x = pose.x + (k - 2) * 0.5 * max(0.8, half_width)
+            tip = (tall + flicker.uniform(0.0, 1.3)) * scale * pose.after
+            lean = flicker.uniform(-0.2, 0.2)
+            outline = ((-0.5, 0.4), (-0.3, 0.5 + tip * 0.5), (lean, 0.5 + tip), (0.35, 0.5 + tip * 0.45), (0.5, 0.4))
+            draw.polygon([camera.ground(x + a * scale, pose.s, y) for a, y in outline], fill=colour)
 
 
 def draw_cracks(draw: ImageDraw, scene: Scene, camera: Camera, after: float) -> None:
@@ -159,5 +152,5 @@ def add_noise(picture: np.ndarray, scene: Scene, t_s: float) -> np.ndarray:
     if height > _TILE or width > _TILE:
         return picture
     top, left = rng.randrange(_TILE - height + 1), rng.randrange(_TILE - width + 1)
-    tile = _scaled_tile(int(scene.look.noise) * 10)[top : top + height, left : left + width]
+    tile = _scaled_tile(round(scene.look.noise) * 10)[top : top + height, left : left + width]
     return np.clip(picture.astype(np.int16) + tile, 0, 255).astype(np.uint8)

@@ -226,15 +226,15 @@ def _sample_look(rng: Random, scenario: Scenario, truth: Mapping[str, str], lane
         exposure=rng.uniform(0.78, 1.22),
         camera_height=rng.uniform(1.35, 1.9),
         focal=rng.uniform(0.78, 0.95),
-        horizon=rng.uniform(0.42, 0.52),
-        noise=rng.uniform(2.0, 7.0),
+        horizon=rng.uniform(0.44, 0.51),
+        noise=rng.uniform(1.0, 5.0),
         hood=rng.uniform(0.05, 0.11),
         hood_paint=rng.choice(PAINTS),
         ground_hue=rng.random(),
         asphalt=rng.randint(82, 118),
         lane_width=rng.uniform(3.3, 3.7) if lanes > 1 else rng.uniform(3.6, 4.4),
-        bend=sign * rng.uniform(0.016, 0.026) if flat == "Curve" else rng.uniform(-0.0006, 0.0006),
-        grade=(rng.uniform(0.15, 0.22) if sign > 0 else -rng.uniform(0.055, 0.08)) if flat == "Slope" else 0.0,
+        bend=sign * rng.uniform(0.018, 0.03) if flat == "Curve" else rng.uniform(-0.0006, 0.0006),
+        grade=(rng.uniform(0.17, 0.24) if sign > 0 else -rng.uniform(0.09, 0.13)) if flat == "Slope" else 0.0,
         mirrored=rng.random() < 0.5,
         two_way=two_way and lanes > 1,
         ours=ours,
@@ -250,7 +250,7 @@ def _sample_motion(
     impact_s = duration_s - rng.uniform(0.78, 0.92)
     kind = truth["Crash_vehicle_type"]
     length, half_width, _ = SIZES[kind]
-    speed = 0.0 if scenario.ego == STOPPED else rng.uniform(4.5, 8.0)
+    speed = 0.0 if scenario.ego == STOPPED else rng.uniform(4.5, 8.0) * (0.7 if scenario.group == "walk" else 1.0)
     left = rng.random() < 0.5
     ego_x, other_x, ego_end, other_end, left = _lateral(rng, scenario, look, lanes, half_width, left)
     side = -1 if left else 1
@@ -269,7 +269,7 @@ def _sample_motion(
             closing += rng.uniform(2.0, 3.5)
             heading_start, heading_end, s_contact = math.pi, math.pi * rng.uniform(0.5, 0.58), HOOD + half_width + 0.2
         case "swipe":
-            closing, s_contact = rng.uniform(1.0, 1.8), 2.2 + length / 2
+            closing, s_contact = rng.uniform(1.0, 1.8), 3.0 + length / 2
             heading_end = -side * rng.uniform(0.08, 0.16) if scenario.other == CHANGING else 0.0
         case "oncoming" | "head":
             closing += rng.uniform(2.5, 4.0)
@@ -342,8 +342,8 @@ def _sample_third(rng: Random, other: Track, group: str, side: int) -> Track:
     sideways = group in ("cross", "turn", "block")
     if group == "swipe":
         x_end, s_end = side * 1.2, length / 2 + 1.8
-    else:
-        x_end, s_end = side * ((length / 2 if sideways else half_width) + 1.3), 1.2
+    else:  # a little nearer than the other, so that it hides behind neither smoke nor fire
+        x_end, s_end = side * ((length / 2 if sideways else half_width) + 1.25), -0.4 if not sideways else -1.2
     heading = math.pi + side * rng.uniform(0.5, 0.9)
     return Track(
         kind,

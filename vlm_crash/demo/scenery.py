@@ -83,6 +83,11 @@ def _asphalt(scene: Scene) -> Colour:
     return (grey, grey, grey)
 
 
+def _wide(camera: Camera, s: float, side: int) -> tuple[float, float]:
+    """A point of the ground beyond the picture's edge, yet not so far aside that it lies behind a turned camera."""
+    return camera.x - camera.bend * s * s + side * (2.5 * s + 1.0), s
+
+
 def draw_ground(draw: ImageDraw, scene: Scene, camera: Camera, light: Light, travelled: float) -> None:
     """The land, the road with its surface and markings, and the cross road."""
     edge, ground, asphalt = road_edge(scene), _ground_colour(scene), _asphalt(scene)
@@ -95,7 +100,7 @@ def draw_ground(draw: ImageDraw, scene: Scene, camera: Camera, light: Light, tra
     for far, near in reversed(tuple(zip(ROWS[1:], ROWS, strict=False))):
         s = (far + near) / 2
         band = 0.94 if int((s + travelled) / 7) % 2 else 1.0
-        quad = [camera.ground(x, z) for x, z in ((-300, far), (300, far), (300, near), (-300, near))]
+        quad = [camera.ground(*_wide(camera, z, side)) for z, side in ((far, -1), (far, 1), (near, 1), (near, -1))]
         draw.polygon(quad, fill=light.lit(ground, s, band if road_type == "Rural_road" else 1.0))
         if side:
             walk = light.lit((176, 172, 164) if side > 1 else asphalt, s)
@@ -110,12 +115,13 @@ def draw_ground(draw: ImageDraw, scene: Scene, camera: Camera, light: Light, tra
         if wet:
             colour = mix(colour, light.low, min(0.55, s / 50))
         draw.polygon(
-            [camera.ground(x, z) for x, z in ((-edge, far), (edge, far), (edge, near), (-edge, near))], fill=colour
+            [camera.ground(x, z) for x, z in ((-edge, far), (edge, far), (edge, 0.97 * near), (-edge, 0.97 * near))],
+            fill=colour,
         )
     if cross + CROSS_HALF > 1.0:
         near, far = max(cross - CROSS_HALF, 0.7), cross + CROSS_HALF
         draw.polygon(
-            [camera.ground(x, z) for x, z in ((-120, far), (120, far), (120, near), (-120, near))],
+            [camera.ground(*_wide(camera, z, side)) for z, side in ((far, -1), (far, 1), (near, 1), (near, -1))],
             fill=light.lit(asphalt, max(cross, 1.0)),
         )
     _draw_surface(draw, scene, camera, light, travelled, edge)
@@ -293,7 +299,7 @@ def _building(draw: ImageDraw, camera: Camera, light: Light, side: int, x: float
         y = 1.2 + 3 * row
         for col in range(3):
             z = s + 1.0 + 2.8 * col
-            lit = light.dark and (k + row * 3 + col) % 3 != 0
+            lit = light.dark and (k + row * 3 + col) % (3 if light.name == "Dark_lighted" else 9) == 0
             pane = light.glow((250, 214, 130), s) if lit else light.lit((62, 74, 92), s)
             draw.polygon(
                 [
@@ -363,7 +369,7 @@ def _bay(
         camera.ground(near, s + 0.25),
     ]
     draw.polygon(points, fill=light.lit((245, 245, 245), s))
-    if filled < 0.6 and s > 3.0:
+    if filled < 0.4 and s > 3.0:
         pose = Pose(side * (edge + 3.2), s + 1.6, side * 1.5708)
         draw_vehicle(
             draw,
@@ -395,7 +401,7 @@ def draw_light_pools(draw: ImageDraw, scene: Scene, camera: Camera, light: Light
     shape = ((0, 1), (0.7, 0.7), (1, 0), (0.7, -0.7), (0, -1), (-0.7, -0.7), (-1, 0), (-0.7, 0.7))
     for _, s, side, _ in _slots(scene, travelled, 16.0, 64.0):
         if s > 5.5:
-            for size, share in ((3.4, 1.35), (2.2, 1.7)):
+            for size, share in ((3.4, 1.25), (2.2, 1.5)):
                 points = [camera.ground(side * (edge - 1.0) + a * size * 0.8, s + b * size) for a, b in shape]
                 draw.polygon(points, fill=light.lit(mix(_asphalt(scene), (255, 220, 150), 0.35), s, share))
 

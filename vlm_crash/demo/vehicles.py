@@ -4,7 +4,9 @@ In: a pose, a kind, a paint. Out: polygons on an ImageDraw. Must hold: paint say
 """
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
+from random import Random
 
 from PIL.ImageDraw import ImageDraw
 
@@ -14,6 +16,17 @@ from vlm_crash.demo.scene import SIZES, Colour
 
 GLASS, BLACK, WHITE, CARGO = (46, 58, 74), (24, 24, 26), (236, 236, 230), (214, 210, 200)
 RED, LAMP = (235, 30, 25), (255, 250, 215)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """Where a vehicle was hit (rear, front, left, right) and how deep, in parts of its length."""
+
+    part: str
+    depth: float
+    seed: int
+
+
 Vertex = tuple[float, float, float]  # z along, y up, half width
 # kind -> prisms (role of each face from vertex i to i+1, b body, g glass, r roof, k black, c cargo; role of the sides; profile)
 Prism = tuple[str, str, tuple[Vertex, ...]]
@@ -113,18 +126,11 @@ def draw_shadow(draw: ImageDraw, camera: Camera, light: Light, pose: Pose, kind:
 
 
 def draw_vehicle(
-    draw: ImageDraw,
-    camera: Camera,
-    light: Light,
-    pose: Pose,
-    kind: str,
-    paint: Colour,
-    dent: str = "",
-    depth: float = 0.0,
+    draw: ImageDraw, camera: Camera, light: Light, pose: Pose, kind: str, paint: Colour, hit: Hit | None = None
 ) -> None:
-    """Draw a vehicle. `dent` is the hit part (rear, front, left, right), `depth` how far it is pushed in, in parts of its length."""
-    length, half_width, height = SIZES[kind]
-    squash = (1 - depth * (dent == "front"), 1 - depth * (dent == "rear"))
+    """Draw a vehicle, upright or (by the pose's roll) on its side, dented where it was hit."""
+    length, half_width, _ = SIZES[kind]
+    squash = (1 - hit.depth * (hit.part == "front"), 1 - hit.depth * (hit.part == "rear")) if hit else (1.0, 1.0)
     body = _Body(camera, pose, half_width, squash)
     mirrored = camera.focal < 0
     colours = {"b": paint, "g": GLASS, "r": paint, "k": BLACK, "c": CARGO if paint != WHITE else (170, 176, 186)}
@@ -153,8 +159,8 @@ def draw_vehicle(
         _draw_van_windows(draw, body, light, pose, mirrored)
     if flat:
         _draw_lamps(draw, body, light, pose, kind, length)
-    if dent:
-        _draw_dent(draw, body, light, pose, dent, (length, half_width, height), depth)
+    if hit:
+        _draw_dent(draw, body, light, pose, hit, kind)
 
 
 def _draw_wheels(draw: ImageDraw, body: _Body, light: Light, pose: Pose, kind: str, half_width: float) -> None:
@@ -225,31 +231,29 @@ def _draw_lamps(draw: ImageDraw, body: _Body, light: Light, pose: Pose, kind: st
         draw.ellipse((u - r, v - r, u + r, v + r), fill=colour)
 
 
-def _draw_dent(
-    draw: ImageDraw, body: _Body, light: Light, pose: Pose, dent: str, dims: tuple[float, float, float], depth: float
-) -> None:
-    """A dark ragged hole with a bright edge where the body was hit."""
-    length, half_width, height = dims
-    size = 0.35 + 2.2 * depth
-    ragged = (1.0, 0.55, 0.95, 0.5, 1.1, 0.6, 0.9, 0.5, 1.05, 0.65)
-    for scale, colour in ((1.25, (205, 205, 205)), (1.0, (14, 12, 12))):
+def _draw_dent(draw: ImageDraw, body: _Body, light: Light, pose: Pose, hit: Hit, kind: str) -> None:
+    """A dark ragged hollow with bare bright metal along its edge, where the body was hit."""
+    length, half_width, height = SIZES[kind]
+    size, rng = 0.4 + 2.2 * hit.depth, Random(hit.seed)
+    ends = hit.part in ("front", "rear")
+    corners = []
+    for i in range(13):
+        far, angle = rng.uniform(0.6, 1.1), (i + rng.uniform(-0.3, 0.3)) * math.tau / 13
+        corners.append((math.cos(angle) * far * (1.2 if ends else 1.6), math.sin(angle) * far * 0.75))
+    for scale, dx, colour in ((1.15, 0.06, (205, 205, 205)), (1.0, 0.0, (14, 12, 12))):
         points = []
-        for i, share in enumerate(ragged):
-            a, b = (
-                math.cos(i * math.tau / 10) * size * share * scale,
-                math.sin(i * math.tau / 10) * size * 0.8 * share * scale,
-            )
-            y = min(height * 0.42, 1.0) + b
-            if dent in ("front", "rear"):
+        for a, b in corners:
+            along, y = a * size * scale + dx, max(0.1, min(height * 0.42, 1.0) + b * size * scale)
+            if ends:
                 points.append(
                     body(
-                        max(-half_width, min(half_width, a)),
-                        max(0.1, y),
-                        length / 2 if dent == "front" else -length / 2,
+                        max(-half_width, min(half_width, along)),
+                        y,
+                        math.copysign(length / 2, hit.part == "front" or -1),
                     )
                 )
             else:
-                points.append(body(half_width if dent == "right" else -half_width, max(0.1, y), a * 1.3))
+                points.append(body(math.copysign(half_width, hit.part == "right" or -1), y, along))
         draw.polygon(points, fill=light.lit(colour, pose.s))
 
 

@@ -7,9 +7,10 @@ N texts, D dimensions of the embedding.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,20 @@ def packaged_minilm() -> Path | None:
         return None
     folder = Path(spec.origin).parent / "model"
     return folder if (folder / "modules.json").is_file() else None
+
+
+@contextlib.contextmanager
+def _without_loading_bar() -> Iterator[None]:
+    """No bar of transformers' for a model that loads in a moment."""
+    from transformers.utils import logging as transformers_logging
+
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 class SentenceEmbedder:
@@ -98,7 +113,8 @@ class SentenceEmbedder:
                     f"text scores need sentence-transformers, which cannot be imported ({error})"
                 ) from error
             try:
-                self._model = SentenceTransformer(source, device=self.device)
+                with _without_loading_bar():
+                    self._model = SentenceTransformer(source, device=self.device)
             except (OSError, ValueError) as error:
                 reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 raise ValueError(

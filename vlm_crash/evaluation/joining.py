@@ -1,0 +1,99 @@
+"""Which prediction answers which truth: joined by event source and clip name, never by row number.
+
+A clip name alone does not do: crash/1.mp4 and nearmiss/1.mp4 are two clips. Predictions carry the event of the folder
+or CSV that they came from (`source_event`) and their path; the name alone is used only where it is in one truth.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from vlm_crash.evaluation.loading import LoadedPrediction
+from vlm_crash.schema.records import Annotation, VideoSample
+
+
+@dataclass(frozen=True)
+class JoinedClip:
+    """A clip with a truth, and its prediction where there is one."""
+
+    event: str
+    truth: VideoSample
+    annotation: Annotation
+    loaded: LoadedPrediction | None
+
+
+@dataclass(frozen=True)
+class Joined:
+    """All truths in their order, and the predictions of clips that have no truth."""
+
+    clips: tuple[JoinedClip, ...]
+    without_truth: tuple[LoadedPrediction, ...]
+
+
+def join(
+    predictions: Sequence[LoadedPrediction], truths: Sequence[VideoSample], only_predicted: bool = False
+) -> Joined:
+    """Pair predictions with truths.
+
+    Args:
+        predictions: as loaded; each clip once.
+        truths: samples with event and annotation.
+        only_predicted: leave out truths without any prediction (a failed one is a prediction) instead of counting them
+            as wrong.
+
+    Raises:
+        ValueError: a prediction fits two truths, or two predictions fit one.
+    """
+    by_name: dict[str, list[VideoSample]] = defaultdict(list)
+    for sample in truths:
+        by_name[PurePosixPath(sample.video).name].append(sample)
+    answered: dict[int, LoadedPrediction] = {}
+    without_truth, problems = [], []
+    for loaded in predictions:
+        matches = _matches(loaded, by_name[PurePosixPath(loaded.prediction.video).name])
+        if len(matches) > 1:
+            problems.append(_ambiguous(loaded, matches))
+        elif not matches:
+            without_truth.append(loaded)
+        elif id(matches[0]) in answered:
+            other = answered[id(matches[0])]
+            problems.append(
+                f"{matches[0].event}/{matches[0].video} is predicted twice: {other.where} and {loaded.where}"
+            )
+        else:
+            answered[id(matches[0])] = loaded
+    if problems:
+        raise ValueError("predictions and truth cannot be joined:\n  " + "\n  ".join(problems[:20]))
+    clips = tuple(
+        JoinedClip(sample.event, sample, sample.annotation, answered.get(id(sample)))
+        for sample in truths
+        if sample.event is not None and sample.annotation is not None and (not only_predicted or id(sample) in answered)
+    )
+    return Joined(clips, tuple(without_truth))
+
+
+def _matches(loaded: LoadedPrediction, same_name: Sequence[VideoSample]) -> list[VideoSample]:
+    """The truths that a prediction may answer, narrowed by event source, then full name, then path."""
+    clip = loaded.prediction
+    found = [s for s in same_name if clip.source_event is None or s.event == clip.source_event]
+    exact = [s for s in found if s.video == clip.video]
+    # "a/1.mp4" is not "b/1.mp4"; a bare "1.mp4" on one side may be either.
+    found = exact or [s for s in found if "/" not in s.video or "/" not in clip.video]
+    if len(found) > 1 and clip.path:
+        found = [s for s in found if _same_file(Path(clip.path), s.path)] or found
+    return found
+
+
+def _same_file(left: Path, right: Path) -> bool:
+    return left == right or left.resolve() == right.resolve()
+
+
+def _ambiguous(loaded: LoadedPrediction, matches: Sequence[VideoSample]) -> str:
+    where = ", ".join(f"{sample.event}/{sample.video}" for sample in matches)
+    return (
+        f"{loaded.prediction.video} ({loaded.where}) fits the truths {where}. Predict each event's folder or CSV by "
+        'itself, so that "source_event" is set, or evaluate against one event\'s truth'
+    )

@@ -1,0 +1,246 @@
+"""Prediction files -> `LoadedPrediction`s; truth files -> `VideoSample`s whose annotation is known.
+
+Read: our predictions.jsonl and the old scripts' <event>_results.json; truth as CSV or JSONL, or a folder of a prepared
+dataset. The event of an old JSON, a CSV or a plain JSONL is told by its file name.
+All problems of the given files are gathered and raised once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlm_crash.data.annotations import Problem, read_annotations, read_jsonl
+from vlm_crash.data.prepared import DATA_FILE, load_prepared
+from vlm_crash.schema.fields import Schema
+from vlm_crash.schema.records import Prediction, VideoSample
+
+logger = logging.getLogger(__name__)
+
+# What the old scripts wrote in place of an answer when a clip could not be read (design note "Where it went wrong").
+_OLD_FAILURE = re.compile(r"\s*(failed to load video|error\b)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class LoadedPrediction:
+    """A prediction and where it was read.
+
+    Attributes:
+        told_event: the model was told the event (the old scripts' files), so that its event is no prediction.
+        where: file and line, for messages.
+    """
+
+    prediction: Prediction
+    told_event: bool
+    where: str
+
+
+def event_of_file_name(path: Path, schema: Schema) -> str:
+    """The event that a file's name tells: "AV_nearmiss_modified_r.csv" is of nearmiss.
+
+    Raises:
+        ValueError: the name tells no event, or more than one.
+    """
+    rest = re.sub(r"[^a-z0-9]", "", path.stem.casefold())
+    found = []
+    for name in sorted(schema.event_names, key=len, reverse=True):
+        plain = re.sub(r"[^a-z0-9]", "", name.casefold())
+        if plain in rest:
+            found.append(name)
+            rest = rest.replace(plain, " ")
+    if len(found) != 1:
+        says = "no event" if not found else f"more than one event ({', '.join(found)})"
+        raise ValueError(
+            f"{path}: the name of the file tells {says}; allowed are {', '.join(schema.event_names)}. "
+            f"Rename it, for example to {schema.event_names[0]}_{path.name}"
+        )
+    return found[0]
+
+
+def load_predictions(paths: Sequence[Path], schema: Schema) -> list[LoadedPrediction]:
+    """Predictions of all files; a folder stands for its *.jsonl, or for its *_results.json where it has no JSONL.
+
+    Raises:
+        ValueError: nothing to read, lines that are no predictions, or a clip predicted twice.
+    """
+    loaded: list[LoadedPrediction] = []
+    problems: list[str] = []
+    for path in _prediction_files(paths):
+        read = _read_old_results if path.suffix == ".json" else _read_lines
+        try:
+            loaded += read(path, schema, problems)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            problems.append(f"{path}: not JSON ({error})")
+    problems += _predicted_twice(loaded)
+    _raise(problems, "the predictions cannot be used")
+    if not loaded:
+        raise ValueError(
+            f"no predictions in {_names(paths)}; expected predictions.jsonl or <event>_results.json with lines"
+        )
+    return loaded
+
+
+def load_truth(
+    paths: Sequence[Path], schema: Schema, split: str | None = None
+) -> tuple[list[VideoSample], list[Problem]]:
+    """Every clip with a truth, and the rows that could not be used.
+
+    Args:
+        paths: CSVs in the old form, JSONLs, or folders of a prepared dataset.
+        schema: events and fields.
+        split: only the clips of that split of the dataset's splits.json.
+
+    Raises:
+        ValueError: nothing to read, no such split, or a clip listed twice.
+    """
+    samples: list[VideoSample] = []
+    bad_rows: list[Problem] = []
+    for path in paths:
+        if split is not None:
+            samples += _of_split(path, schema, split)
+        else:
+            for file in _truth_files(path):
+                event = event_of_file_name(file, schema)
+                if file.suffix.lower() == ".csv":
+                    found, bad = read_annotations(file, event, schema, None)
+                    bad_rows += bad
+                else:
+                    found = read_jsonl(file, file.parent, schema, event)
+                samples += found
+    known = [sample for sample in samples if sample.event is not None and sample.annotation is not None]
+    if not known:
+        raise ValueError(
+            f"no clip with a truth in {_names(paths)}; expected rows of an annotation CSV or a prepared JSONL"
+        )
+    seen: set[tuple[str | None, str]] = set()
+    twice = []
+    for sample in known:
+        if (sample.event, sample.video) in seen:
+            twice.append(f"{sample.event}/{sample.video} has more than one truth; give each clip once")
+        seen.add((sample.event, sample.video))
+    _raise(twice, "the truth cannot be used")
+    return known, bad_rows
+
+
+def _prediction_files(paths: Sequence[Path]) -> list[Path]:
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(path.glob("*predictions*.jsonl")) or sorted(path.glob("*.jsonl"))
+            inside = inside or sorted(path.glob("*_results.json"))
+            if not inside:
+                raise FileNotFoundError(f"{path} holds neither predictions.jsonl nor <event>_results.json")
+            files += inside
+        elif not path.exists():
+            raise FileNotFoundError(f"no such predictions: {path}")
+        elif path.suffix not in (".json", ".jsonl"):
+            raise ValueError(f"{path}: predictions are .jsonl (ours) or .json (the old scripts'), not {path.suffix!r}")
+        else:
+            files.append(path)
+    return list(dict.fromkeys(files))
+
+
+def _read_lines(path: Path, schema: Schema, problems: list[str]) -> list[LoadedPrediction]:
+    text = path.read_text(encoding="utf-8")
+    lines = text.split("\n")  # not splitlines: JSON allows characters such as U+2028 inside a string
+    loaded = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            prediction = Prediction.from_json_dict(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number == len(lines) and not text.endswith("\n"):
+                logger.warning("%s: line %d is cut off (an interrupted run); it is left out", path, number)
+                continue
+            problems.append(f"{path}, line {number}: not JSON ({error.msg})")
+        except (KeyError, TypeError, ValueError) as error:
+            problems.append(f"{path}, line {number}: not a prediction ({error})")
+        else:
+            for event in {prediction.event, prediction.source_event} - {None, *schema.event_names}:
+                allowed = ", ".join(schema.event_names)
+                problems.append(f"{path}, line {number}: event {event!r} is not in the schema; allowed: {allowed}")
+            loaded.append(LoadedPrediction(prediction, told_event=False, where=f"{path}, line {number}"))
+    return loaded
+
+
+def _read_old_results(path: Path, schema: Schema, problems: list[str]) -> list[LoadedPrediction]:
+    event = event_of_file_name(path, schema)
+    rows: Any = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(rows, list):
+        problems.append(f'{path}: expected a list of {{"video", "response"}}, found {type(rows).__name__}')
+        return []
+    loaded = []
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict) or not {"video", "response"} <= row.keys():
+            problems.append(f'{path}, entry {number}: expected {{"video", "response"}}')
+            continue
+        response = str(row["response"] or "")
+        failed = _OLD_FAILURE.match(response) is not None
+        prediction = Prediction(
+            video=str(row["video"]), event=None, event_probability=None, fields={}, field_probabilities={},
+            response=response, status="failed" if failed else "ok", error=response if failed else None, seconds=0.0,
+            provenance=str(path), path="", source_event=event,
+        )  # fmt: skip
+        loaded.append(LoadedPrediction(prediction, told_event=True, where=f"{path}, entry {number}"))
+    return loaded
+
+
+def _predicted_twice(loaded: Sequence[LoadedPrediction]) -> list[str]:
+    first: dict[tuple[str | None, str, str], str] = {}
+    problems = []
+    for item in loaded:
+        clip = item.prediction
+        key = (clip.source_event, clip.video, clip.path if clip.source_event is None else "")
+        if key in first:
+            name = "/".join(part for part in (clip.source_event, clip.video) if part)
+            problems.append(
+                f"{name} is predicted twice: in {first[key]} and in {item.where}; keep one of the two lines"
+            )
+        first.setdefault(key, item.where)
+    return problems
+
+
+def _truth_files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise FileNotFoundError(f"no such truth: {path}")
+    if not path.is_dir():
+        if path.suffix.lower() not in (".csv", ".jsonl"):
+            raise ValueError(f"{path}: truth is an annotation .csv or a .jsonl, not {path.suffix!r}")
+        return [path]
+    files = sorted(path.glob("*_ft.jsonl")) or sorted(path.glob("*.csv"))
+    if not files:
+        raise FileNotFoundError(f"{path} holds neither <event>_ft.jsonl nor an annotation CSV")
+    return [file for file in files if file.name not in ("problems.csv", "clips.csv")]
+
+
+def _of_split(path: Path, schema: Schema, split: str) -> list[VideoSample]:
+    folder = path if path.is_dir() else path.parent
+    if not (folder / DATA_FILE).is_file():
+        raise ValueError(
+            f"split={split!r} needs a prepared dataset, and {folder} holds no {DATA_FILE}; "
+            "give the folder that `prepare` wrote, or leave split out"
+        )
+    splits = load_prepared(folder, schema)
+    if split not in splits:
+        raise ValueError(f"split={split!r} is not a split of {folder}; allowed: {', '.join(splits)}")
+    samples = splits[split]
+    if path.is_dir():
+        return samples
+    event = event_of_file_name(path, schema)
+    return [sample for sample in samples if sample.event == event]
+
+
+def _names(paths: Sequence[Path]) -> str:
+    return ", ".join(str(path) for path in paths) or "(no file given)"
+
+
+def _raise(problems: Sequence[str], title: str) -> None:
+    if problems:
+        more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise ValueError(f"{title}:\n  " + "\n  ".join(problems[:20]) + more)

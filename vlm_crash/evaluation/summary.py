@@ -1,0 +1,237 @@
+"""Scored clips -> the numbers of metrics.json: every score with its count, its baseline and its interval.
+
+Scores are shares from 0 to 1. What cannot be computed is null, with the reason under "reasons"; it is never 0.
+Suffixes: R draws, N clips, K fields.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vlm_crash.evaluation.baselines import majority_baseline
+from vlm_crash.evaluation.bootstrap import (
+    Array,
+    draw_counts,
+    interval,
+    ranking_scores,
+    resampled_means,
+    row_means,
+)
+from vlm_crash.evaluation.scoring import ScoredClip, ScoredEvent
+from vlm_crash.metrics.functional import Verdict, is_scored
+from vlm_crash.metrics.text_similarity import SentenceEmbedder
+from vlm_crash.schema.fields import Field, Schema
+
+NO_TRUTH = "no clip has a known truth for this field"
+NO_EMBEDDER = "text scores are turned off (embedder=null)"
+NO_LEGACY = "arrives with the legacy rules"
+NO_TEXTS = "no text field has a score"
+NO_FIELDS = "no categorical or count field has a known truth"
+ONE_EVENT = "needs truths of at least two events"
+TOLD = "the model was told the event of these clips (the old scripts' files), so none was predicted"
+
+
+@dataclass(frozen=True)
+class EventSummary:
+    """One event's part of metrics.json, and the draws [R, K] that the overall mean is made of."""
+
+    entry: dict[str, Any]
+    end_to_end_RK: Array
+    given_event_RK: Array
+
+
+def summarise_event(scored: ScoredEvent, embedder: SentenceEmbedder | None, num_draws: int, seed: int) -> EventSummary:
+    """Per-field scores and means of one event; clips are resampled within the event."""
+    counts_RN = draw_counts(len(scored.clips), num_draws, np.random.default_rng(seed))
+    draws_RK = resampled_means(scored.end_to_end_NK, counts_RN)
+    given_RK = resampled_means(scored.given_event_NK, counts_RN)
+    fields = {
+        field.name: _field_entry(scored, k, field, draws_RK[:, k], given_RK[:, k], embedder)
+        for k, field in enumerate(scored.event.fields)
+    }
+    exact = np.array([is_scored(field) for field in scored.event.fields], dtype=bool)
+    summary = EventSummary({"fields": fields, "num_clips": len(scored.clips)}, draws_RK, given_RK)
+    summary.entry["mean"] = mean_entry([summary], exact=True, is_exact=[exact])
+    summary.entry["text_mean"] = mean_entry([summary], exact=False, is_exact=[exact])
+    return summary
+
+
+def _field_entry(
+    scored: ScoredEvent, k: int, field: Field, draws_R: Array, given_R: Array, embedder: SentenceEmbedder | None
+) -> dict[str, Any]:
+    verdicts, given = Counter(scored.verdicts(field.name)), Counter(scored.verdicts(field.name, given_event=True))
+    n = sum(count for verdict, count in verdicts.items() if verdict.counted)
+    baseline = majority_baseline(field, scored.truths(field.name), embedder)
+    limits, given_limits = interval(draws_R), interval(given_R)
+    score, score_given = _mean(scored.end_to_end_NK[:, k]), _mean(scored.given_event_NK[:, k])
+    entry: dict[str, Any] = {
+        "kind": field.kind,
+        "score": score,
+        **_limits(limits),
+        "n": n,
+        "missing": given[Verdict.MISSING],
+        "not_understood": given[Verdict.NOT_UNDERSTOOD],
+        "baseline": baseline.score,
+        "legacy_score": None,
+        "answered_unknown": given[Verdict.UNKNOWN],
+        "wrong_event": verdicts[Verdict.WRONG_EVENT],
+        "right": verdicts[Verdict.RIGHT] if is_scored(field) else None,
+        "baseline_answer": baseline.value,
+        "end_to_end": score,
+        "given_event": score_given,
+        **_limits(given_limits, "given_event_"),
+        "reasons": {"legacy_score": NO_LEGACY},
+    }
+    if not is_scored(field):
+        entry["reasons"]["right"] = "a text is scored by its similarity, it is not right or wrong"
+    return with_reasons(entry, NO_TRUTH if n == 0 else NO_EMBEDDER)
+
+
+def mean_entry(summaries: Sequence[EventSummary], exact: bool, is_exact: Sequence[Any]) -> dict[str, Any]:
+    """Mean over the categorical and count fields (exact), or over the text fields, of the given events.
+
+    Every field weighs the same. In each draw the mean is taken over the fields that have a score there.
+    """
+    entries = [
+        entry
+        for summary, mask in zip(summaries, is_exact, strict=True)
+        for entry, flag in zip(summary.entry["fields"].values(), mask, strict=True)
+        if bool(flag) == exact and entry["score"] is not None
+    ]
+    columns = [mask if exact else ~mask for mask in is_exact]
+    draws_RK = np.concatenate([s.end_to_end_RK[:, c] for s, c in zip(summaries, columns, strict=True)], axis=1)
+    given_RK = np.concatenate([s.given_event_RK[:, c] for s, c in zip(summaries, columns, strict=True)], axis=1)
+    score = _mean([entry["score"] for entry in entries])
+    out = {
+        "metric": "exact_match" if exact else "cosine_similarity",
+        "score": score,
+        **_limits(interval(row_means(draws_RK))),
+        "n": sum(entry["n"] for entry in entries),
+        "num_fields": len(entries),
+        "baseline": _mean([entry["baseline"] for entry in entries]),
+        "legacy_score": None,
+        "end_to_end": score,
+        "given_event": _mean([entry["given_event"] for entry in entries]),
+        **_limits(interval(row_means(given_RK)), "given_event_"),
+        "reasons": {"legacy_score": NO_LEGACY},
+    }
+    return with_reasons(out, NO_FIELDS if exact else NO_TEXTS)
+
+
+def summarise_event_choice(schema: Schema, scored: Sequence[ScoredEvent], num_draws: int, seed: int) -> dict[str, Any]:
+    """How well the event itself was told: accuracy, balanced accuracy, and ranking by its probability.
+
+    A clip without a prediction, failed, or without an event counts as wrong. Clips are resampled within each event.
+    """
+    clips = [clip for event in scored for clip in event.clips]
+    if any(clip.joined.loaded is not None and not clip.joined.loaded.told_event for clip in clips):
+        clips = [clip for clip in clips if clip.joined.loaded is None or not clip.joined.loaded.told_event]
+    else:
+        clips = []
+    by_event = {name: [c for c in clips if c.joined.event == name] for name in schema.event_names}
+    by_event = {name: found for name, found in by_event.items() if found}
+    rights = {name: np.array([[float(c.event_right)] for c in found]) for name, found in by_event.items()}
+    rng = np.random.default_rng(seed)
+    recall_RE = np.zeros((num_draws, 0))
+    for right_N1 in rights.values():
+        recall_RE = np.c_[recall_RE, resampled_means(right_N1, draw_counts(len(right_N1), num_draws, rng))]
+    sizes_E = np.array([len(right) for right in rights.values()], dtype=float)
+    recalls = {name: _mean(right[:, 0]) for name, right in rights.items()}
+    many = len(rights) > 1
+    entry: dict[str, Any] = {
+        "balanced_accuracy": _mean(list(recalls.values())) if many else None,
+        "auroc": None,
+        "average_precision": None,
+        "n": len(clips),
+        "accuracy": _mean([float(c.event_right) for c in clips]),
+        "recall": recalls,
+        "without_event": sum(c.predicted_event is None for c in clips),
+        "baseline": {
+            "balanced_accuracy": 1 / len(rights) if many else None,
+            "accuracy": float(sizes_E.max() / sizes_E.sum()) if clips else None,
+        },
+        "intervals": {
+            "balanced_accuracy": interval(row_means(recall_RE)) if many else None,
+            "accuracy": interval(recall_RE @ (sizes_E / sizes_E.sum())) if clips else None,
+        },
+        "confusion": _event_confusion(schema, by_event),
+        "reasons": {},
+    }
+    _add_ranking(entry, schema, by_event, num_draws, rng)
+    return with_reasons(entry, TOLD if not clips else ONE_EVENT)
+
+
+def _add_ranking(
+    entry: dict[str, Any],
+    schema: Schema,
+    by_event: dict[str, list[ScoredClip]],
+    num_draws: int,
+    rng: np.random.Generator,
+) -> None:
+    """AUROC and average precision of P(first event of the schema), over the clips that carry one."""
+    positive = schema.event_names[0]
+    names = ("auroc", "average_precision")
+    groups = []
+    for name, clips in by_event.items():
+        probabilities = [c.prediction.event_probability for c in clips if c.prediction is not None]
+        groups.append((name == positive, [p for p in probabilities if p is not None]))
+    n = sum(len(found) for _, found in groups)
+    entry["n_event_probability"] = n
+    reason = None
+    if len(schema.event_names) != 2:
+        reason = "event_probability ranks two events; the schema has " + str(len(schema.event_names))
+    elif not by_event:
+        reason = TOLD
+    elif n == 0:
+        reason = "no prediction carries an event_probability"
+    elif {flag for flag, found in groups if found} != {True, False}:
+        reason = ONE_EVENT
+    if reason is not None:
+        entry["reasons"] |= dict.fromkeys(names, reason)
+        entry["intervals"] |= dict.fromkeys(names)
+        entry["baseline"] |= dict.fromkeys(names)
+        return
+    probability_N = np.concatenate([found for _, found in groups])
+    positive_N = np.concatenate([np.full(len(found), flag) for flag, found in groups])
+    counts_RN = np.concatenate([draw_counts(len(found), num_draws, rng) for _, found in groups], axis=1)
+    point = ranking_scores(probability_N, positive_N, np.ones((1, n)))
+    draws = ranking_scores(probability_N, positive_N, counts_RN)
+    for name, value, draw_R in zip(names, point, draws, strict=True):
+        entry[name] = float(value[0])
+        entry["intervals"][name] = interval(draw_R)
+    entry["baseline"] |= {"auroc": 0.5, "average_precision": float(positive_N.mean())}
+
+
+def _event_confusion(schema: Schema, by_event: dict[str, list[ScoredClip]]) -> dict[str, dict[str, int]]:
+    """Clips by true event, then by predicted event ("none": failed, absent, or not told)."""
+    return {
+        name: {
+            said: sum((clip.predicted_event or "none") == said for clip in clips)
+            for said in (*schema.event_names, "none")
+        }
+        for name, clips in by_event.items()
+    }
+
+
+def with_reasons(entry: dict[str, Any], reason: str) -> dict[str, Any]:
+    """Give every null of an entry its reason where it has none yet."""
+    for name, value in entry.items():
+        if value is None:
+            entry["reasons"].setdefault(name, reason)
+    return entry
+
+
+def _limits(limits: tuple[float, float] | None, prefix: str = "") -> dict[str, float | None]:
+    low, high = limits if limits is not None else (None, None)
+    return {f"{prefix}low": low, f"{prefix}high": high}
+
+
+def _mean(values: Any) -> float | None:
+    """Mean of the values that are known; None without any."""
+    known = [float(value) for value in values if value is not None and not np.isnan(value)]
+    return float(np.mean(known)) if known else None

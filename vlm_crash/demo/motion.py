@@ -20,6 +20,7 @@ class Pose:
     roll: float = 0.0
     after: float = 0.0
     braking: bool = False
+    reversing: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def ego_state(scene: Scene, t_s: float) -> EgoState:
         * (smoothstep(clock + 0.1, begin, motion.impact_s) - smoothstep(clock - 0.1, begin, motion.impact_s))
         / 0.2
     )
-    yaw = 0.7 * math.atan2(slope, max(motion.ego_speed, 3.0))
+    yaw = 1.1 * math.atan2(slope, max(motion.ego_speed, 3.0))
     apart_x = motion.apart[0] * parting(scene, t_s)
     bump = math.sin(9 * t_s + scene.seed % 7) * 0.004 * (motion.ego_speed > 0)
     direction = 1 if scene.look.randoms[0] < 0.5 else -1
@@ -99,6 +100,11 @@ def _approach(track: Track, motion: Motion, clock: float) -> Pose:
     x = track.x_contact + (track.x_start - track.x_contact) * (1 - done) - track.cross * left
     turned = smoothstep(clock, motion.impact_s - 0.8 * motion.change_s, motion.impact_s)
     heading = track.heading_start + (track.heading_contact - track.heading_start) * turned
+    if not track.cross and abs(track.heading_contact - track.heading_start) < 0.5:  # it points where it drives
+        begin, end = motion.impact_s - motion.change_s, motion.impact_s
+        slope = (smoothstep(clock + 0.1, begin, end) - smoothstep(clock - 0.1, begin, end)) / 0.2
+        along = 1 if abs(heading) < 1 else -1
+        heading += along * 1.2 * math.atan2(slope * (track.x_contact - track.x_start), 5.0)
     return Pose(x, track.s_contact + track.closing * left, heading)
 
 
@@ -123,7 +129,15 @@ def other_pose(scene: Scene, t_s: float) -> Pose:
         elif scene.truth["Crash_with"] == "Pedestrian":
             roll = sign * after * 0.8
     stands = scene.scenario.other == "Stopped"
-    return Pose(x, s, heading, roll, after, stands or (gap > 0 and scene.scenario.group == "rear"))
+    return Pose(
+        x,
+        s,
+        heading,
+        roll,
+        after,
+        stands or (gap > 0 and scene.scenario.group == "rear"),
+        scene.scenario.other == "Backing",
+    )
 
 
 def third_pose(scene: Scene, t_s: float) -> Pose | None:

@@ -232,7 +232,7 @@ def _sample_look(rng: Random, scenario: Scenario, truth: Mapping[str, str], lane
         hood_paint=rng.choice(PAINTS),
         ground_hue=rng.random(),
         asphalt=rng.randint(82, 118),
-        lane_width=rng.uniform(3.3, 3.7) if lanes > 1 else rng.uniform(3.6, 4.4),
+        lane_width=rng.uniform(3.4, 3.6) if lanes > 1 else rng.uniform(3.6, 4.2),
         bend=sign * rng.uniform(0.018, 0.03) if flat == "Curve" else rng.uniform(-0.0006, 0.0006),
         grade=(rng.uniform(0.17, 0.24) if sign > 0 else -rng.uniform(0.09, 0.13)) if flat == "Slope" else 0.0,
         mirrored=rng.random() < 0.5,
@@ -269,7 +269,7 @@ def _sample_motion(
             closing += rng.uniform(2.0, 3.5)
             heading_start, heading_end, s_contact = math.pi, math.pi * rng.uniform(0.5, 0.58), HOOD + half_width + 0.2
         case "swipe":
-            closing, s_contact = rng.uniform(1.0, 1.8), 3.0 + length / 2
+            closing, s_contact = rng.uniform(1.4, 2.4), 3.0 + length / 2
             heading_end = -side * rng.uniform(0.08, 0.16) if scenario.other == CHANGING else 0.0
         case "oncoming" | "head":
             closing += rng.uniform(2.5, 4.0)
@@ -316,7 +316,13 @@ def _lateral(
     way = target_x - ego_x
     if scenario.name == "head_stopped":
         return ego_x, ego_x, ego_x, ego_x + jitter, left
-    if scenario.group in ("swipe", "oncoming"):
+    if scenario.group in (
+        "swipe",
+        "oncoming",
+    ):  # who moves over starts at the far side of its lane: a longer way is better seen
+        ego_x -= math.copysign(0.7, way) * (scenario.ego_shift > 0)
+        target_x += math.copysign(0.7, way) * (scenario.other_shift > 0)
+        way = target_x - ego_x
         open_way = way - math.copysign(EGO_HALF_WIDTH + half_width, way)
         return ego_x, target_x, ego_x + scenario.ego_shift * open_way, target_x - scenario.other_shift * open_way, left
     if scenario.group == "head":
@@ -359,7 +365,7 @@ def _sample_third(rng: Random, other: Track, group: str, side: int) -> Track:
 
 
 def _sample_traffic(rng: Random, look: Look, truth: Mapping[str, str], lanes: int, motion: Motion) -> tuple[Extra, ...]:
-    low, high = {"Light_traffic": (0, 1), "Moderate_traffic": (3, 4), "Heavy_traffic": (8, 10)}[
+    low, high = {"Light_traffic": (0, 1), "Moderate_traffic": (3, 4), "Heavy_traffic": (10, 12)}[
         truth["Traffic_condition"]
     ]
     busy = (motion.ego_x_start, motion.ego_x_contact)
@@ -367,7 +373,7 @@ def _sample_traffic(rng: Random, look: Look, truth: Mapping[str, str], lanes: in
     edge = lanes * look.lane_width / 2
     rows = [x for x in centres if min(abs(x - b) for b in busy) > 1.8]
     rows += [-edge - 1.9, edge + 1.9] if len(rows) < 3 else []
-    slots = [(x, s) for x in rows for s in (10.0, 17.0, 24.0, 32.0, 41.0)]
+    slots = [(x, s) for x in rows for s in (10.0, 16.0, 22.0, 29.0, 37.0, 46.0)]
     rng.shuffle(slots)
     extras = []
     for x, s in slots[: rng.randint(low, high)]:

@@ -369,7 +369,7 @@ def _bay(
         camera.ground(near, s + 0.25),
     ]
     draw.polygon(points, fill=light.lit((245, 245, 245), s))
-    if filled < 0.4 and s > 3.0:
+    if filled < 0.3 and s > 3.0:
         pose = Pose(side * (edge + 3.2), s + 1.6, side * 1.5708)
         draw_vehicle(
             draw,

@@ -229,6 +229,8 @@ def _draw_lamps(draw: ImageDraw, body: _Body, light: Light, pose: Pose, kind: st
                 (u - halo, v - halo, u + halo, v + halo), fill=mix(light.lit((60, 60, 60), pose.s), colour, 0.35)
             )
         draw.ellipse((u - r, v - r, u + r, v + r), fill=colour)
+        if pose.reversing and not front:
+            draw.rectangle((u - r, v + r, u + r, v + 2.4 * r), fill=light.glow((255, 255, 250), pose.s))
 
 
 def _draw_dent(draw: ImageDraw, body: _Body, light: Light, pose: Pose, hit: Hit, kind: str) -> None:

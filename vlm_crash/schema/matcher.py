@@ -14,7 +14,7 @@ from vlm_crash.schema.wording import BREAK, COMMA, tokens
 
 _NEGATORS = """no not non un never neither nor without none nothing nobody hardly barely scarcely almost nearly free
 lack lacks lacking absent absence except excluding unlike avoid avoids avoided avoiding avoidance averted prevented
-unsure uncertain unclear cannot cant isnt arent wasnt werent dont doesnt didnt couldnt wont wouldnt hasnt havent hadnt"""
+unsure uncertain unclear cannot cant isnt arent wasnt werent dont doesnt didnt couldnt wont wouldnt hasnt havent"""
 NEGATORS = frozenset(_NEGATORS.split())
 _NEGATOR_PAIRS = {("rather", "than"), ("instead", "of"), ("other", "than"), ("opposed", "to")}
 # "not only rainy but foggy" denies nothing; "no doubt rainy" neither.
@@ -24,7 +24,10 @@ _CLAUSE_WORDS = frozenset(
     {"but", "however", "although", "though", "yet", "instead", "whereas", "rather", "actually"}
     | {"where", "which", "while", "when"}
 )
-_LINKS = frozenset({"and", "or", "nor"})
+_LINKS = {"and": "link", "or": "or", "nor": "or"}
+
+
+_DOUBT: tuple[frozenset[str], int] = (frozenset(), 2)  # a mention that cannot be read
 
 
 class Matcher:
@@ -58,7 +61,7 @@ class Matcher:
         return next(iter(left)) if len(left) == 1 else None
 
     def _steps(self, found: list[str]) -> list[frozenset[str] | str]:
-        """The text as phrases (their terms), "negation", "link", "break" and "word", in order."""
+        """The text as phrases (their terms), "negation", "link", "or", "break" and "word", in order."""
         steps: dict[int, frozenset[str] | str] = {}
         taken = [token in (BREAK, COMMA) for token in found]
 
@@ -86,7 +89,7 @@ class Matcher:
             elif token in _CLAUSE_WORDS:
                 take(start, 1, "break")
             else:
-                take(start, 1, "link" if token in _LINKS else "word")
+                take(start, 1, _LINKS.get(token, "word"))
         return [steps[start] for start in sorted(steps)]
 
 
@@ -99,28 +102,34 @@ def _mentions(steps: list[frozenset[str] | str]) -> list[tuple[frozenset[str], i
     """Each phrase found: the terms it allows, and how many negations act on it.
 
     A negation acts on what follows it in its clause. Where nothing follows, it acts on what stands before it ("fog is
-    absent", "fog: no"), together with what "and" or "or" joins to that.
+    absent", "fog: no"), together with what "and" or "or" joins to that. An "or" with a phrase on one
+    side only ("turning left or right") leaves the text in doubt.
     """
     mentions: list[tuple[frozenset[str], int]] = []
     group = 0  # first mention of those that are joined to the last one
     behind = 0  # negations behind this group that act on it
     before = after = 0  # negations since the clause began, and since its last mention
     met = linked = talk = False  # in this clause: a mention; a link since the last one; any other word
+    alternative = False  # in this clause: an "or" that still lacks the phrase after it
     for what in [*steps, "break"]:
         if isinstance(what, frozenset):
             if not (met and linked):
                 mentions[group:] = [(terms, count + behind) for terms, count in mentions[group:]]
                 group, behind = len(mentions), 0
+            if alternative and not met and not before:
+                mentions.append(_DOUBT)
             mentions.append((what, before))
-            after, met, linked = 0, True, False
+            after, met, linked, alternative = 0, True, False, False
         elif what == "negation":
             before, after = before + 1, after + 1
         elif what == "break":
             behind += after if met or not talk else 0
+            if alternative and met and not before:
+                mentions.append(_DOUBT)
             before = after = 0
-            met = linked = talk = False
-        elif what == "link":
-            linked = True
+            met = linked = talk = alternative = False
+        elif what in ("link", "or"):
+            linked, alternative = True, what == "or"
         else:
             talk = True
     mentions[group:] = [(terms, count + behind) for terms, count in mentions[group:]]

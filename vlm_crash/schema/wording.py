@@ -20,7 +20,7 @@ UNKNOWN_WORDS = EMPTY_WORDS | frozenset(_UNKNOWN_WORDS.replace("\n", "").split("
 ARTICLES = frozenset({"a", "an", "the"})
 BREAK, COMMA = "\x00", "\x01"  # tokens that stand for the ends of clauses; no word can be one of them
 
-_TOKEN = re.compile(r"([^\W_]+)|(,)|([\n;:!?()\[\]{}\u2014]|\.(?!\d)|\s[-\u2013]\s)")
+_TOKEN = re.compile(r"([^\W_]+|/)|(,)|([\n;:!?()\[\]{}\u2014]|\.(?!\d)|\s[-\u2013]\s)")
 _APOSTROPHES = str.maketrans("", "", "'\u2018\u2019`\\")
 _SEPARATORS = re.compile(r"[\s_\-\u2010\u2011]+")
 
@@ -57,10 +57,10 @@ def is_unknown(text: str, unknown: frozenset[str] = UNKNOWN_WORDS) -> bool:
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The words of a text in lower case, without articles and punctuation.
+    """The words of a text in lower case, without articles and punctuation; a slash reads "or".
 
-    >>> words("The Highway/Freeway isn't wet")
-    ('highway', 'freeway', 'isnt', 'wet')
+    >>> words("The Highway/Freeway isn't wet.")
+    ('highway', 'or', 'freeway', 'isnt', 'wet')
     """
     return tuple(token for token in tokens(text) if token not in (BREAK, COMMA))
 
@@ -71,7 +71,7 @@ def tokens(text: str) -> list[str]:
     for match in _TOKEN.finditer(text.casefold().translate(_APOSTROPHES)):
         if word := match.group(1):
             if word not in ARTICLES:
-                found.append(word)
+                found.append("or" if word == "/" else word)
         else:
             found.append(COMMA if match.group(2) else BREAK)
     return found

@@ -47,6 +47,23 @@ def test_full_disk_names_path_and_remedy_and_leaves_no_half_file(tmp_path, monke
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "old")]
 
 
+def test_when_the_second_file_fails_the_first_is_not_written(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("old")
+    calls = []
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fail_at_second(handle):
+        calls.append(handle)
+        if len(calls) == 2:
+            raise full
+
+    monkeypatch.setattr(files.os, "fsync", fail_at_second)
+    with pytest.raises(OSError, match=r"c\.txt"):
+        write_files({tmp_path / "a.txt": "new", tmp_path / "c.txt": "new"})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
 def test_a_file_where_the_folder_should_be(tmp_path):
     (tmp_path / "out").touch()
     with pytest.raises(OSError, match="out") as caught:

@@ -26,15 +26,15 @@ def old_line(**changes) -> str:
 
 
 def test_written_lines_come_back(write_csv, nearmiss_row, schema, tmp_path):
-    rows = [{**nearmiss_row, "Weather": "", "Avoid_reason": 'he said\u2028 "stop"', "duration": "2.5"}]
+    rows = [{**nearmiss_row, "Weather": "", "Avoid_reason": 'he said "stop"', "duration": "2.5"}]
     (sample,), _ = read_annotations(write_csv("n.csv", rows), "nearmiss", schema, None)
     path = tmp_path / "n.jsonl"
-    path.write_text(to_line(sample, schema, "What?") + "\n", encoding="utf-8")
+    path.write_text(to_line(sample, schema, "What\u2028now?") + "\n", encoding="utf-8")
     (back,) = read_jsonl(path, tmp_path / "clips", schema)
     assert back.annotation == sample.annotation
     assert (back.id, back.event, back.duration_s) == (sample.id, "nearmiss", 2.5)
     assert back.path == tmp_path / "clips" / "1.mp4"
-    assert back.question == "<image>\nWhat?"
+    assert back.question == "<image>\nWhat\u2028now?"
     assert back.answer == render(schema, sample.annotation)
 
 

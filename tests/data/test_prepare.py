@@ -104,7 +104,7 @@ def test_group_column(tmp_path, make_event, schema, write_csv, crash_row):
     for trip in range(8):
         assert len({of[f"crash_{i + 1}"] for i in range(1, 20) if i % 8 == trip}) == 1
     with pytest.raises(InputProblems, match="missing columns: Tour"):
-        run(out, schema, (path, folder), group_column="Tour")
+        run(tmp_path / "other", schema, (path, folder), group_column="Tour")
 
 
 def test_a_rerun_with_more_clips_moves_no_old_clip(tmp_path, make_event, schema):
@@ -146,9 +146,9 @@ def test_bad_rows_and_clips_are_left_out_and_named(tmp_path, make_event, schema,
     assert report.num_clips == {"crash": 4}
     assert report.num_left_out == 2
     assert problem_rows(out) == [
+        ("2", "2.mp4", "unreadable clip: not a video, or one cut off before its index was written"),
         ("3", "3.mp4", "Weather is 'purple', which is no value of Weather"),
         ("4", "4.mp4", f"no such clip in {folder}"),
-        ("2", "2.mp4", "unreadable clip: not a video, or one cut off before its index was written"),
         ("", "9.mp4", "a clip that no row names"),
     ]
     assert sorted(assign(out)) == ["crash_1", "crash_3", "crash_5", "crash_6"]

@@ -83,6 +83,21 @@ def test_truncated_clip_counts_what_can_be_decoded(make_clip, numbers, caplog):
     assert numbers(frames.frames_FHWC)[:-1] == list(frames.indices)[:-1]  # the last one may be half a picture
 
 
+def test_damaged_packets_shorten_the_clip_and_are_said(make_clip, numbers, caplog):
+    """The second half of the pictures is zeros, as after a copy that was cut short; the index is whole."""
+    path = make_clip(num_frames=40, movflags="faststart", g="1", crf="0")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 6 // 10] + bytes(len(content) - len(content) * 6 // 10))
+    with caplog.at_level("WARNING"):
+        frames = read_frames(path, 8)
+    count = frames.info.num_frames
+    assert 5 < count < 35
+    assert f"{count} of 40 frames can be decoded" in caplog.text
+    assert frames.info.duration_s == pytest.approx(count / 10)
+    assert max(frames.indices) < count
+    assert numbers(frames.frames_FHWC)[:-1] == list(frames.indices)[:-1]
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [(b"", "the file is empty"), (b"no video at all\n" * 9, "not a video"), (None, "no such file")],
@@ -136,7 +151,7 @@ def test_decord_is_not_believed_when_it_counts_otherwise(make_clip, monkeypatch,
 
 
 def test_only_chosen_frames_are_kept(make_clip):
-    """300 frames of 640x480 would be 276 MB; four of them are 3.7."""
+    """4 of 50 frames, and what stacking them needs: far below all 50."""
     path = make_clip("a.mkv", num_frames=50)
     tracemalloc.start()
     read_frames(path, 4)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from vlm_crash.video import UnreadableClipError, read_frames
+from vlm_crash.video import reader as reader_module
 
 CLIPS = Path(__file__).resolve().parents[3] / "shared" / "clips"
 pytestmark = pytest.mark.skipif(not CLIPS.is_dir(), reason="../shared/clips is absent: no real clips to try")
@@ -68,3 +69,14 @@ def test_torture_clip_gives_right_frames_or_a_named_error(row):
     seconds_per_number = 4 if name == "long_3h30.mp4" else 1
     expected = [(index // seconds_per_number + SHIFT.get(name, 0)) % 4096 for index in frames.indices]
     assert [strip_number(frame) for frame in frames.frames_FHWC] == expected
+
+
+@pytest.mark.skipif(not (CLIPS / "torture" / "rotation90.mp4").is_file(), reason="the rotated clip is absent")
+def test_both_readers_turn_a_clip_upright(monkeypatch):
+    path = CLIPS / "torture" / "rotation90.mp4"
+    quick = read_frames(path, 4)
+    monkeypatch.setattr(reader_module, "_read_decord", lambda info, indices: "not today")
+    slow = read_frames(path, 4)
+    assert (quick.reader, slow.reader) == ("decord", "pyav")
+    assert slow.frames_FHWC.shape == (4, 640, 360, 3)
+    assert np.abs(quick.frames_FHWC.astype(int) - slow.frames_FHWC).mean() < 1

@@ -13,7 +13,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vlm_crash.data.csv_table import Table, column_key, is_missing, read_table
@@ -65,6 +65,8 @@ def read_rows(
     csv_path = Path(csv_path)
     table, problems = read_table(csv_path)
     columns = _columns(table, schema, event, group_column)
+    if not columns.names:
+        problems = [replace(problem, video=f"{problem.row}.mp4") for problem in problems]
     clips = _clips(csv_path, clip_dir)
     rows = []
     for number, cells in table.rows.items():

@@ -32,7 +32,7 @@ from vlm_crash.data.prepared import (
     load_vocabularies,
     read_json,
 )
-from vlm_crash.data.problems import InputProblems, Problem, problems_csv
+from vlm_crash.data.problems import MAX_SHOWN, InputProblems, Problem, problems_csv
 from vlm_crash.data.splits import DEFAULT_FRACTIONS, SPLITS, check_fractions, make_splits, unite
 from vlm_crash.data.vocabularies import observed_vocabularies, same_spellings
 from vlm_crash.schema.fields import Schema
@@ -106,7 +106,9 @@ def prepare(
     rows, problems = _read_sources(sources, schema, group_column)
     num_rows = len({(p.file, p.row) for p in problems if p.row is not None} | {(r.file, r.row) for r in rows})
     rows, hashes, unreadable = inspect_clips(rows)
-    problems += unreadable + unlisted(sources, rows, problems) + contradictions(rows, hashes)
+    problems += unreadable
+    problems += unlisted(sources, rows, problems) + contradictions(rows, hashes)
+    problems.sort(key=lambda problem: (problem.file, problem.row is None, problem.row or 0))
     if not rows:
         raise InputProblems("no clip is left to make a dataset of", problems)
     samples = same_spellings([row.sample for row in rows], schema)
@@ -124,7 +126,7 @@ def prepare(
     }
     write_files(texts)
     report = _report(out, sources, samples, splits, num_rows - len(rows), len(problems))
-    for problem in problems:
+    for problem in problems[:MAX_SHOWN]:
         logger.warning("%s", problem)
     logger.info("%s (%.1f s)", report, time.monotonic() - started)
     return report

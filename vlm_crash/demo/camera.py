@@ -7,7 +7,7 @@ import math
 from random import Random
 
 from vlm_crash.demo.motion import EgoState
-from vlm_crash.demo.scene import Colour, Look, Scene
+from vlm_crash.demo.world import Colour, Look, Scene
 
 NEAR = 0.35
 Point = tuple[float, float]

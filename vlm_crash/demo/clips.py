@@ -1,6 +1,6 @@
 """Write scenes as clips: H.264 mp4 by PyAV, and the two CSVs in the old format.
 
-In: a number of clips and a seed. Out: out/crash/<n>.mp4, out/nearmiss/<n>.mp4, out/AV_crash_modified_r.csv, out/AV_nearmiss_modified_r.csv.
+In: a number of clips and a seed. Out: out/crash/<n>.mp4, out/nearmiss/<n>.mp4 and out/AV_<event>_modified_r.csv.
 Must hold: both events have the same sizes, rates, lengths, names and encoder settings.
 """
 
@@ -13,13 +13,14 @@ from pathlib import Path
 import av
 
 from vlm_crash.demo.draw import render_frame
-from vlm_crash.demo.scene import CRASH_FIELDS, EVENTS, NEARMISS_FIELDS, Scene, sample_scene
+from vlm_crash.demo.scene import sample_scene
+from vlm_crash.demo.world import EVENTS, Scene
+from vlm_crash.schema.fields import load_schema
 
 CSV_NAMES = {"crash": "AV_crash_modified_r.csv", "nearmiss": "AV_nearmiss_modified_r.csv"}
-_FIELDS = {"crash": CRASH_FIELDS, "nearmiss": NEARMISS_FIELDS}
-_COLUMNS = {"Crash_with": "Crash with"}  # the old CSV spells it with a space
+# Scene seeds of a dataset stay below a thousand million: those above are for training a base model.
+MOST_CLIPS, MOST_SEEDS = 1_000_000, 1_000
 _ENCODER = {"preset": "veryfast", "crf": "23", "threads": "1"}
-_SEED_STRIDE = 1_000_003  # clips of one dataset seed never meet those of another below a million clips
 
 
 def num_frames(scene: Scene) -> int:
@@ -28,7 +29,7 @@ def num_frames(scene: Scene) -> int:
 
 
 def write_clip(scene: Scene, path: str | Path, size: tuple[int, int] = (320, 180)) -> None:
-    """Write the scene as an H.264 mp4 of `size` (width, height: even numbers). Raises OSError where the file cannot be written."""
+    """Write the scene as an H.264 mp4 of `size` (width, height: even numbers). OSError: the file cannot be written."""
     if size[0] % 2 or size[1] % 2:
         raise ValueError(f"size {size} has an odd side; yuv420p needs even ones")
     with av.open(str(path), "w", format="mp4") as container:
@@ -48,28 +49,34 @@ def plan_dataset(num_clips: int, seed: int) -> list[tuple[str, int, int]]:
     >>> plan_dataset(3, seed=0)
     [('crash', 1, 0), ('nearmiss', 1, 1), ('crash', 2, 2)]
     """
-    return [(EVENTS[i % 2], i // 2 + 1, seed * _SEED_STRIDE + i) for i in range(num_clips)]
+    if not 2 <= num_clips <= MOST_CLIPS:
+        raise ValueError(
+            f"num_clips={num_clips} is not in [2, {MOST_CLIPS}]: at least one clip of each event is needed"
+        )
+    if not 0 <= seed < MOST_SEEDS:
+        raise ValueError(f"seed={seed} is not in [0, {MOST_SEEDS - 1}]")
+    return [(EVENTS[i % 2], i // 2 + 1, seed * MOST_CLIPS + i) for i in range(num_clips)]
+
+
+def _columns(event: str) -> dict[str, str]:
+    """Field name -> column of the old CSV, which comes first among a field's columns ("Crash with")."""
+    return {field.name: field.columns[0] for field in load_schema().event(event).fields}
 
 
 def _write_planned(job: tuple[str, int, str]) -> tuple[str, dict[str, str]]:
     event, scene_seed, path = job
     scene = sample_scene(scene_seed, event)
     write_clip(scene, path)
-    row = {_COLUMNS.get(name, name): value for name, value in scene.values.items()}
+    row = {column: scene.values[name] for name, column in _columns(event).items()}
     return event, {"video_id": Path(path).stem, "duration": f"{scene.duration_s:.3f}", **row}
 
 
 def write_dataset(out: str | Path, num_clips: int, seed: int, workers: int = 2) -> None:
     """Write `num_clips` clips, half of them crashes, and their two CSVs into `out`."""
-    if num_clips < 2:
-        raise ValueError(f"num_clips={num_clips}: at least 2 are needed, one of each event")
-    out = Path(out)
+    planned, out = plan_dataset(num_clips, seed), Path(out)
     for event in EVENTS:
         (out / event).mkdir(parents=True, exist_ok=True)
-    jobs = [
-        (event, scene_seed, str(out / event / f"{number}.mp4"))
-        for event, number, scene_seed in plan_dataset(num_clips, seed)
-    ]
+    jobs = [(event, scene_seed, str(out / event / f"{number}.mp4")) for event, number, scene_seed in planned]
     if workers <= 1:
         _write_csvs(out, map(_write_planned, jobs))
         return
@@ -82,7 +89,7 @@ def _write_csvs(out: Path, rows: Iterable[tuple[str, dict[str, str]]]) -> None:
     for event, row in rows:
         by_event[event].append(row)
     for event in EVENTS:
-        columns = ["video_id", "duration", *(_COLUMNS.get(name, name) for name in _FIELDS[event])]
+        columns = ["video_id", "duration", *_columns(event).values()]
         with (out / CSV_NAMES[event]).open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()

@@ -9,11 +9,11 @@ from functools import partial
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vlm_crash.demo import effects, scenery
+from vlm_crash.demo import effects, ground, roadside, sensor, weather
 from vlm_crash.demo.camera import Camera, Light
 from vlm_crash.demo.motion import Pose, aftermath, approach_clock, ego_state, other_pose, third_pose
-from vlm_crash.demo.scene import Scene
 from vlm_crash.demo.vehicles import Hit, draw_shadow, draw_vehicle, draw_walker
+from vlm_crash.demo.world import Scene
 
 _DENTS = {"Rear_center_bumper": "rear", "Front_center_bumper": "front", "Left_side": "left", "Right_side": "right"}
 _DEPTHS = {"Property_damage_only": 0.06, "Injury": 0.24, "Fatal": 0.3}
@@ -26,10 +26,10 @@ def render_frame(scene: Scene, t_s: float, size: tuple[int, int] = (320, 180)) -
     camera, light = Camera(scene.look, ego, size), Light(scene)
     image = Image.new("RGB", size)
     draw = ImageDraw.Draw(image)
-    scenery.draw_sky(draw, scene, camera, light)
-    scenery.draw_ground(draw, scene, camera, light, ego.travelled)
-    scenery.draw_light_pools(draw, scene, camera, light, ego.travelled)
-    items = list(scenery.roadside(draw, scene, camera, light, ego.travelled))
+    weather.draw_sky(draw, scene, camera, light)
+    ground.draw_ground(draw, scene, camera, light, ego.travelled)
+    ground.draw_light_pools(draw, scene, camera, light, ego.travelled)
+    items = list(roadside.roadside(draw, scene, camera, light, ego.travelled))
     items += _road_users(draw, scene, camera, light, t_s)
     for _, paint in sorted(items, key=lambda item: -item[0]):
         paint()
@@ -37,17 +37,17 @@ def render_frame(scene: Scene, t_s: float, size: tuple[int, int] = (320, 180)) -
     if after:
         pose = other_pose(scene, t_s)
         effects.draw_debris(draw, scene, camera, light, pose, t_s)
-    effects.draw_precipitation(draw, scene, camera, light, t_s)
+    weather.draw_precipitation(draw, scene, camera, light, t_s)
     effects.draw_cracks(draw, scene, camera, after)
-    effects.draw_hood(draw, scene, camera, light)
-    return effects.add_noise(np.asarray(image), scene, t_s)
+    sensor.draw_hood(draw, scene, camera, light)
+    return sensor.add_noise(np.asarray(image), scene, t_s)
 
 
 def _road_users(
     draw: ImageDraw.ImageDraw, scene: Scene, camera: Camera, light: Light, t_s: float
-) -> list[scenery.Item]:
+) -> list[roadside.Item]:
     wet = scene.truth["Road_surface_condition"] == "Wet"
-    items: list[scenery.Item] = []
+    items: list[roadside.Item] = []
 
     def add(pose: Pose, kind: str, paint: tuple[int, int, int], hit: Hit | None = None) -> None:
         def call() -> None:

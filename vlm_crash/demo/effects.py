@@ -1,20 +1,16 @@
-"""What lies over the scene: debris, smoke, fire, broken glass, rain, snow, the hood, and the sensor's noise.
+"""What a crash leaves: debris, smoke, fire, broken glass.
 
-In: a scene, a moment, a picture. Out: marks on it. Must hold: the same moment always looks the same.
+In: a scene after its contact, a camera, a light. Out: marks on the picture. Must hold: the same moment always looks the same.
 """
 
 import math
-from functools import lru_cache
 from random import Random
 
-import numpy as np
 from PIL.ImageDraw import ImageDraw
 
 from vlm_crash.demo.camera import Camera, Light, mix, moment_random, scaled
 from vlm_crash.demo.motion import Pose
-from vlm_crash.demo.scene import SIZES, Colour, Scene
-
-_TILE = 700
+from vlm_crash.demo.world import SIZES, Colour, Scene
 
 
 def draw_debris(draw: ImageDraw, scene: Scene, camera: Camera, light: Light, pose: Pose, t_s: float) -> None:
@@ -94,63 +90,3 @@ def draw_cracks(draw: ImageDraw, scene: Scene, camera: Camera, after: float) -> 
         draw.line(
             [(u + math.cos(a) * r, v + math.sin(a) * r) for a in (*angles, angles[0])], fill=(214, 222, 228), width=line
         )
-
-
-def draw_precipitation(draw: ImageDraw, scene: Scene, camera: Camera, light: Light, t_s: float) -> None:
-    weather = scene.truth["Weather"]
-    width, height = camera.width, camera.height
-    if weather == "Rainy":
-        rng = moment_random(scene.seed, t_s, "rain")
-        slant = (scene.look.randoms[12] - 0.5) * 0.5
-        colour = mix(light.low, (225, 232, 242), 0.55 if not light.dark else 0.4)
-        line = max(1, round(width / 220))
-        for _ in range(62):
-            u, v, far = (
-                rng.uniform(-0.05, 1.05) * width,
-                rng.uniform(-0.1, 1.0) * height,
-                rng.uniform(0.07, 0.17) * height,
-            )
-            draw.line((u, v, u + slant * far, v + far), fill=colour, width=line)
-    elif weather == "Snowy":
-        rng = moment_random(scene.seed, t_s, "snow")
-        colour = scaled((250, 251, 255), 1.0) if not light.dark else (186, 190, 204)
-        for _ in range(85):
-            u, v, r = rng.uniform(0, 1) * width, rng.uniform(0, 1) * height, width * rng.uniform(0.004, 0.0125)
-            draw.ellipse((u - r, v - r, u + r, v + r), fill=colour)
-
-
-def draw_hood(draw: ImageDraw, scene: Scene, camera: Camera, light: Light) -> None:
-    width, height = camera.width, camera.height
-    top = height * (1 - scene.look.hood)
-    paint = light.lit(scene.look.hood_paint, 4.0, 0.6)
-    points = [
-        (0, height),
-        (0, top + height * 0.05),
-        (width * 0.2, top + height * 0.01),
-        (width * 0.5, top),
-        (width * 0.8, top + height * 0.01),
-        (width, top + height * 0.05),
-        (width, height),
-    ]
-    draw.polygon(points, fill=paint)
-
-
-@lru_cache(maxsize=1)
-def _noise_tile() -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((_TILE, _TILE, 3), dtype=np.float32)
-
-
-@lru_cache(maxsize=8)
-def _scaled_tile(tenths: int) -> np.ndarray:
-    return np.rint(_noise_tile() * (tenths / 10)).astype(np.int16)
-
-
-def add_noise(picture: np.ndarray, scene: Scene, t_s: float) -> np.ndarray:
-    """The picture [H, W, 3] uint8 with the sensor's noise."""
-    height, width, _ = picture.shape
-    rng = moment_random(scene.seed, t_s, "noise")
-    if height > _TILE or width > _TILE:
-        return picture
-    top, left = rng.randrange(_TILE - height + 1), rng.randrange(_TILE - width + 1)
-    tile = _scaled_tile(round(scene.look.noise) * 10)[top : top + height, left : left + width]
-    return np.clip(picture.astype(np.int16) + tile, 0, 255).astype(np.uint8)

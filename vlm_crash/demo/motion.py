@@ -1,18 +1,20 @@
 """Where everybody is at a moment: the scene's paths as pure functions of time.
 
-In: a scene and seconds from its start. Out: poses in the road frame (x across, s ahead of ego, heading). Must hold: up to `CUE_LEAD` before the end
-nothing depends on the event; from there a crash runs on to the contact, and a near miss slows the approach and opens a gap.
+In: a scene and seconds from its start. Out: poses in the road frame (x across, s ahead of ego, heading). Must hold: up to
+`CUE_LEAD` before the end nothing depends on the event; from there a crash runs on to the contact, and a near miss slows
+the approach and opens a gap.
 """
 
 import math
 from dataclasses import dataclass
 
-from vlm_crash.demo.scene import CUE_LEAD, Motion, Scene, Track
+from vlm_crash.demo.scenarios import BACKING, STOPPED
+from vlm_crash.demo.world import CUE_LEAD, Motion, Scene, Track
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Metres and radians; `roll` turns a vehicle onto its side, `after` is 0 before the contact and 1 when its effect is complete."""
+    """Metres and radians; `roll` turns a vehicle onto its side, `after` grows from 0 to 1 at the contact."""
 
     x: float
     s: float
@@ -71,24 +73,25 @@ def parting(scene: Scene, t_s: float) -> float:
     return smoothstep(t_s, start, start + 0.45) if scene.event == "nearmiss" else 0.0
 
 
+def _changed(motion: Motion, clock: float) -> float:
+    """How much of a lane change or turn is done: it ends at the contact."""
+    return smoothstep(clock, motion.impact_s - motion.change_s, motion.impact_s)
+
+
+def _change_rate(motion: Motion, clock: float) -> float:
+    return (_changed(motion, clock + 0.1) - _changed(motion, clock - 0.1)) / 0.2
+
+
 def ego_state(scene: Scene, t_s: float) -> EgoState:
     motion = scene.motion
     clock, after = approach_clock(scene, t_s), aftermath(scene, t_s)
-    begin = motion.impact_s - motion.change_s
     shift = motion.ego_x_contact - motion.ego_x_start
-    x = motion.ego_x_start + shift * smoothstep(clock, begin, motion.impact_s)
-    slope = (
-        shift
-        * (smoothstep(clock + 0.1, begin, motion.impact_s) - smoothstep(clock - 0.1, begin, motion.impact_s))
-        / 0.2
-    )
-    yaw = 1.1 * math.atan2(slope, max(motion.ego_speed, 3.0))
+    x = motion.ego_x_start + shift * _changed(motion, clock)
+    yaw = 1.1 * math.atan2(shift * _change_rate(motion, clock), max(motion.ego_speed, 3.0))
     apart_x = motion.apart[0] * parting(scene, t_s)
     bump = math.sin(9 * t_s + scene.seed % 7) * 0.004 * (motion.ego_speed > 0)
-    direction = 1 if scene.look.randoms[0] < 0.5 else -1
-    roll = (
-        direction * after * (0.05 + 0.05 * scene.look.randoms[1]) * (1 + 0.5 * math.cos(40 * (t_s - motion.impact_s)))
-    )
+    tilt = math.copysign(0.05 + 0.05 * scene.look.randoms[1], 0.5 - scene.look.randoms[0])
+    roll = tilt * after * (1 + 0.5 * math.cos(40 * (t_s - motion.impact_s)))
     jolt = bump + after * 0.03 * math.sin(55 * (t_s - motion.impact_s))
     return EgoState(x - 0.5 * apart_x, motion.ego_speed * clock, yaw, roll, jolt)
 
@@ -96,15 +99,13 @@ def ego_state(scene: Scene, t_s: float) -> EgoState:
 def _approach(track: Track, motion: Motion, clock: float) -> Pose:
     """The other road user before the contact, x across the road."""
     left = motion.impact_s - clock
-    done = smoothstep(clock, motion.impact_s - motion.change_s, motion.impact_s)
+    done = _changed(motion, clock)
     x = track.x_contact + (track.x_start - track.x_contact) * (1 - done) - track.cross * left
     turned = smoothstep(clock, motion.impact_s - 0.8 * motion.change_s, motion.impact_s)
     heading = track.heading_start + (track.heading_contact - track.heading_start) * turned
     if not track.cross and abs(track.heading_contact - track.heading_start) < 0.5:  # it points where it drives
-        begin, end = motion.impact_s - motion.change_s, motion.impact_s
-        slope = (smoothstep(clock + 0.1, begin, end) - smoothstep(clock - 0.1, begin, end)) / 0.2
-        along = 1 if abs(heading) < 1 else -1
-        heading += along * 1.2 * math.atan2(slope * (track.x_contact - track.x_start), 5.0)
+        sideways = _change_rate(motion, clock) * (track.x_contact - track.x_start)
+        heading += (1.2 if abs(heading) < 1 else -1.2) * math.atan2(sideways, 5.0)
     return Pose(x, track.s_contact + track.closing * left, heading)
 
 
@@ -128,16 +129,8 @@ def other_pose(scene: Scene, t_s: float) -> Pose:
             s += 1.5 * after
         elif scene.truth["Crash_with"] == "Pedestrian":
             roll = sign * after * 0.8
-    stands = scene.scenario.other == "Stopped"
-    return Pose(
-        x,
-        s,
-        heading,
-        roll,
-        after,
-        stands or (gap > 0 and scene.scenario.group == "rear"),
-        scene.scenario.other == "Backing",
-    )
+    braking = scene.scenario.other == STOPPED or (gap > 0 and scene.scenario.group == "rear")
+    return Pose(x, s, heading, roll, after, braking, scene.scenario.other == BACKING)
 
 
 def third_pose(scene: Scene, t_s: float) -> Pose | None:
@@ -145,13 +138,10 @@ def third_pose(scene: Scene, t_s: float) -> Pose | None:
     track = scene.motion.third
     if track is None:
         return None
-    motion = scene.motion
-    other = _approach(motion.other, motion, approach_clock(scene, t_s))
-    here = other_pose(scene, t_s)
-    done = smoothstep(approach_clock(scene, t_s), motion.impact_s - 1.6, motion.impact_s)
+    motion, clock = scene.motion, approach_clock(scene, t_s)
+    other, here = _approach(motion.other, motion, clock), other_pose(scene, t_s)
+    done = smoothstep(clock, motion.impact_s - 1.6, motion.impact_s)
     x = here.x + track.x_start + (track.x_contact - track.x_start) * done
-    s = here.s + track.s_contact + track.closing * max(0.0, motion.impact_s - approach_clock(scene, t_s))
+    s = here.s + track.s_contact + track.closing * max(0.0, motion.impact_s - clock) + max(0.0, other.s - here.s)
     heading = track.heading_start + (track.heading_contact - track.heading_start) * done
-    s += max(0.0, other.s - here.s)
-    after = aftermath(scene, t_s)
-    return Pose(x, s + 2.0 * parting(scene, t_s), heading, 0.0, after, braking=done > 0.3)
+    return Pose(x, s + 2.0 * parting(scene, t_s), heading, 0.0, aftermath(scene, t_s), braking=done > 0.3)

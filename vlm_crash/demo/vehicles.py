@@ -12,7 +12,7 @@ from PIL.ImageDraw import ImageDraw
 
 from vlm_crash.demo.camera import Camera, Light, Point, mix, scaled
 from vlm_crash.demo.motion import Pose
-from vlm_crash.demo.scene import SIZES, Colour
+from vlm_crash.demo.world import SIZES, Colour
 
 GLASS, BLACK, WHITE, CARGO = (46, 58, 74), (24, 24, 26), (236, 236, 230), (214, 210, 200)
 RED, LAMP = (235, 30, 25), (255, 250, 215)

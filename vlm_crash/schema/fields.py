@@ -28,7 +28,7 @@ UNKNOWN = "Unknown"  # a field whose value is not known; kept apart from every v
 Kind = Literal["categorical", "count", "text"]
 OldMetric = Literal["exact_match", "cosine_similarity"]
 SHIPPED = Path(__file__).with_name("crash.yaml")
-_WHOLE_ONLY = "other"  # a term for what fits no other term is never found inside a sentence
+_OTHER = "other"  # a term for what fits no other term; "with another", "other cars" do not say it
 
 
 class SchemaError(ValueError):
@@ -92,8 +92,10 @@ class Field:
             known = tuple(term for term in terms if term in self.vocabulary)
             if known or not terms:
                 phrases[words(wording)] = known
-        terms_by_words = self._terms_by_words.items()
-        return Matcher(phrases | {w: (term,) for w, term in terms_by_words if normal_form(term) != _WHOLE_ONLY})
+        phrases |= {key: (term,) for key, term in self._terms_by_words.items()}
+        return Matcher(
+            phrases, alone={key for key, term in self._terms_by_words.items() if normal_form(term) == _OTHER}
+        )
 
 
 @dataclass(frozen=True)

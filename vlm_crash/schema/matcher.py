@@ -7,7 +7,7 @@ other say nothing. Linear in the length of the text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from itertools import pairwise
 
 from vlm_crash.schema.wording import BREAK, COMMA, tokens
@@ -35,9 +35,13 @@ class Matcher:
 
     Args:
         phrases: words -> the terms that they leave possible ("night" leaves two); no term: the words say nothing.
+        alone: words among them that count only where nothing else is said beside them.
     """
 
-    def __init__(self, phrases: Mapping[tuple[str, ...], Iterable[str]]) -> None:
+    def __init__(
+        self, phrases: Mapping[tuple[str, ...], Iterable[str]], alone: Container[tuple[str, ...]] = frozenset()
+    ) -> None:
+        self._alone = alone
         self._phrases = {key: frozenset(terms) for key, terms in phrases.items() if key}
         self._lengths = sorted({len(key) for key in self._phrases}, reverse=True)
 
@@ -72,8 +76,10 @@ class Matcher:
 
         for length in self._lengths:
             for start in range(len(found) - length + 1):
-                terms = self._phrases.get(tuple(found[start : start + length]))
-                if terms is not None and not (length == 1 and _denies_next(found, start)):
+                key = tuple(found[start : start + length])
+                if (terms := self._phrases.get(key)) is None or (length == 1 and _denies_next(found, start)):
+                    continue
+                if key not in self._alone or _stands_alone(found, start, start + length):
                     take(start, length, terms)
         for start, pair in enumerate(pairwise(found)):
             if pair in _NEGATOR_PAIRS or pair in _NEUTRAL_PAIRS:
@@ -96,6 +102,11 @@ class Matcher:
 def _denies_next(found: list[str], at: int) -> bool:
     """Whether this is the "no" of "no vehicle", not the answer "No"."""
     return found[at] in NEGATORS and at + 1 < len(found) and found[at + 1] not in (BREAK, COMMA)
+
+
+def _stands_alone(found: list[str], start: int, end: int) -> bool:
+    before, after = found[max(start - 1, 0) : start], found[end : end + 1]
+    return all(token in (BREAK, COMMA) or token in _LINKS for token in (*before, *after))
 
 
 def _mentions(steps: list[frozenset[str] | str]) -> list[tuple[frozenset[str], int]]:

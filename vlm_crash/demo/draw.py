@@ -1,89 +1,86 @@
 """Draw any moment of a scene.
 
-In: a scene, seconds from its start, a size. Out: uint8 [H, W, 3]. Must hold: no state between moments; the same moment is the same picture.
+In: a scene, seconds from its start, a size. Out: uint8 [H, W, 3]. Must hold: no state between moments; the same moment
+is the same picture.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from PIL import Image, ImageDraw
 
-from vlm_crash.demo import effects, ground, roadside, sensor, weather
-from vlm_crash.demo.camera import Camera, Light
-from vlm_crash.demo.motion import Pose, aftermath, approach_clock, ego_state, other_pose, third_pose
+from vlm_crash.demo.effects import draw_cracks, draw_debris, draw_fire, draw_smoke
+from vlm_crash.demo.ground import draw_ground, draw_light_pools
+from vlm_crash.demo.motion import Pose, aftermath, approach_clock, other_pose, third_pose
+from vlm_crash.demo.roadside import Item, roadside
+from vlm_crash.demo.sensor import draw_hood, with_noise
 from vlm_crash.demo.vehicles import Hit, draw_shadow, draw_vehicle, draw_walker
-from vlm_crash.demo.world import Scene
+from vlm_crash.demo.view import View
+from vlm_crash.demo.weather import draw_precipitation, draw_sky
+from vlm_crash.demo.world import Colour, Scene
 
-_DENTS = {"Rear_center_bumper": "rear", "Front_center_bumper": "front", "Left_side": "left", "Right_side": "right"}
-_DEPTHS = {"Property_damage_only": 0.06, "Injury": 0.24, "Fatal": 0.3}
+_PARTS = {"Rear_center_bumper": "rear", "Front_center_bumper": "front", "Left_side": "left", "Right_side": "right"}
 _MIRRORED = {"left": "right", "right": "left"}
+_DEPTHS = {"Property_damage_only": 0.06, "Injury": 0.24, "Fatal": 0.3}
+_NEAREST, _FARTHEST = 3.5, 51.5  # metres: traffic that has been passed comes again far ahead
 
 
 def render_frame(scene: Scene, t_s: float, size: tuple[int, int] = (320, 180)) -> np.ndarray:
     """The picture at `t_s` seconds, uint8 [H, W, 3]; `size` is (width, height) in pixels."""
-    ego = ego_state(scene, t_s)
-    camera, light = Camera(scene.look, ego, size), Light(scene)
-    image = Image.new("RGB", size)
-    draw = ImageDraw.Draw(image)
-    weather.draw_sky(draw, scene, camera, light)
-    ground.draw_ground(draw, scene, camera, light, ego.travelled)
-    ground.draw_light_pools(draw, scene, camera, light, ego.travelled)
-    items = list(roadside.roadside(draw, scene, camera, light, ego.travelled))
-    items += _road_users(draw, scene, camera, light, t_s)
-    for _, paint in sorted(items, key=lambda item: -item[0]):
+    view = View(scene, t_s, size)
+    draw_sky(view)
+    draw_ground(view)
+    draw_light_pools(view)
+    items = [*roadside(view), *_traffic(view), *_encounter(view)]
+    for _, paint in sorted(items, key=lambda item: -item[0]):  # far ones first
         paint()
     after = aftermath(scene, t_s)
     if after:
-        pose = other_pose(scene, t_s)
-        effects.draw_debris(draw, scene, camera, light, pose, t_s)
-    weather.draw_precipitation(draw, scene, camera, light, t_s)
-    effects.draw_cracks(draw, scene, camera, after)
-    sensor.draw_hood(draw, scene, camera, light)
-    return sensor.add_noise(np.asarray(image), scene, t_s)
+        draw_debris(view, other_pose(scene, t_s))
+    draw_precipitation(view)
+    if after > 0.5:
+        draw_cracks(view)
+    draw_hood(view)
+    return with_noise(view)
 
 
-def _road_users(
-    draw: ImageDraw.ImageDraw, scene: Scene, camera: Camera, light: Light, t_s: float
-) -> list[roadside.Item]:
-    wet = scene.truth["Road_surface_condition"] == "Wet"
-    items: list[roadside.Item] = []
+def _road_user(view: View, pose: Pose, kind: str, paint: Colour, hit: Hit | None = None) -> Item:
+    def call() -> None:
+        draw_shadow(view, pose, kind, paint)
+        if kind == "Not_a_vehicle":
+            draw_walker(view, pose, paint)
+        else:
+            draw_vehicle(view, pose, kind, paint, hit)
 
-    def add(pose: Pose, kind: str, paint: tuple[int, int, int], hit: Hit | None = None) -> None:
-        def call() -> None:
-            draw_shadow(draw, camera, light, pose, kind, wet, paint)
-            if kind == "Not_a_vehicle":
-                draw_walker(draw, camera, light, pose, paint, t_s)
-            else:
-                draw_vehicle(draw, camera, light, pose, kind, paint, hit)
+    return pose.s, call
 
-        items.append((pose.s, call))
 
-    clock = approach_clock(scene, t_s)
-    for extra in scene.traffic:
-        s = extra.s + extra.speed * t_s - scene.motion.ego_speed * clock
+def _traffic(view: View) -> Iterator[Item]:
+    travelled = view.scene.motion.ego_speed * approach_clock(view.scene, view.t_s)
+    for extra in view.scene.traffic:
+        s = extra.s + extra.speed * view.t_s - travelled
         if extra.oncoming or extra.speed == 0:
-            s = (s - 3.5) % 48.0 + 3.5  # what has passed comes again far ahead
-        if s > 3.5:
-            add(Pose(extra.x, s, 3.14159 if extra.oncoming else 0.0), extra.kind, extra.paint)
-    pose, motion = other_pose(scene, t_s), scene.motion
-    dent = _DENTS[scene.truth["Other_most_damaged_area"]]
-    if scene.look.mirrored:
-        dent = _MIRRORED.get(dent, dent)
-    depth = _DEPTHS[scene.truth["Crash_severity"]] * pose.after
-    add(pose, motion.other.kind, motion.other.paint, Hit(dent, depth, scene.seed) if pose.after else None)
-    if pose.after and scene.truth["Crash_severity"] != "Property_damage_only" and motion.other.kind != "Not_a_vehicle":
+            s = (s - _NEAREST) % (_FARTHEST - _NEAREST) + _NEAREST
+        if s > _NEAREST:
+            yield _road_user(view, Pose(extra.x, s, math.pi if extra.oncoming else 0.0), extra.kind, extra.paint)
+
+
+def _encounter(view: View) -> Iterator[Item]:
+    """The road user that ego meets, what burns of it, and the further vehicle."""
+    scene, motion, severity = view.scene, view.scene.motion, view.scene.truth["Crash_severity"]
+    pose, third = other_pose(scene, view.t_s), third_pose(scene, view.t_s)
+    part = _PARTS[scene.truth["Other_most_damaged_area"]]
+    part = _MIRRORED.get(part, part) if scene.look.mirrored else part
+    hit = Hit(part, _DEPTHS[severity] * pose.after, scene.seed) if pose.after else None
+    yield _road_user(view, pose, motion.other.kind, motion.other.paint, hit)
+    if hit and severity != "Property_damage_only" and motion.other.kind != "Not_a_vehicle":
         cloud = replace(pose, s=max(2.4, pose.s - 0.9))
-        items.append((cloud.s, partial(effects.draw_smoke, draw, scene, camera, light, cloud, t_s)))
-        if scene.truth["Crash_severity"] == "Fatal":
+        yield cloud.s, partial(draw_smoke, view, cloud)
+        if severity == "Fatal":
             flames = replace(pose, s=max(2.3, pose.s - 1.0))
-            items.append((flames.s, partial(effects.draw_fire, draw, scene, camera, flames, t_s)))
-    third = third_pose(scene, t_s)
-    if third is not None and motion.third is not None:
-        add(
-            third,
-            motion.third.kind,
-            motion.third.paint,
-            Hit("front", 0.15 * third.after, scene.seed + 1) if third.after else None,
-        )
-    return items
+            yield flames.s, partial(draw_fire, view, flames)
+    if third and motion.third:
+        hit = Hit("front", 0.15 * third.after, scene.seed + 1) if third.after else None
+        yield _road_user(view, third, motion.third.kind, motion.third.paint, hit)

@@ -1,8 +1,8 @@
 """Where everybody is at a moment: the scene's paths as pure functions of time.
 
-In: a scene and seconds from its start. Out: poses in the road frame (x across, s ahead of ego, heading). Must hold: up to
-`CUE_LEAD` before the end nothing depends on the event; from there a crash runs on to the contact, and a near miss slows
-the approach and opens a gap.
+In: a scene and seconds from its start. Out: poses in the road frame (x across, s ahead of ego, heading). Must hold: up
+to `CUE_LEAD` before the end nothing depends on the event; from there a crash runs on to the contact, and a near miss
+slows the approach and opens a gap.
 """
 
 import math

@@ -1,8 +1,9 @@
 """Who meets whom, and how: the table of encounters that a drawn scene can show.
 
-In: nothing. Out: `SCENARIOS`, each a way in which the ego vehicle and another road user come together, with the terms that follow from it.
-Must hold: `Guilty` obeys one rule that the picture shows. Somebody is at fault who leaves the lane, turns or crosses into the way of the other,
-backs up, drives on the wrong side, or fails to stop for what stands, drives slowly or walks on a marked crossing ahead; both where both do so.
+In: nothing. Out: `SCENARIOS`, each a way in which the ego vehicle and another road user come together, with the terms
+that follow from it. Must hold: `Guilty` obeys one rule that the picture shows. Somebody is at fault who leaves the
+lane, turns or crosses into the way of the other, backs up, drives on the wrong side, or fails to stop for what stands, drives
+slowly or walks on a marked crossing ahead; both where both do so.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,10 @@ CROSSING = "Crossing_road"
 
 @dataclass(frozen=True)
 class Scenario:
-    """One kind of encounter. `group` decides the geometry, `ego_shift` and `other_shift` the share of the way between the lanes that each covers."""
+    """One kind of encounter.
+
+    `group` decides the geometry, `ego_shift` and `other_shift` the share of the way between the lanes that each covers.
+    """
 
     name: str
     group: str  # rear, cross, turn, block, swipe, oncoming, head, walk
@@ -32,7 +36,7 @@ class Scenario:
     zebra: bool = False
 
 
-# Weights: chosen so that no term of any field exceeds 60 % and most are near uniform (tests/demo/test_scene.py counts them).
+# Weights: chosen so that no term of any field exceeds 60 % and most are near uniform (tests/demo counts them).
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario("rear_standing", "rear", STRAIGHT, STOPPED, "Yes", 4.5),
     Scenario("rear_slower", "rear", STRAIGHT, STRAIGHT, "Yes", 3.0),
@@ -104,7 +108,7 @@ IMPACTS = {
 
 
 def damaged_area(group: str, from_left: bool, mirrored: bool) -> str:
-    """Where the other road user is hit. `from_left`: it stands on, or comes from, the left of the picture before mirroring.
+    """Where the other road user is hit. `from_left`: it stands on the left, or comes from there, before mirroring.
 
     >>> damaged_area("cross", from_left=True, mirrored=False)
     'Right_side'

@@ -75,7 +75,7 @@ def sample_scene(seed: int, event: str | None = None) -> Scene:
     motion, from_left = sample_motion(rng, scenario, look, truth, lanes, duration_s)
     sideways = scenario.group in ("cross", "turn", "block")
     beyond = motion.other.s_contact if sideways else rng.uniform(6, 14)
-    look = replace(look, crossing_s=max(motion.impact_s * motion.ego_speed + beyond, 9.0))
+    look = replace(look, crossing_s=max(motion.impact_s * motion.ego_speed + beyond, 12.0))
     traffic = _sample_traffic(rng, look, truth, lanes, motion)
     _finish(rng, scenario, truth, look, from_left)
     values = {name: truth[name] for name in field_names(event)}

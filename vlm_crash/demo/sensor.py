@@ -3,46 +3,36 @@
 from functools import lru_cache
 
 import numpy as np
-from PIL.ImageDraw import ImageDraw
 
-from vlm_crash.demo.camera import Camera, Light, moment_random
-from vlm_crash.demo.world import Scene
+from vlm_crash.demo.view import View
 
-_TILE = 700
+_TILE = 700  # pixels; larger pictures repeat it
 
 
-def draw_hood(draw: ImageDraw, scene: Scene, camera: Camera, light: Light) -> None:
-    width, height = camera.width, camera.height
-    top = height * (1 - scene.look.hood)
-    paint = light.lit(scene.look.hood_paint, 4.0, 0.6)
-    points = [
-        (0, height),
-        (0, top + height * 0.05),
-        (width * 0.2, top + height * 0.01),
-        (width * 0.5, top),
-        (width * 0.8, top + height * 0.01),
-        (width, top + height * 0.05),
-        (width, height),
-    ]
-    draw.polygon(points, fill=paint)
-
-
-@lru_cache(maxsize=1)
-def _noise_tile() -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((_TILE, _TILE, 3), dtype=np.float32)
+def draw_hood(view: View) -> None:
+    """Ego's hood along the lower edge."""
+    width, height = view.camera.width, view.camera.height
+    top = height * (1 - view.scene.look.hood)
+    outline = ((0.0, 1.0), (0.0, 0.05), (0.2, 0.01), (0.5, 0.0), (0.8, 0.01), (1.0, 0.05), (1.0, 1.0))
+    points = [(width * u, top + height * v) for u, v in outline]
+    view.draw.polygon(points, fill=view.light.lit(view.scene.look.hood_paint, 4.0, 0.6))
 
 
 @lru_cache(maxsize=8)
-def _scaled_tile(tenths: int) -> np.ndarray:
-    return np.rint(_noise_tile() * (tenths / 10)).astype(np.int16)
+def _noise_tile(sigma: int) -> np.ndarray:
+    """Noise [_TILE, _TILE, 3] int16, made once for each strength."""
+    unit = np.random.default_rng(0).standard_normal((_TILE, _TILE, 3), dtype=np.float32)
+    return np.rint(unit * sigma).astype(np.int16)
 
 
-def add_noise(picture: np.ndarray, scene: Scene, t_s: float) -> np.ndarray:
-    """The picture [H, W, 3] uint8 with the sensor's noise."""
+def with_noise(view: View) -> np.ndarray:
+    """The finished picture, uint8 [H, W, 3], with noise from another corner of the tile at every moment."""
+    picture = np.asarray(view.image)
     height, width, _ = picture.shape
-    rng = moment_random(scene.seed, t_s, "noise")
+    rng = view.random("noise")
+    top, left = rng.randrange(max(1, _TILE - height + 1)), rng.randrange(max(1, _TILE - width + 1))
+    tile = _noise_tile(round(view.scene.look.noise))
     if height > _TILE or width > _TILE:
-        return picture
-    top, left = rng.randrange(_TILE - height + 1), rng.randrange(_TILE - width + 1)
-    tile = _scaled_tile(round(scene.look.noise) * 10)[top : top + height, left : left + width]
-    return np.clip(picture.astype(np.int16) + tile, 0, 255).astype(np.uint8)
+        tile = np.tile(tile, (-(-height // _TILE), -(-width // _TILE), 1))
+    noisy = picture.astype(np.int16) + tile[top : top + height, left : left + width]
+    return np.clip(noisy, 0, 255).astype(np.uint8)

@@ -7,39 +7,125 @@ from collections.abc import Mapping
 from random import Random
 
 _NOUNS = {
-    "Sedan": "sedan", "SUV": "SUV", "Van": "van", "Truck": "truck", "Motorcycle": "motorcycle", "Not_a_vehicle": "pedestrian",
-}  # fmt: skip
+    "Sedan": "sedan",
+    "SUV": "SUV",
+    "Van": "van",
+    "Truck": "truck",
+    "Motorcycle": "motorcycle",
+    "Not_a_vehicle": "pedestrian",
+}
 
 # scenario -> wordings of how it came about; {o} the other road user, {side} left or right
 _REASONS: Mapping[str, tuple[str, ...]] = {
-    "rear_standing": ("The ego vehicle failed to stop for the {o} standing ahead in its lane.", "A {o} stood in the lane and the ego vehicle did not stop in time."),
-    "rear_slower": ("The ego vehicle followed the slower {o} ahead too closely.", "The {o} ahead drove slowly and the ego vehicle did not keep its distance."),
-    "rear_cut_in": ("The {o} cut in from the {side} lane right in front of the ego vehicle.", "From the {side} lane the {o} moved over just ahead of the ego vehicle."),
-    "rear_backing": ("The {o} ahead backed up towards the stopped ego vehicle.", "The ego vehicle stood still while the {o} ahead reversed into its way."),
-    "rear_merge_standing": ("The ego vehicle changed lanes behind a {o} that stood there.", "Changing lanes, the ego vehicle did not stop for the standing {o}."),
-    "rear_both": ("The ego vehicle and the {o} moved into the same lane from both sides.", "Both the ego vehicle and the {o} changed into the lane between them."),
-    "cross": ("The {o} ran across from the {side} into the way of the ego vehicle.", "Coming from the {side}, the {o} crossed in front of the ego vehicle without yielding."),
-    "cross_both": ("The ego vehicle was changing lanes when the {o} crossed from the {side}.", "The {o} crossed from the {side} while the ego vehicle left its lane."),
-    "turn": ("The oncoming {o} turned across the path of the ego vehicle.", "The {o} came towards the ego vehicle and turned in front of it without yielding."),
-    "turn_stopped": ("The oncoming {o} turned into the stopped ego vehicle.", "The ego vehicle stood still while the {o} turned across its front."),
-    "turn_both": ("The ego vehicle was changing lanes while the oncoming {o} turned across.", "The oncoming {o} turned across as the ego vehicle left its lane."),
-    "block": ("The ego vehicle failed to stop for the {o} standing across the road.", "A {o} stood across the lane and the ego vehicle drove on."),
-    "block_merge": ("The ego vehicle changed lanes towards a {o} standing across the road.", "Changing lanes, the ego vehicle did not see the {o} that stood across the road."),
-    "swipe_other": ("The {o} in the {side} lane moved over into the lane of the ego vehicle.", "From the {side}, the {o} drifted into the ego vehicle's lane."),
-    "swipe_ego": ("The ego vehicle moved over towards the {o} in the {side} lane.", "The ego vehicle left its lane to the {side}, where the {o} was driving."),
-    "swipe_both": ("The ego vehicle and the {o} on the {side} moved towards each other.", "Both the {o} on the {side} and the ego vehicle left their lanes at once."),
-    "oncoming_other": ("The oncoming {o} drifted over the centre line along the ego vehicle.", "The {o} coming the other way left its lane and passed too close."),
-    "oncoming_ego": ("The ego vehicle drifted over the centre line towards the passing oncoming {o}.", "The ego vehicle left its lane and passed the oncoming {o} too closely."),
-    "oncoming_both": ("The ego vehicle and the oncoming {o} both drifted to the centre line.", "Both the oncoming {o} and the ego vehicle left their lanes while passing."),
-    "oncoming_stopped": ("The oncoming {o} drifted along the stopped ego vehicle.", "The ego vehicle stood still while the oncoming {o} left its lane and passed too close."),
-    "head_other": ("The oncoming {o} came over the centre line straight at the ego vehicle.", "The {o} left its lane and drove head-on at the ego vehicle."),
-    "head_ego": ("The ego vehicle moved into the opposite lane in front of the oncoming {o}.", "The ego vehicle left its lane and met the oncoming {o} head-on."),
-    "head_both": ("The ego vehicle and the oncoming {o} met on the centre line.", "Both the oncoming {o} and the ego vehicle left their lanes and met head-on."),
-    "head_stopped": ("The {o} drove on the wrong side straight at the stopped ego vehicle.", "The ego vehicle stood still while the {o} came head-on in the same lane."),
-    "walk_dash": ("The pedestrian ran into the road from the {side} where there is no crossing.", "A pedestrian stepped out from the {side} away from any crossing."),
-    "walk_zebra": ("The ego vehicle did not yield to the pedestrian on the zebra crossing.", "A pedestrian used the zebra crossing from the {side} and the ego vehicle drove on."),
-    "walk_both": ("The ego vehicle was changing lanes when a pedestrian ran out from the {side}.", "A pedestrian crossed from the {side} away from any crossing while the ego vehicle left its lane."),
-}  # fmt: skip
+    "rear_standing": (
+        "The ego vehicle failed to stop for the {o} standing ahead in its lane.",
+        "A {o} stood in the lane and the ego vehicle did not stop in time.",
+    ),
+    "rear_slower": (
+        "The ego vehicle followed the slower {o} ahead too closely.",
+        "The {o} ahead drove slowly and the ego vehicle did not keep its distance.",
+    ),
+    "rear_cut_in": (
+        "The {o} cut in from the {side} lane right in front of the ego vehicle.",
+        "From the {side} lane the {o} moved over just ahead of the ego vehicle.",
+    ),
+    "rear_backing": (
+        "The {o} ahead backed up towards the stopped ego vehicle.",
+        "The ego vehicle stood still while the {o} ahead reversed into its way.",
+    ),
+    "rear_merge_standing": (
+        "The ego vehicle changed lanes behind a {o} that stood there.",
+        "Changing lanes, the ego vehicle did not stop for the standing {o}.",
+    ),
+    "rear_both": (
+        "The ego vehicle and the {o} moved into the same lane from both sides.",
+        "Both the ego vehicle and the {o} changed into the lane between them.",
+    ),
+    "cross": (
+        "The {o} ran across from the {side} into the way of the ego vehicle.",
+        "Coming from the {side}, the {o} crossed in front of the ego vehicle without yielding.",
+    ),
+    "cross_both": (
+        "The ego vehicle was changing lanes when the {o} crossed from the {side}.",
+        "The {o} crossed from the {side} while the ego vehicle left its lane.",
+    ),
+    "turn": (
+        "The oncoming {o} turned across the path of the ego vehicle.",
+        "The {o} came towards the ego vehicle and turned in front of it without yielding.",
+    ),
+    "turn_stopped": (
+        "The oncoming {o} turned into the stopped ego vehicle.",
+        "The ego vehicle stood still while the {o} turned across its front.",
+    ),
+    "turn_both": (
+        "The ego vehicle was changing lanes while the oncoming {o} turned across.",
+        "The oncoming {o} turned across as the ego vehicle left its lane.",
+    ),
+    "block": (
+        "The ego vehicle failed to stop for the {o} standing across the road.",
+        "A {o} stood across the lane and the ego vehicle drove on.",
+    ),
+    "block_merge": (
+        "The ego vehicle changed lanes towards a {o} standing across the road.",
+        "Changing lanes, the ego vehicle did not see the {o} that stood across the road.",
+    ),
+    "swipe_other": (
+        "The {o} in the {side} lane moved over into the lane of the ego vehicle.",
+        "From the {side}, the {o} drifted into the ego vehicle's lane.",
+    ),
+    "swipe_ego": (
+        "The ego vehicle moved over towards the {o} in the {side} lane.",
+        "The ego vehicle left its lane to the {side}, where the {o} was driving.",
+    ),
+    "swipe_both": (
+        "The ego vehicle and the {o} on the {side} moved towards each other.",
+        "Both the {o} on the {side} and the ego vehicle left their lanes at once.",
+    ),
+    "oncoming_other": (
+        "The oncoming {o} drifted over the centre line along the ego vehicle.",
+        "The {o} coming the other way left its lane and passed too close.",
+    ),
+    "oncoming_ego": (
+        "The ego vehicle drifted over the centre line towards the passing oncoming {o}.",
+        "The ego vehicle left its lane and passed the oncoming {o} too closely.",
+    ),
+    "oncoming_both": (
+        "The ego vehicle and the oncoming {o} both drifted to the centre line.",
+        "Both the oncoming {o} and the ego vehicle left their lanes while passing.",
+    ),
+    "oncoming_stopped": (
+        "The oncoming {o} drifted along the stopped ego vehicle.",
+        "The ego vehicle stood still while the oncoming {o} left its lane and passed too close.",
+    ),
+    "head_other": (
+        "The oncoming {o} came over the centre line straight at the ego vehicle.",
+        "The {o} left its lane and drove head-on at the ego vehicle.",
+    ),
+    "head_ego": (
+        "The ego vehicle moved into the opposite lane in front of the oncoming {o}.",
+        "The ego vehicle left its lane and met the oncoming {o} head-on.",
+    ),
+    "head_both": (
+        "The ego vehicle and the oncoming {o} met on the centre line.",
+        "Both the oncoming {o} and the ego vehicle left their lanes and met head-on.",
+    ),
+    "head_stopped": (
+        "The {o} drove on the wrong side straight at the stopped ego vehicle.",
+        "The ego vehicle stood still while the {o} came head-on in the same lane.",
+    ),
+    "walk_dash": (
+        "The pedestrian ran into the road from the {side} where there is no crossing.",
+        "A pedestrian stepped out from the {side} away from any crossing.",
+    ),
+    "walk_zebra": (
+        "The ego vehicle did not yield to the pedestrian on the zebra crossing.",
+        "A pedestrian used the zebra crossing from the {side} and the ego vehicle drove on.",
+    ),
+    "walk_both": (
+        "The ego vehicle was changing lanes when a pedestrian ran out from the {side}.",
+        "A pedestrian crossed from the {side} away from any crossing while the ego vehicle left its lane.",
+    ),
+}
 
 _HITS = {
     "Rear_end": "It hit the rear bumper.",

@@ -18,7 +18,7 @@ from vlm_crash.evaluation.joining import Joined, join
 from vlm_crash.evaluation.loading import load_predictions, load_truth
 from vlm_crash.evaluation.scoring import ScoredEvent, score_clips, with_seen_vocabularies
 from vlm_crash.evaluation.summary import EventSummary, mean_entry, summarise_event, summarise_event_choice
-from vlm_crash.evaluation.tables import format_table, write_evaluation, write_formatted, write_records
+from vlm_crash.evaluation.tables import write_evaluation, write_formatted, write_records
 from vlm_crash.metrics.functional import is_scored
 from vlm_crash.metrics.text_similarity import SentenceEmbedder
 from vlm_crash.schema.fields import Schema, load_schema
@@ -85,7 +85,7 @@ def evaluate(
     (out / "metrics.json").write_text(
         json.dumps(metrics, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8"
     )
-    logger.info("scores of %d clips are in %s\n%s", len(joined.clips), out, format_table(metrics, schema))
+    logger.info("scores of %d clips are in %s", len(joined.clips), out)
     return metrics
 
 

@@ -1,0 +1,75 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vlm_crash.evaluation.joining import join
+from vlm_crash.evaluation.loading import LoadedPrediction
+from vlm_crash.schema.fields import Schema
+from vlm_crash.schema.records import Annotation, Prediction, VideoSample
+
+
+def _truth(schema: Schema, event: str, video: str) -> VideoSample:
+    return VideoSample(
+        f"{event}_{video}", video, Path(f"/clips/{event}/{video}"), event, Annotation.of(schema, event, {}), None
+    )
+
+
+def _said(video: str, source: str | None, path: str = "") -> LoadedPrediction:
+    prediction = Prediction(video, "crash", None, {}, {}, "", "ok", source_event=source, path=path)
+    return LoadedPrediction(prediction, told_event=False, where=f"line of {video}")
+
+
+def test_same_names_are_kept_apart_by_the_event_source(schema: Schema):
+    truths = [_truth(schema, "crash", "1.mp4"), _truth(schema, "nearmiss", "1.mp4")]
+    joined = join([_said("1.mp4", "nearmiss"), _said("1.mp4", "crash")], truths)
+    assert [clip.loaded.prediction.source_event for clip in joined.clips if clip.loaded] == ["crash", "nearmiss"]
+
+
+def test_order_of_lines_does_not_matter_and_row_numbers_join_nothing(schema: Schema):
+    truths = [_truth(schema, "crash", name) for name in ("10.mp4", "2.mp4")]
+    joined = join([_said("2.mp4", "crash"), _said("10.mp4", "crash")], truths)
+    assert all(clip.loaded and clip.loaded.prediction.video == clip.truth.video for clip in joined.clips)
+
+
+def test_without_source_the_name_decides_when_it_is_in_one_truth(schema: Schema):
+    joined = join([_said("7.mp4", None)], [_truth(schema, "nearmiss", "7.mp4"), _truth(schema, "crash", "8.mp4")])
+    assert [clip.loaded is not None for clip in joined.clips] == [True, False]
+
+
+def test_without_source_the_path_decides_between_two(schema: Schema):
+    truths = [_truth(schema, "crash", "1.mp4"), _truth(schema, "nearmiss", "1.mp4")]
+    joined = join([_said("1.mp4", None, "/clips/nearmiss/1.mp4")], truths)
+    assert [clip.loaded is not None for clip in joined.clips] == [False, True]
+
+
+def test_what_cannot_be_told_apart_is_an_error_with_its_remedy(schema: Schema):
+    truths = [_truth(schema, "crash", "1.mp4"), _truth(schema, "nearmiss", "1.mp4")]
+    with pytest.raises(ValueError, match=r"1\.mp4 .*fits the truths crash/1\.mp4, nearmiss/1\.mp4\. Predict each"):
+        join([_said("1.mp4", None)], truths)
+
+
+def test_two_predictions_of_one_truth_are_an_error(schema: Schema):
+    with pytest.raises(ValueError, match=r"crash/1\.mp4 is predicted twice"):
+        join([_said("1.mp4", None), _said("1.mp4", "crash")], [_truth(schema, "crash", "1.mp4")])
+
+
+def test_folders_in_names_count_when_both_sides_have_them(schema: Schema):
+    truths = [_truth(schema, "crash", "a/1.mp4"), _truth(schema, "crash", "b/1.mp4")]
+    joined = join([_said("b/1.mp4", "crash")], truths)
+    assert [clip.loaded is not None for clip in joined.clips] == [False, True]
+    assert len(join([_said("c/1.mp4", "crash")], truths).without_truth) == 1
+
+
+def test_lone_truths_and_lone_predictions_are_kept_apart(schema: Schema):
+    truths = [_truth(schema, "crash", "1.mp4"), _truth(schema, "crash", "2.mp4")]
+    predictions = [_said("1.mp4", "crash"), _said("2.mp4", "nearmiss"), _said("9.mp4", None)]
+    joined = join(predictions, truths)
+    assert [clip.loaded is not None for clip in joined.clips] == [True, False]
+    assert [loaded.prediction.video for loaded in joined.without_truth] == ["2.mp4", "9.mp4"]
+    assert [clip.truth.video for clip in join(predictions, truths, only_predicted=True).clips] == ["1.mp4"]
+
+
+def test_a_failed_clip_is_a_prediction(schema: Schema):
+    failed = replace(_said("1.mp4", "crash"), prediction=replace(_said("1.mp4", "crash").prediction, status="failed"))
+    assert len(join([failed], [_truth(schema, "crash", "1.mp4")], only_predicted=True).clips) == 1

@@ -61,7 +61,7 @@ def test_files_and_functions_stay_small(path):
 
 
 def test_no_tracked_file_is_big_and_none_names_a_machine():
-    machine = re.compile(r"/(?:work|root)/[\w.]|/home[/]\w|/Users[/]\w|file:[/]{2}|\bindex-url\b")
+    machine = re.compile(r"/(?:work|root)/[\w.]|/home[/]\w|/Users[/]\w|file:[/]{3}|\bindex-url\b")
     problems = []
     for path in tracked():
         if path.stat().st_size > 8 * 2**20:
@@ -112,6 +112,16 @@ def test_every_make_target_that_is_mentioned_exists():
         assert mentioned <= targets, f"{page.name} mentions targets that the Makefile does not have"
     assert {"demo", "test", "lint"} <= targets
     assert all(f"make {target}" in texts[ROOT / "README.md"] for target in ("demo", "test", "lint"))
+
+
+def test_the_tree_in_the_readme_is_the_house():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree = text.split("```\nvlm_crash/\n")[1].split("```")[0]
+    inside = set(re.findall(r"^  ([\w.]+)/? ", tree, flags=re.M))
+    outside = set(re.findall(r"^([\w.]+)/ ", tree, flags=re.M))
+    rooms = {path.name for path in PACKAGE.iterdir() if path.suffix == ".py" or list(path.glob("*.py"))}
+    assert inside == rooms - {"__init__.py"}
+    assert [name for name in outside if not (ROOT / name).is_dir()] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

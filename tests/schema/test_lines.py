@@ -60,6 +60,12 @@ def test_a_rendered_value_is_given_back_as_it_is(value):
     assert (line.label, text[slice(*line.value)]) == ("note", value)
 
 
+@pytest.mark.parametrize("text", ["- **Note**: a **b**", "- **Note:** a **b**", "**Note** : a **b**"])
+def test_emphasis_that_is_closed_at_the_label_leaves_the_value_alone(text):
+    (line,) = read_lines(text)
+    assert text[slice(*line.value)] == "a **b**"
+
+
 def test_nothing_after_the_colon():
     for text in ("**Weather:**", "- Weather:", "**Weather**:", "Weather:  "):
         (line,) = read_lines(text)

@@ -92,6 +92,8 @@ def test_wordings_of_an_open_field_need_a_term_of_the_dataset(shipped):
     field = shipped.with_vocabularies({"Crash_with": ["Tram", "Lorry"]}).field("Crash_with")
     assert to_term(field, "lorry") == "Lorry"
     assert to_term(field, "motorbike") is None
+    field = shipped.with_vocabularies({"Crash_with": ["Car"]}).field("Crash_with")
+    assert to_term(field, "a passenger car") == "Car"  # a wording without its term hides nothing
 
 
 def test_terms_that_differ_in_punctuation_only_are_kept_apart(mine):

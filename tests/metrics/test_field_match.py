@@ -125,7 +125,7 @@ def test_copies_and_pickles_keep_the_counts(schema: Schema):
 
 def _run_rank(rank: int, schema: Schema, store: str, out: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=Path(store).as_uri(), rank=rank, world_size=2)
     metric = _metric(schema, _pairs()[:1] if rank == 0 else _pairs()[1:])  # shards of unequal size
     torch.save(metric.compute(), f"{out}/{rank}.pt")
     dist.destroy_process_group()

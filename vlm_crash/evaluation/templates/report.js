@@ -38,7 +38,7 @@
     if (show() !== "all") state.set("show", show());
     for (const box of [by, event, name]) if (box.value) state.set(box.id, box.value);
     if (current >= 0) state.set("clip", clips[current].key);
-    try { history.replaceState(null, "", "#" + state); } catch (error) { /* some browsers refuse this for file:// */ }
+    try { history.replaceState(null, "", "#" + state); } catch (error) { /* some browsers refuse it for a page opened from disk */ }
   };
   const filter = () => {
     let count = 0, first = -1;

@@ -20,7 +20,8 @@ from vlm_crash.schema.fields import load_schema
 CSV_NAMES = {"crash": "AV_crash_modified_r.csv", "nearmiss": "AV_nearmiss_modified_r.csv"}
 # Scene seeds of a dataset stay below a thousand million: those above are for training a base model.
 MOST_CLIPS, MOST_SEEDS = 1_000_000, 1_000
-_ENCODER = {"preset": "veryfast", "crf": "23", "threads": "1"}
+# mbtree=0: with it x264 gives other bytes for the same pictures from one call to the next (seen with PyAV 18.1).
+_ENCODER = {"preset": "veryfast", "crf": "23", "threads": "1", "x264-params": "mbtree=0"}
 
 
 def num_frames(scene: Scene) -> int:

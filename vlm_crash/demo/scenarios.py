@@ -2,8 +2,8 @@
 
 In: nothing. Out: `SCENARIOS`, each a way in which the ego vehicle and another road user come together, with the terms
 that follow from it. Must hold: `Guilty` obeys one rule that the picture shows. Somebody is at fault who leaves the
-lane, turns or crosses into the way of the other, backs up, drives on the wrong side, or fails to stop for what stands, drives
-slowly or walks on a marked crossing ahead; both where both do so.
+lane, turns or crosses into the way of the other, backs up, drives on the wrong side, or fails to stop for what stands,
+drives slowly or walks on a marked crossing ahead; both where both do so.
 """
 
 from dataclasses import dataclass

@@ -223,8 +223,8 @@ KNOWN_LABELS = {
 VALUE = VALUES | {"Avoid_reason": "Braked hard", "Note": "Rain", "Other_pre_avoid_movement": "Stopped"}
 DRESSES = [
     "- {}: {}", "* {}: {}", "*  {}:  {}  ", "\u2022 {}: {}", "{}: {}", "-{}:{}", "4. {}: {}", "17) {}: {}",
-    "  - {} : {}", "- **{}:** {}", "- **{}**: {}", "2. **{}**: {}", "**{}:** {}", "**{}**: {}", "- **{}: {}**", "- __{}__: {}",
-    "- **{}:** **{}**",
+    "  - {} : {}", "- **{}:** {}", "- **{}**: {}", "2. **{}**: {}", "**{}:** {}", "**{}**: {}", "- **{}: {}**",
+    "- __{}__: {}", "- **{}:** **{}**",
 ]  # fmt: skip
 
 
@@ -264,6 +264,7 @@ def test_every_known_label_is_read_in_any_dress(shipped, dress, case):
         ("No crash occurred; this is a near-miss scenario.", "nearmiss"),
         ("This is a near miss, not a crash.", "nearmiss"),
         ("A near miss: the ego vehicle avoided a collision.", "nearmiss"),
+        ("A near-miss scenario; the driver brakes to prevent a crash.", "nearmiss"),
         ("This is a crash, not a near miss.", "crash"),
         ("a crash rather than a near-miss", "crash"),
         ("This is not a near-miss scenario but a crash.", "crash"),
@@ -283,6 +284,12 @@ def test_every_known_label_is_read_in_any_dress(shipped, dress, case):
 def test_the_event_is_told_by_the_opening(shipped, text, event):
     assert tell_event(shipped, text) == event
     assert parse(shipped, f"{text}\n\n**Environmental Conditions:**\n- Weather: Clear").event == event
+
+
+def test_a_description_before_the_fields_tells_no_event(shipped):
+    text = "**Near-miss scenario**\n\n**Description:** It looks like a crash.\n- Description: a crash\n- Weather: Clear"
+    assert parse(shipped, text).event == "nearmiss"
+    assert parse(shipped, text.partition("\n")[2]).event is None
 
 
 @pytest.mark.parametrize("value", ["This is a crash scenario.", "near-miss scenario", "crash"])

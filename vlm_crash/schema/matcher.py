@@ -13,8 +13,9 @@ from itertools import pairwise
 from vlm_crash.schema.wording import BREAK, COMMA, tokens
 
 _NEGATORS = """no not non un never neither nor without none nothing nobody hardly barely scarcely almost nearly free
-lack lacks lacking absent absence except excluding unlike avoid avoids avoided avoiding avoidance averted prevented
-unsure uncertain unclear cannot cant isnt arent wasnt werent dont doesnt didnt couldnt wont wouldnt hasnt havent"""
+lack lacks lacking absent absence except excluding unlike unsure uncertain unclear cannot cant isnt arent wasnt werent
+dont doesnt didnt couldnt wont wouldnt hasnt havent avoid avoids avoided avoiding avoidance avert averts averted
+averting prevent prevents prevented preventing evade evades evaded escape escapes escaped"""
 NEGATORS = frozenset(_NEGATORS.split())
 _NEGATOR_PAIRS = {("rather", "than"), ("instead", "of"), ("other", "than"), ("opposed", "to")}
 # "not only rainy but foggy" denies nothing; "no doubt rainy" neither.
@@ -113,8 +114,8 @@ def _mentions(steps: list[frozenset[str] | str]) -> list[tuple[frozenset[str], i
     """Each phrase found: the terms it allows, and how many negations act on it.
 
     A negation acts on what follows it in its clause. Where nothing follows, it acts on what stands before it ("fog is
-    absent", "fog: no"), together with what "and" or "or" joins to that. An "or" with a phrase on one
-    side only ("turning left or right") leaves the text in doubt.
+    absent", "fog: no"), together with what "and" or "or" joins to that. An "or" with a phrase on one side only
+    ("turning left or right") leaves the text in doubt.
     """
     mentions: list[tuple[frozenset[str], int]] = []
     group = 0  # first mention of those that are joined to the last one

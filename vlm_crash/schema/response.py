@@ -14,6 +14,7 @@ from vlm_crash.schema.records import Annotation, Answer, ParsedResponse
 from vlm_crash.schema.terminology import to_term
 
 MISSING = Answer("missing")
+FREE_LABELS = frozenset({"description"})  # written in old answers; no field, and no part of the opening
 
 
 def render(schema: Schema, annotation: Annotation) -> str:
@@ -62,10 +63,10 @@ def _tell_event(schema: Schema, text: str, lines: list[Line]) -> str | None:
     headings = {label_key(field.section) for field in schema.fields}
     opening: list[str] = []
     for line in lines:
-        if label_key(text[line.start : line.end].strip("*#: ")) in headings:
-            continue
         if line.label in labels:
             break
+        if line.label in FREE_LABELS or label_key(text[line.start : line.end].strip("*#: ")) in headings:
+            continue
         opening.append(text[line.start : line.end])
     return schema.event_matcher.term("\n".join(opening))
 

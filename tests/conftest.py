@@ -1,5 +1,7 @@
 """For the whole suite: tests marked `gpu` are skipped where there is no CUDA device."""
 
+from pathlib import Path
+
 import pytest
 
 
@@ -12,3 +14,46 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny random InternVL and a tokenizer that knows the form."""
+    import torch
+
+    from vlm_crash.demo.base_model import write_empty_model
+    from vlm_crash.demo.scene import sample_scene
+    from vlm_crash.schema.fields import load_schema
+    from vlm_crash.schema.records import Annotation
+    from vlm_crash.schema.response import render
+
+    torch.manual_seed(0)
+    schema = load_schema()
+    scenes = [sample_scene(seed) for seed in range(200)]
+    folder = tmp_path_factory.mktemp("tiny_model")
+    write_empty_model(folder, [render(schema, Annotation.of(schema, scene.event, scene.values)) for scene in scenes])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty rendered clips and their two CSVs, in the old scripts' form."""
+    from vlm_crash.demo.clips import write_dataset
+
+    folder = tmp_path_factory.mktemp("clips")
+    write_dataset(folder, num_clips=20, seed=5, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(demo_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset that `prepare` makes of the rendered clips."""
+    from vlm_crash.cli import main
+
+    folder = tmp_path_factory.mktemp("prepared")
+    args = ["prepare", "--out", str(folder), "--fractions", "[0.5,0.2,0.3]"]
+    for event in ("crash", "nearmiss"):
+        args += [f"--{event}_csv", str(demo_clips / f"AV_{event}_modified_r.csv")]
+        args += [f"--{event}_dir", str(demo_clips / event)]
+    assert main(args) == 0
+    return folder

@@ -82,6 +82,7 @@ class PredictionWriter(Callback):
                 self._file.write(json.dumps(prediction.to_json_dict(), ensure_ascii=False) + "\n")
             self._file.flush()
             os.fsync(self._file.fileno())
+            log.info("%d of %d batches predicted", batch_idx + 1, trainer.num_predict_batches[dataloader_idx])
         except OSError as error:
             raise _cannot_write(Path(self._file.name), error) from error
 
@@ -171,8 +172,9 @@ def describe_run(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]
         "schema": pl_module.schema.fingerprint,  # type: ignore[union-attr]
         "versions": {name: version(name) for name in PACKAGES},
     }
-    # Where the files lie and how much is logged does not change an answer.
-    decisive = {**facts, "checkpoint": sorted(facts["checkpoint"].values()), "model": None}
+    # Where the files lie and how they would be trained does not change an answer.
+    deciding = {name: facts["model"][name] for name in ("init", "attention", "max_new_tokens")}
+    decisive = {**facts, "checkpoint": sorted(facts["checkpoint"].values()), "model": deciding}
     run_id = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
     return {"run_id": run_id, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **facts}
 
@@ -223,6 +225,12 @@ class TrainingMonitor(Callback):
         for group in trainer.optimizers[0].param_groups:
             numbers[f"lr/{group['name']}"] = group["lr"]
         pl_module.log_dict(numbers)
+        if trainer.global_step % trainer.log_every_n_steps == 0 and trainer.progress_bar_callback is None:  # type: ignore[attr-defined]
+            log.info(
+                "epoch %d, step %d of %d: loss %.4f, %.2f clips/s, %.0f %% of the time waiting for data",
+                trainer.current_epoch, trainer.global_step, trainer.estimated_stepping_batches,
+                float(outputs["loss"]), numbers["speed/clips_per_s"], 100 * numbers["speed/data_wait_share"],
+            )  # fmt: skip
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Validation is no waiting for training data.

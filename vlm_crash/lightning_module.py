@@ -96,7 +96,8 @@ class CrashVLM(LightningModule):
         self.num_validation_answers = num_validation_answers
         self.schema = load_schema(schema)
         self.tokenizer = load_tokenizer(path)
-        self.model = load_model(path, init)
+        # from_pretrained leaves evaluation mode, in which activation checkpointing is silently off.
+        self.model = load_model(path, init).train()
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(tower_of(name) not in (freeze or []))
         if not any(parameter.requires_grad for parameter in self.model.parameters()):
@@ -127,7 +128,7 @@ class CrashVLM(LightningModule):
         """fp16 weights where a GPU only predicts; what was asked for everywhere else."""
         if stage == "predict" and self.trainer.strategy.root_device.type == "cuda":
             self.model.half()
-        counts = {tower: 0 for tower in TOWERS}
+        counts = dict.fromkeys(TOWERS, 0)
         for name, parameter in self.model.named_parameters():
             counts[tower_of(name)] += parameter.numel()
         log.info("parameters: %s", ", ".join(f"{tower} {count:,}" for tower, count in counts.items()))

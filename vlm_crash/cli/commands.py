@@ -40,13 +40,17 @@ def _prepare(options: Namespace) -> int:
         have, lack = ("csv", "dir") if event in csvs else ("dir", "csv")
         raise ValueError(f"--{event}_{have} is given without --{event}_{lack}; give both or neither")
     report = prepare(
-        {event: (csvs[event], dirs[event]) for event in csvs},
+        None,
+        None,
+        None,
+        None,
         options.out,
         schema,
+        options.seed,
+        options.fractions,
+        options.group_column,
         question=lambda event: question(schema, options.prompt),
-        seed=options.seed,
-        fractions=options.fractions,
-        group_column=options.group_column,
+        events={event: (csvs[event], dirs[event]) for event in csvs},
     )
     print(report)
     return 0
@@ -60,29 +64,42 @@ def _evaluate_parser(parser: ArgumentParser) -> None:
     add("--split", type=str | None, help="Score only this split of a prepared folder: train, val or test.")
     add("--schema", type=Path | None, help="YAML with events and fields; unset: the crash and near-miss form.")
     add("--embedder", type=str | None, default="minilm", help="minilm, a model folder, or null: no text scores.")
+    add("--only_predicted", type=bool, default=False, help="Leave out clips of the truth that have no prediction.")
+    add("--seed", type=int, default=0, help="Seed of the bootstrap.")
 
 
 def _evaluate(options: Namespace) -> int:
-    from vlm_crash.evaluation.evaluate import evaluate, format_metrics
+    from vlm_crash.evaluation.evaluate import evaluate
+    from vlm_crash.evaluation.tables import format_table
     from vlm_crash.schema.fields import load_schema
 
     schema = load_schema(options.schema)
     metrics = evaluate(
-        options.predictions, options.truth, options.out, schema, embedder=options.embedder, split=options.split
+        options.predictions,
+        options.truth,
+        options.out,
+        schema,
+        embedder=options.embedder,
+        split=options.split,
+        only_predicted=options.only_predicted,
+        seed=options.seed,
     )
-    print(format_metrics(metrics))
+    print(format_table(metrics, schema))
     return 0
 
 
 def _report_parser(parser: ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="Folder that evaluate wrote.")
     parser.add_argument("--out", type=Path | None, help="The page; unset: report.html in the folder.")
+    parser.add_argument(
+        "--clips", type=Path | None, help="Where the clips lie now, as <event>/<name> or <name>, if they were moved."
+    )
 
 
 def _report(options: Namespace) -> int:
     from vlm_crash.evaluation.report import report
 
-    page = report(options.folder, options.out or options.folder / "report.html")
+    page = report(options.folder, options.out, options.clips)
     print(f"open {page}")
     return 0
 

@@ -4,12 +4,14 @@ Leaves in the output folder: clips/, dataset/, fit/, predictions/, blind/, evalu
 figures can be computed again from the files beside it.
 """
 
+import importlib
 import json
 import logging
 import shutil
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,6 @@ class PeakMemory:
 def _command(args: Sequence[str | Path]) -> None:
     """Run a command of ours in this process, as a user would type it."""
     from vlm_crash.cli import COMMANDS
-    import importlib
 
     words = [str(arg) for arg in args]
     print(f"\n$ python -m vlm_crash {' '.join(words)}", flush=True)
@@ -117,21 +118,26 @@ def _figures(out: Path) -> dict[str, Any]:
     schema = load_schema()
     splits = load_prepared(out / "dataset", schema)
     linear = linear_baseline(splits["train"], splits["test"], schema)
-    (out / "linear_baseline.json").write_text(json.dumps(linear, indent=1) + "\n", encoding="utf-8")
+    (out / "linear_baseline.json").write_text(json.dumps(asdict(linear), indent=1) + "\n", encoding="utf-8")
     seen, blind = (
         json.loads((out / name / "metrics.json").read_text(encoding="utf-8"))
         for name in ("evaluation", "blind_evaluation")
     )
+    mean, blind_mean = seen["overall"]["mean"], blind["overall"]["mean"]
     return {
         "balanced_accuracy": seen["event"]["balanced_accuracy"],
-        "exact_match": seen["overall"]["exact_match"],
-        "exact_match_given_event": seen["overall"]["exact_match_given_event"],
-        "majority_baseline": seen["overall"]["majority_baseline"],
+        "exact_match": mean["score"],
+        "exact_match_low": mean["low"],
+        "exact_match_high": mean["high"],
+        "exact_match_given_event": mean["given_event"],
+        "majority_baseline": mean["baseline"],
         "blind_balanced_accuracy": blind["event"]["balanced_accuracy"],
-        "blind_exact_match": blind["overall"]["exact_match"],
-        "linear_balanced_accuracy": linear["balanced_accuracy"],
-        "linear_exact_match": linear["exact_match"],
-        "linear_exact_match_given_event": linear["exact_match_given_event"],
+        "blind_exact_match": blind_mean["score"],
+        "blind_exact_match_given_event": blind_mean["given_event"],
+        "linear_balanced_accuracy": linear.event_balanced_accuracy,
+        "linear_exact_match": linear.exact_match,
+        "linear_exact_match_given_event": linear.exact_match_given_event,
+        "num_train_clips": len(splits["train"]),
         "num_test_clips": len(splits["test"]),
     }
 

@@ -2,12 +2,17 @@
 
 import logging
 import os
+import sys
+import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from jsonargparse import ArgumentError, Namespace
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar  # noqa: F401 - YAML names
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -22,6 +27,18 @@ log = logging.getLogger(__name__)
 class RunConfig(SaveConfigCallback):
     """Saves the config that ran: config.yaml for fit, <command>_config.yaml for the others, in the output folder."""
 
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, str(folder / self.config_filename), skip_none=False, overwrite=True)
+
+
+class Progress(TQDMProgressBar):
+    """The progress bar without the logger's version, which says nothing here."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+
 
 class CrashCLI(LightningCLI):
     """LightningCLI with our options and one output folder for everything a run writes."""
@@ -33,8 +50,11 @@ class CrashCLI(LightningCLI):
         )
         parser.link_arguments("data.schema", "model.schema")
 
-    def _setting(self, name: str) -> Any:
-        return self.config[self.subcommand][name]
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's commands; answers go to disk batch by batch and are never gathered in memory."""
+        skipped = LightningCLI.subcommands()
+        return {**skipped, "predict": skipped["predict"] | {"return_predictions"}}
 
     def before_instantiate_classes(self) -> None:
         config: Namespace = self.config[self.subcommand]
@@ -50,7 +70,7 @@ class CrashCLI(LightningCLI):
         if self.subcommand == "predict":
             config["trainer"]["logger"] = False
         self.save_config_kwargs = {
-            "overwrite": True,
+            "save_to_log_dir": False,
             "config_filename": "config.yaml" if self.subcommand == "fit" else f"{self.subcommand}_config.yaml",
         }
 
@@ -74,10 +94,16 @@ class CrashCLI(LightningCLI):
         config = self.config[self.subcommand]
         output_dir = Path(config["output_dir"])
         extra: list[Any] = []
+        if config["trainer"].get("enable_progress_bar") is None:
+            kwargs["enable_progress_bar"] = sys.stderr.isatty()
+        if kwargs.get("enable_progress_bar"):
+            extra.append(Progress())
+        if config["trainer"].get("enable_model_summary") is None:
+            kwargs["enable_model_summary"] = False  # the module logs the parameters of each tower
         if self.subcommand == "fit":
-            extra = [TrainingMonitor(), ValidationSample(), ModelFolder()]
+            extra += [TrainingMonitor(), ValidationSample(), ModelFolder()]
         if self.subcommand == "predict":
-            extra = [PredictionWriter(output_dir, config["overwrite"])]
+            extra += [PredictionWriter(output_dir, config["overwrite"])]
         if self.subcommand != "predict" and config["trainer"].get("logger") in (None, True):
             kwargs["logger"] = TensorBoardLogger(output_dir, name="", version="tensorboard")
         self.trainer_defaults["callbacks"] = extra
@@ -89,6 +115,7 @@ class CrashCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         self.datamodule.connect(self.model.inputs)
+        self.trainer.predict = partial(self.trainer.predict, return_predictions=False)
         self._check_model_fits(self.config[self.subcommand].get("ckpt_path"))
 
     def _check_model_fits(self, path: str | None) -> None:
@@ -126,10 +153,22 @@ class _RememberingParser(LightningArgumentParser):
         self.made.append(self)
 
 
+def _quieten() -> None:
+    """One handler for all log lines, and no remarks that a user of ours can do nothing about."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).handlers.clear()
+    rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    rank_zero.addFilter(lambda record: "Tip:" not in record.getMessage() and "TPU" not in record.getMessage())
+    transformers.utils.logging.disable_progress_bar()
+    for message in (".*LeafSpec.*", ".*args parameter is intended to run from within Python.*", ".*does not have many workers.*"):
+        warnings.filterwarnings("ignore", message=message)
+
+
 def run(command: str, args: list[str]) -> int:
     """Run one of Lightning's commands."""
     # Lightning asks Slurm and friends by itself; tokenizers' threads and forked workers do not go together.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    _quieten()
     _RememberingParser.made.clear()
     try:
         CrashCLI(

@@ -15,6 +15,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,7 +95,12 @@ class Scenes(Dataset[Item]):
             question(schema, "short"), NUM_FRAMES, scene.duration_s, render(schema, annotation)
         )
         sample = VideoSample(
-            id=str(index), video=f"{index}.mp4", path=Path("-"), event=scene.event, annotation=annotation, duration_s=None
+            id=str(index),
+            video=f"{index}.mp4",
+            path=Path("-"),
+            event=scene.event,
+            annotation=annotation,
+            duration_s=None,
         )
         frames_F3HW = torch.from_numpy(np.array(self.frames[index])).permute(0, 3, 1, 2).float() / 255
         if self.train:
@@ -117,7 +123,7 @@ class Lines(Callback):
     """Prints the loss every 50 steps, and the scores after each epoch."""
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Tensor], batch: object, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: object, batch_idx: int
     ) -> None:
         if trainer.global_step % 50 == 0:
             print(f"step {trainer.global_step}: loss {float(outputs['loss']):.3f}", flush=True)
@@ -149,7 +155,6 @@ def main() -> None:
     options = parser.parse_args()
     start = time.perf_counter()
     seed_everything(0)
-    schema = load_schema()
     seeds = range(FIRST_SEED, FIRST_SEED + options.scenes)
     test_seeds = range(FIRST_SEED - options.test_scenes, FIRST_SEED)
     frames, test_frames = render_all(seeds, options.cache), render_all(test_seeds, options.cache)
@@ -186,7 +191,8 @@ def main() -> None:
     system.tokenizer.save_pretrained(options.out)
     log = {
         "command": f"python tools/train_demo_base.py --scenes {options.scenes} --epochs {options.epochs}",
-        "first_seed": FIRST_SEED, "scenes": options.scenes, "epochs": options.epochs, "test_scenes": options.test_scenes,
+        "first_seed": FIRST_SEED, "scenes": options.scenes, "epochs": options.epochs,
+        "test_scenes": options.test_scenes,
         "seconds": {"drawing": round(rendered), "all": round(time.perf_counter() - start)},
         "machine": f"{torch.get_num_threads()} CPU threads, {platform.machine()}", "torch": torch.__version__,
         "bytes": to_half(options.out), "scores": scores,

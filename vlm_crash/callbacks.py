@@ -71,7 +71,13 @@ class PredictionWriter(Callback):
             raise _cannot_write(path, error) from error
 
     def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx=0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         assert self._file is not None
         try:
@@ -165,8 +171,7 @@ def describe_run(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]
         "checkpoint": {str(path): _sha256(path) for path in weights if path.is_file()},
         "model": {name: str(value) for name, value in pl_module.hparams.items()},
         "sampling": {
-            name: getattr(recipe, name)
-            for name in ("num_frames", "image_size", "prompt", "tell_event", "blank_frames")
+            name: getattr(recipe, name) for name in ("num_frames", "image_size", "prompt", "tell_event", "blank_frames")
         },
         "precision": str(next(pl_module.parameters()).dtype),
         "schema": pl_module.schema.fingerprint,  # type: ignore[union-attr]
@@ -242,20 +247,29 @@ def decoded(pl_module: LightningModule, batch: Batch) -> str:
     text = pl_module.tokenizer.decode(batch.input_ids_BS[0][batch.attention_mask_BS[0].bool()])  # type: ignore[operator, union-attr]
     token = "<IMG_CONTEXT>"
     pieces = text.split("<img>")
-    return "<img>".join(piece.replace(token * piece.count(token), f"{piece.count(token)} x {token}") if token in piece else piece for piece in pieces)
+    return "<img>".join(
+        piece.replace(token * piece.count(token), f"{piece.count(token)} x {token}") if token in piece else piece
+        for piece in pieces
+    )
 
 
 class ValidationSample(Callback):
     """Shows one validation clip in TensorBoard: its frames, the truth and the answer."""
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx=0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        if batch_idx or not outputs or trainer.sanity_checking:
+        if batch_idx or not outputs["predictions"] or trainer.sanity_checking:
             return
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                self._show(logger, trainer.global_step, batch, outputs[0])
+                self._show(logger, trainer.global_step, batch, outputs["predictions"][0])
 
     @rank_zero_only
     def _show(self, logger: TensorBoardLogger, step: int, batch: Batch, prediction: Prediction) -> None:

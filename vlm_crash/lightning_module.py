@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -63,7 +64,7 @@ class CrashVLM(LightningModule):
     """
 
     # More than ten parameters: this constructor is the command line's --model section.
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         path: Path,
         init: str = "weights",
@@ -147,7 +148,7 @@ class CrashVLM(LightningModule):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.samples))
         return loss
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with a group per tower; warm-up, then cosine to 0, by optimizer step."""
         groups: dict[tuple[str, bool], list[Tensor]] = {}
         for name, parameter in self.model.named_parameters():
@@ -183,14 +184,14 @@ class CrashVLM(LightningModule):
         self.field_match.reset()
         self._answered = 0
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Prediction]]:
         """Loss of every clip; answers of the first `num_validation_answers`."""
         loss_sum, num_labels = self._loss(batch)
         self.log("val/loss", loss_sum / num_labels, batch_size=int(num_labels), prog_bar=True, sync_dist=True)
         if self._answered >= self.num_validation_answers:
-            return []
+            return {"predictions": []}
         self._answered += len(batch.samples)
-        return self._score(batch)
+        return {"predictions": self._score(batch)}
 
     def on_validation_epoch_end(self) -> None:
         if self.num_validation_answers:
@@ -199,11 +200,11 @@ class CrashVLM(LightningModule):
     def on_test_epoch_start(self) -> None:
         self.field_match.reset()
 
-    def test_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Prediction]]:
         """Answers and scores of every clip."""
         loss_sum, num_labels = self._loss(batch)
         self.log("test/loss", loss_sum / num_labels, batch_size=int(num_labels), sync_dist=True)
-        return self._score(batch)
+        return {"predictions": self._score(batch)}
 
     def on_test_epoch_end(self) -> None:
         self._log_scores("test")
@@ -250,7 +251,7 @@ class CrashVLM(LightningModule):
                     self._prediction(sample, status="failed", error="the model gave non-finite logits", seconds=seconds)
                 )
                 continue
-            text = self.tokenizer.decode(answers.token_ids[row], skip_special_tokens=True)
+            text = str(self.tokenizer.decode(answers.token_ids[row], skip_special_tokens=True))
             predictions.append(
                 self._prediction(sample, response=text, event_probability=first_event[row], seconds=seconds)
             )

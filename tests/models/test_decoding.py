@@ -50,9 +50,7 @@ def test_same_ids_as_generate(model) -> None:
 def test_neighbours_do_not_change_an_answer(model) -> None:
     ids, mask, pixels = _batch()
     together = greedy_answers(model, embed_prompt(model, ids, pixels), mask, OPENINGS, 12, END)
-    alone = greedy_answers(
-        model, embed_prompt(model, ids[2:, 11:], pixels[2:]), mask[2:, 11:], OPENINGS, 12, END
-    )
+    alone = greedy_answers(model, embed_prompt(model, ids[2:, 11:], pixels[2:]), mask[2:, 11:], OPENINGS, 12, END)
     assert alone.token_ids[0] == together.token_ids[2]
     torch.testing.assert_close(alone.event_log_probs_BE[0], together.event_log_probs_BE[2], rtol=1e-4, atol=1e-4)
 

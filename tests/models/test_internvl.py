@@ -8,7 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vlm_crash.models.internvl import embed_prompt, label_loss, load_model, load_tokenizer, read_config, tokens_per_frame
+from vlm_crash.models.internvl import (
+    embed_prompt,
+    label_loss,
+    load_model,
+    load_tokenizer,
+    read_config,
+    tokens_per_frame,
+)
 
 
 @pytest.fixture

@@ -21,7 +21,11 @@ def _prepare_parser(parser: ArgumentParser) -> None:
     add("--schema", type=Path | None, help="YAML with events and fields; unset: the crash and near-miss form.")
     add("--fractions", type=tuple[float, float, float], default=(0.7, 0.1, 0.2), help="Shares of train, val, test.")
     add("--seed", type=int, default=0, help="Seed of the splits.")
-    add("--group_column", type=str | None, help="CSV column whose equal values stay in one split; unset: equal clips do.")
+    add(
+        "--group_column",
+        type=str | None,
+        help="CSV column whose equal values stay in one split; unset: equal clips do.",
+    )
     add("--prompt", type=str, default="full", help="Question written into the JSONL's human turn: full or short.")
 
 
@@ -35,7 +39,9 @@ def _prepare(options: Namespace) -> int:
     dirs = {"crash": options.crash_dir, "nearmiss": options.nearmiss_dir, **options.event_dirs}
     csvs, dirs = ({event: path for event, path in given.items() if path} for given in (csvs, dirs))
     if not csvs:
-        raise ValueError("there is nothing to prepare; give --crash_csv and --crash_dir, --nearmiss_csv and --nearmiss_dir")
+        raise ValueError(
+            "there is nothing to prepare; give --crash_csv and --crash_dir, --nearmiss_csv and --nearmiss_dir"
+        )
     for event in csvs.keys() ^ dirs.keys():
         have, lack = ("csv", "dir") if event in csvs else ("dir", "csv")
         raise ValueError(f"--{event}_{have} is given without --{event}_{lack}; give both or neither")

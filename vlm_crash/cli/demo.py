@@ -88,24 +88,50 @@ def _steps(out: Path, options: Namespace) -> None:
     start = time.perf_counter()
     write_dataset(clips, options.num_clips, options.seed)
     print(f"{options.num_clips} clips rendered: {time.perf_counter() - start:.0f} s", flush=True)
-    prepare = ["prepare", "--out", dataset, "--fractions", "[0.66,0.1,0.24]", "--seed", options.seed]
+    prepare: list[str | Path] = [
+        "prepare",
+        "--out",
+        dataset,
+        "--fractions",
+        "[0.66,0.1,0.24]",
+        "--seed",
+        str(options.seed),
+    ]
     for event in ("crash", "nearmiss"):
         prepare += [f"--{event}_csv", clips / f"AV_{event}_modified_r.csv", f"--{event}_dir", clips / event]
     _command(prepare)
-    fit = ["fit", "--config", "demo.yaml", "--model.path", BASE_MODEL, "--data.folder", dataset]
-    fit += ["--output_dir", out / "fit", "--seed_everything", options.seed]
+    fit: list[str | Path] = ["fit", "--config", "demo.yaml", "--model.path", BASE_MODEL, "--data.folder", dataset]
+    fit += ["--output_dir", out / "fit", "--seed_everything", str(options.seed)]
     if options.from_scratch:
         fit += ["--model.init", "random"]
     if options.max_epochs is not None:
-        fit += ["--trainer.max_epochs", options.max_epochs]
+        fit += ["--trainer.max_epochs", str(options.max_epochs)]
     _command(fit)
     for name, blind in (("predictions", "false"), ("blind", "true")):
-        predict = ["predict", "--model.path", out / "fit" / "model", "--data.folder", dataset, "--data.split", "test"]
-        predict += ["--data.batch_size", 16, "--data.blank_frames", blind, "--model.max_new_tokens", 256]
+        predict: list[str | Path] = [
+            "predict",
+            "--model.path",
+            out / "fit" / "model",
+            "--data.folder",
+            dataset,
+            "--data.split",
+            "test",
+        ]
+        predict += ["--data.batch_size", "16", "--data.blank_frames", blind, "--model.max_new_tokens", "256"]
         predict += ["--model.embedder", "null", "--trainer.accelerator", "cpu", "--output_dir", out / name]
         _command(predict)
         evaluation = out / ("evaluation" if name == "predictions" else "blind_evaluation")
-        evaluate = ["evaluate", "--predictions", out / name, "--truth", dataset, "--split", "test", "--out", evaluation]
+        evaluate: list[str | Path] = [
+            "evaluate",
+            "--predictions",
+            out / name,
+            "--truth",
+            dataset,
+            "--split",
+            "test",
+            "--out",
+            evaluation,
+        ]
         _command(evaluate if name == "predictions" else [*evaluate, "--embedder", "null"])
     _command(["report", out / "evaluation", "--out", out / "report.html"])
 
@@ -146,15 +172,17 @@ def _summary(figures: dict[str, Any], out: Path) -> str:
     def percent(name: str) -> str:
         return "-" if figures[name] is None else f"{100 * figures[name]:5.1f} %"
 
-    return "\n".join(
-        [
-            "",
-            f"on {figures['num_test_clips']} held-out clips:      model   black frames   linear on pixels   majority class",
-            f"  crash or near miss        {percent('balanced_accuracy')}        {percent('blind_balanced_accuracy')}"
-            f"            {percent('linear_balanced_accuracy')}           50.0 %",
-            f"  fields, exact match       {percent('exact_match')}        {percent('blind_exact_match')}"
-            f"            {percent('linear_exact_match')}          {percent('majority_baseline')}",
-            f"{figures['seconds']:.0f} s, {figures['peak_memory_gib']:.2f} GiB at the peak",
-            f"open {out / 'report.html'}",
-        ]
-    )
+    columns = ("model", "black frames", "linear on pixels", "majority class")
+    rows = {
+        "crash or near miss": ("balanced_accuracy", "blind_balanced_accuracy", "linear_balanced_accuracy", None),
+        "fields, exact match": ("exact_match", "blind_exact_match", "linear_exact_match", "majority_baseline"),
+    }
+    lines = [f"{figures['num_test_clips']} held-out clips".ljust(22) + "".join(name.rjust(18) for name in columns)]
+    for row, names in rows.items():
+        cells = ("50.0 %" if name is None else percent(name) for name in names)
+        lines.append(row.ljust(22) + "".join(cell.rjust(18) for cell in cells))
+    lines += [
+        f"{figures['seconds']:.0f} s, {figures['peak_memory_gib']:.2f} GiB of memory at the peak",
+        f"open {out / 'report.html'}",
+    ]
+    return "\n".join(["", *lines])

@@ -41,7 +41,10 @@ def run_guarded(command: str, args: Sequence[str], module: str) -> int:
         message = user_message(error)
         if message is None:
             traceback.print_exc()
-            print(f"vlm_crash {command}: an error of ours; please report it with the lines above: {ISSUES}", file=sys.stderr)
+            print(
+                f"vlm_crash {command}: an error of ours; please report it with the lines above: {ISSUES}",
+                file=sys.stderr,
+            )
             return OUR_ERROR
         print(f"vlm_crash {command}: error: {message}", file=sys.stderr)
         return USER_ERROR

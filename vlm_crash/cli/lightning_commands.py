@@ -2,11 +2,12 @@
 
 import logging
 import os
+import pickle
 import sys
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import transformers
@@ -44,7 +45,9 @@ class CrashCLI(LightningCLI):
     """LightningCLI with our options and one output folder for everything a run writes."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--output_dir", type=Path, default=Path("runs/latest"), help="Folder for all of a run's files.")
+        parser.add_argument(
+            "--output_dir", type=Path, default=Path("runs/latest"), help="Folder for all of a run's files."
+        )
         parser.add_argument(
             "--overwrite", type=bool, default=False, help="Replace what an earlier run left in output_dir."
         )
@@ -59,16 +62,16 @@ class CrashCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config: Namespace = self.config[self.subcommand]
         output_dir = Path(config["output_dir"])
-        if self.subcommand == "fit" and not config["overwrite"] and not config.get("ckpt_path"):
-            if (output_dir / "config.yaml").exists():
-                raise ValueError(
-                    f"{output_dir} holds a run already; set --output_dir to another folder, --ckpt_path to resume it, "
-                    "or --overwrite true to write over it"
-                )
+        may_write = config["overwrite"] or config.get("ckpt_path") or not (output_dir / "config.yaml").exists()
+        if self.subcommand == "fit" and not may_write:
+            raise ValueError(
+                f"{output_dir} holds a run already; set --output_dir to another folder, --ckpt_path to resume it, "
+                "or --overwrite true to write over it"
+            )
         self._check_checkpoint(config.get("ckpt_path"))
         config["trainer"]["default_root_dir"] = str(output_dir)
-        if self.subcommand == "predict":
-            config["trainer"]["logger"] = False
+        if self.subcommand == "predict" and config["trainer"]["logger"] is None:
+            config["trainer"]["logger"] = False  # there is no curve to draw
         self.save_config_kwargs = {
             "save_to_log_dir": False,
             "config_filename": "config.yaml" if self.subcommand == "fit" else f"{self.subcommand}_config.yaml",
@@ -82,7 +85,7 @@ class CrashCLI(LightningCLI):
         if Path(path).is_file():
             try:
                 keys = torch.load(path, map_location="meta", weights_only=True, mmap=True)
-            except Exception as error:  # noqa: BLE001 - torch raises a dozen kinds for a file that is no checkpoint
+            except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
                 raise ValueError(
                     f"{path} is no checkpoint that can be read ({str(error).splitlines()[0]}); "
                     "set --ckpt_path to a .ckpt file that fit wrote"
@@ -108,14 +111,14 @@ class CrashCLI(LightningCLI):
             kwargs["logger"] = TensorBoardLogger(output_dir, name="", version="tensorboard")
         self.trainer_defaults["callbacks"] = extra
         trainer = super().instantiate_trainer(**kwargs)
-        for callback in trainer.callbacks:
+        for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(output_dir / "checkpoints")
         return trainer
 
     def after_instantiate_classes(self) -> None:
         self.datamodule.connect(self.model.inputs)
-        self.trainer.predict = partial(self.trainer.predict, return_predictions=False)
+        self.trainer.predict = partial(self.trainer.predict, return_predictions=False)  # type: ignore[method-assign]
         self._check_model_fits(self.config[self.subcommand].get("ckpt_path"))
 
     def _check_model_fits(self, path: str | None) -> None:
@@ -145,7 +148,7 @@ def _first(names: list[str]) -> str:
 class _RememberingParser(LightningArgumentParser):
     """Keeps the last parsers made, so that an unknown key can be answered with the nearest known one."""
 
-    made: list["_RememberingParser"] = []
+    made: ClassVar[list["_RememberingParser"]] = []
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["exit_on_error"] = False
@@ -160,7 +163,11 @@ def _quieten() -> None:
     rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     rank_zero.addFilter(lambda record: "Tip:" not in record.getMessage() and "TPU" not in record.getMessage())
     transformers.utils.logging.disable_progress_bar()
-    for message in (".*LeafSpec.*", ".*args parameter is intended to run from within Python.*", ".*does not have many workers.*"):
+    for message in (
+        ".*LeafSpec.*",
+        ".*args parameter is intended to run from within Python.*",
+        ".*does not have many workers.*",
+    ):
         warnings.filterwarnings("ignore", message=message)
 
 

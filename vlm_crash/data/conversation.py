@@ -9,7 +9,7 @@ trained with (VideoChat-Flash, xtuner-train_internvideo2_5); the wording of the 
 
 from dataclasses import dataclass
 
-from vlm_crash.schema.fields import Event, Field, Schema
+from vlm_crash.schema.fields import UNKNOWN, Event, Field, Schema
 
 IMAGE_PLACEHOLDER = "<image>"
 PROMPTS = ("full", "short", "dataset")
@@ -77,11 +77,12 @@ def question(schema: Schema, prompt: str = "full", told_event: str | None = None
     if prompt == "short":
         return f"{told}Describe the traffic event."
     titles = " or ".join(event.title.lower() for event in events)
-    lines = [
+    task = (
         f"{told}These are frames of a dashcam clip, in order of time. Say which event it shows ({titles}) and fill in "
         "the form of that event: one line per field, as `- Label: value`, under the given headings. "
-        f"Where a choice is given, use one of its terms; write {'Unknown'} where the clip does not show it."
-    ]
+        f"Where a choice is given, use one of its terms; write {UNKNOWN} where the clip does not show it."
+    )
+    lines = [task]
     for event in events:
         lines += ["", f"For the event {event.title.lower()}, begin with: {event.opening}", *_form(event)]
     return "\n".join(lines)

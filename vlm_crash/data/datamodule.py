@@ -31,7 +31,8 @@ class CrashDataModule(LightningDataModule):
         crash_dir: folder of crash clips to predict.
         nearmiss_dir: folder of near-miss clips to predict.
         event_dirs: folders to predict by event name, for schemas with other events than crash and nearmiss.
-        num_videos: most clips per event to predict; 0: all. Unset: 10 of each event folder, all of `clips` and `folder`.
+        num_videos: most clips per event to predict; 0: all. Unset: 10 of each event's folder, and all of `clips` or
+            `folder`.
         num_frames: frames per clip, at the middles of equal intervals. Unset: what the model folder says, else 32.
         batch_size: clips per batch and process.
         num_workers: processes that read clips.
@@ -44,7 +45,7 @@ class CrashDataModule(LightningDataModule):
     """
 
     # More than ten parameters: this constructor is the command line's --data section.
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         folder: Path | None = None,
         split: str = "test",

@@ -18,7 +18,7 @@ VOCABULARY_SIZE = 1600
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE in which a form's label line start (`\\n- Label: `) can become one token, values split at blanks.
+    """A byte-level BPE in which the start of a form's line (`- Label: `) can become one token; values split at blanks.
 
     Any text round-trips, as every byte is a token.
     """

@@ -11,6 +11,7 @@ import json
 import logging
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,8 +83,8 @@ def tokens_per_frame(config: InternVLConfig) -> int:
     >>> tokens_per_frame(InternVLConfig())
     256
     """
-    height, width = config.vision_config.image_size
-    patch_height, patch_width = config.vision_config.patch_size
+    vision: Any = config.vision_config
+    (height, width), (patch_height, patch_width) = vision.image_size, vision.patch_size
     return int((height // patch_height) * config.downsample_ratio * (width // patch_width) * config.downsample_ratio)
 
 
@@ -116,9 +117,10 @@ def load_model(path: str | Path, init: str = "weights") -> InternVLForConditiona
         raise ValueError(f"init={init!r} is not one of ['weights', 'random']; set --model.init to one of them")
     if not list(Path(path).glob("*.safetensors")):
         raise ValueError(f"{path} has no weights (*.safetensors); copy the whole folder or set --model.init random")
-    model, problems = InternVLForConditionalGeneration.from_pretrained(
+    loaded: Any = InternVLForConditionalGeneration.from_pretrained(
         path, config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
     )
+    model, problems = loaded
     bad = {kind: sorted(map(str, problems.get(kind) or ())) for kind in ("missing_keys", "unexpected_keys")}
     bad["mismatched_keys"] = sorted(str(key) for key in problems.get("mismatched_keys") or ())
     bad = {kind: keys for kind, keys in bad.items() if keys}

@@ -163,11 +163,8 @@ def _quieten() -> None:
     rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     rank_zero.addFilter(lambda record: "Tip:" not in record.getMessage() and "TPU" not in record.getMessage())
     transformers.utils.logging.disable_progress_bar()
-    for message in (
-        ".*LeafSpec.*",
-        ".*args parameter is intended to run from within Python.*",
-        ".*does not have many workers.*",
-    ):
+    remarks = (".*LeafSpec.*", ".*args parameter is intended to run from within Python.*", ".*not have many workers.*")
+    for message in remarks:
         warnings.filterwarnings("ignore", message=message)
 
 

@@ -1,5 +1,6 @@
 """The house: imports go up only, files stay small, versions agree, documents tell the truth about files."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -154,3 +155,11 @@ def test_everything_the_package_reads_ships_with_it(installed):
     missing = [str(path) for path in data if not (installed / path.relative_to(ROOT)).exists()]
     missing += [path.name for path in CONFIGS if not (installed / "vlm_crash/_configs" / path.name).exists()]
     assert missing == []
+
+
+def test_an_installed_package_finds_its_configs_from_anywhere(installed, tmp_path):
+    command = [sys.executable, "-m", "vlm_crash", "fit", "--config", "titan.yaml", "--print_config"]
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert yaml.safe_load(result.stdout)["trainer"]["precision"] == "16-mixed"

@@ -18,8 +18,9 @@ def ask(event: str | None) -> str:
     return f"What happens? ({event})"
 
 
-def run(out: Path, schema: Schema, crash=(None, None), nearmiss=(None, None), **options):
-    return prepare(*crash, *nearmiss, out, schema, **{"question": ask, **options})
+def run(out: Path, schema: Schema, crash=None, nearmiss=None, **options):
+    sources = {event: source for event, source in (("crash", crash), ("nearmiss", nearmiss)) if source}
+    return prepare(sources, out, schema, **{"question": ask, **options})
 
 
 def problem_rows(out: Path) -> list[tuple[str, str, str]]:
@@ -178,17 +179,12 @@ def test_no_clip_left(tmp_path, make_event, schema):
     ("sources", "message"),
     [
         ({}, "no event is given"),
-        ({"crash": (Path("a.csv"), None)}, "crash: there is no clip folder"),
-        ({"nearmiss": (None, Path("b"))}, "nearmiss: there is no annotation CSV"),
-        (
-            {"events": {"flood": (Path("a.csv"), Path("b"))}},
-            "flood: not an event of the schema; allowed: crash, nearmiss",
-        ),
+        ({"flood": (Path("a.csv"), Path("b"))}, "flood: not an event of the schema; allowed: crash, nearmiss"),
     ],
 )
-def test_sources_that_are_not_whole(tmp_path, schema, sources, message):
+def test_sources_that_cannot_be(tmp_path, schema, sources, message):
     with pytest.raises(ValueError, match=message):
-        run(tmp_path / "out", schema, **sources)
+        prepare(sources, tmp_path / "out", schema, question=ask)
 
 
 def test_other_events_by_schema(tmp_path, make_event, schema, write_csv):
@@ -205,7 +201,7 @@ def test_other_events_by_schema(tmp_path, make_event, schema, write_csv):
     rows = [{"Depth": "low", "Place": place} for place in ("Under_bridge", "under bridge", "Under_bridge")]
     sources = {name: (write_csv(f"{name}.csv", rows), folder) for name, folder in folders.items()}
     out = tmp_path / "out"
-    report = run(out, mine, events=sources)
+    report = prepare(sources, out, mine, question=ask)
     assert report.num_clips == {"flood": 3, "tide": 3}
     samples = [sample for split in load_prepared(out, mine).values() for sample in split]
     assert {sample.annotation.values["Depth"] for sample in samples} == {"Low"}

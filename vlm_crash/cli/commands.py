@@ -35,31 +35,35 @@ def _prepare(options: Namespace) -> int:
     from vlm_crash.schema.fields import load_schema
 
     schema = load_schema(options.schema)
-    csvs = {"crash": options.crash_csv, "nearmiss": options.nearmiss_csv, **options.event_csvs}
-    dirs = {"crash": options.crash_dir, "nearmiss": options.nearmiss_dir, **options.event_dirs}
-    csvs, dirs = ({event: path for event, path in given.items() if path} for given in (csvs, dirs))
-    if not csvs:
-        raise ValueError(
-            "there is nothing to prepare; give --crash_csv and --crash_dir, --nearmiss_csv and --nearmiss_dir"
-        )
-    for event in csvs.keys() ^ dirs.keys():
-        have, lack = ("csv", "dir") if event in csvs else ("dir", "csv")
-        raise ValueError(f"--{event}_{have} is given without --{event}_{lack}; give both or neither")
     report = prepare(
-        None,
-        None,
-        None,
-        None,
+        _sources(options),
         options.out,
         schema,
         options.seed,
         options.fractions,
         options.group_column,
         question=lambda event: question(schema, options.prompt),
-        events={event: (csvs[event], dirs[event]) for event in csvs},
     )
     print(report)
     return 0
+
+
+def _sources(options: Namespace) -> dict[str, tuple[Path, Path]]:
+    """CSV and clip folder of each event that was given."""
+    csvs = {"crash": options.crash_csv, "nearmiss": options.nearmiss_csv, **options.event_csvs}
+    dirs = {"crash": options.crash_dir, "nearmiss": options.nearmiss_dir, **options.event_dirs}
+    csvs, dirs = ({event: path for event, path in given.items() if path} for given in (csvs, dirs))
+    if not csvs and not dirs:
+        raise ValueError(
+            "there is nothing to prepare; give --crash_csv and --crash_dir, --nearmiss_csv and --nearmiss_dir"
+        )
+    for event in sorted(csvs.keys() ^ dirs.keys()):
+        have, lack = (
+            (f"--{event}_{kind}" if event in ("crash", "nearmiss") else f"--event_{kind}s.{event}")
+            for kind in (("csv", "dir") if event in csvs else ("dir", "csv"))
+        )
+        raise ValueError(f"{have} is given without {lack}; give both or neither")
+    return {event: (csvs[event], dirs[event]) for event in csvs}
 
 
 def _evaluate_parser(parser: ArgumentParser) -> None:

@@ -64,10 +64,7 @@ class PrepareReport:
 
 
 def prepare(
-    crash_csv: Path | None,
-    crash_dir: Path | None,
-    nearmiss_csv: Path | None,
-    nearmiss_dir: Path | None,
+    sources: Mapping[str, tuple[Path, Path]],
     out: Path,
     schema: Schema,
     seed: int = 0,
@@ -75,12 +72,11 @@ def prepare(
     group_column: str | None = None,
     *,
     question: Callable[[str | None], str],
-    events: Mapping[str, tuple[Path, Path]] | None = None,
 ) -> PrepareReport:
     """Turn annotation CSVs and clip folders into a dataset.
 
     Args:
-        crash_csv, crash_dir, nearmiss_csv, nearmiss_dir: the two events of the shipped schema; one alone does too.
+        sources: event -> (CSV, folder of its clips), for one event of the schema or more.
         out: folder of the dataset. When it holds splits.json already, the clips named there keep their split.
         schema: events and fields.
         seed: of the splits.
@@ -88,7 +84,6 @@ def prepare(
         group_column: CSV column whose equal cells (one trip, one source video) must not be parted; None: clips of the
             same content only.
         question: event -> the human turn's words, without the image prefix.
-        events: event -> (CSV, folder), for schemas of other events.
 
     Raises:
         InputProblems: (a ValueError) with all that makes the input unusable as a whole.
@@ -97,9 +92,7 @@ def prepare(
     """
     started = time.monotonic()
     check_fractions(fractions)
-    sources = _sources(
-        {"crash": (crash_csv, crash_dir), "nearmiss": (nearmiss_csv, nearmiss_dir), **(events or {})}, schema
-    )
+    _check_sources(sources, schema)
     out = Path(out)
     splits_settings = {"seed": seed, "fractions": list(fractions), "group_by": group_column or "clip content"}
     frozen = _frozen(out / SPLITS_FILE, splits_settings)
@@ -132,23 +125,12 @@ def prepare(
     return report
 
 
-def _sources(given: Mapping[str, tuple[Path | None, Path | None]], schema: Schema) -> dict[str, tuple[Path, Path]]:
-    sources, problems = {}, []
-    for event, (csv_path, clip_dir) in given.items():
-        if csv_path is None and clip_dir is None:
-            continue
-        if csv_path is None or clip_dir is None:
-            absent = "annotation CSV" if csv_path is None else "clip folder"
-            problems.append(f"{event}: there is no {absent}; give both the CSV and the folder of an event, or neither")
-        elif event not in schema.event_names:
-            problems.append(f"{event}: not an event of the schema; allowed: {', '.join(schema.event_names)}")
-        else:
-            sources[event] = (Path(csv_path), Path(clip_dir))
-    if not sources and not problems:
-        problems.append("no event is given; give an annotation CSV and a clip folder, for crash, near miss, or both")
-    if problems:
-        raise ValueError("\n".join(problems))
-    return sources
+def _check_sources(sources: Mapping[str, tuple[Path, Path]], schema: Schema) -> None:
+    if not sources:
+        raise ValueError("no event is given; give an annotation CSV and a clip folder, for one event or more")
+    unknown = [event for event in sources if event not in schema.event_names]
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: not an event of the schema; allowed: {', '.join(schema.event_names)}")
 
 
 def _frozen(path: Path, settings: Mapping[str, Any]) -> dict[str, str]:

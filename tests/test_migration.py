@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from vlm_crash.cli import COMMANDS, main
-from vlm_crash.data.clip_sources import DEFAULT_NUM_VIDEOS
+from vlm_crash.data.clip_sources import samples_from_event_folders
 from vlm_crash.data.datamodule import DEFAULT_NUM_FRAMES
 
 ROOT = Path(__file__).parents[1]
@@ -64,12 +64,15 @@ def test_every_option_and_file_of_the_scripts_has_a_row():
     assert firsts == set(OLD_NAMES.split())
 
 
-def test_the_old_defaults_hold(capsys, monkeypatch):
-    assert (DEFAULT_NUM_FRAMES, DEFAULT_NUM_VIDEOS) == (32, 10)
+def test_the_old_defaults_hold(capsys, monkeypatch, tmp_path):
+    for number in range(12):
+        (tmp_path / f"{number}.mp4").touch()
     whole = re.search(r"The whole line: `([^`]+)`", PAGE)
     assert whole is not None
     settings = accepted(whole[1], capsys, monkeypatch)
-    assert (settings["data.num_frames"], settings["data.num_videos"]) == (32, 10)
+    assert settings["data.num_frames"] == DEFAULT_NUM_FRAMES == 32
+    taken = samples_from_event_folders({"crash": tmp_path, "nearmiss": tmp_path}, settings["data.num_videos"])
+    assert [sample.event for sample in taken] == ["crash"] * 10 + ["nearmiss"] * 10
     titan = accepted("fit --config titan.yaml", capsys, monkeypatch)
     assert (titan["data.batch_size"], titan["trainer.accumulate_grad_batches"]) == (1, 4)
     rates = [titan[f"model.lr_{tower}"] for tower in ("vision", "projector", "language")]

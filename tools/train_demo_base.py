@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from lightning import Callback, LightningModule, Trainer, seed_everything
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from vlm_crash.data.collate import Collator, Item
@@ -45,7 +46,7 @@ FRAME_SHAPE = (NUM_FRAMES, IMAGE_SIZE, IMAGE_SIZE, 3)
 def render_scene(seed: int) -> np.ndarray:
     """The frames the model sees of one scene [F, S, S, 3] uint8, by the reader's rule, through the same resize."""
     from torchvision.transforms import InterpolationMode
-    from torchvision.transforms.v2 import functional as F
+    from torchvision.transforms.v2 import functional as transforms
 
     torch.set_num_threads(1)
     scene = sample_scene(seed)
@@ -53,7 +54,7 @@ def render_scene(seed: int) -> np.ndarray:
     frames_FHWC = np.stack([np.asarray(render_frame(scene, index / scene.fps)) for index in indices])
     frames_FCHW = torch.from_numpy(frames_FHWC).permute(0, 3, 1, 2)
     size = [IMAGE_SIZE, IMAGE_SIZE]
-    small = F.resize(frames_FCHW, size, interpolation=InterpolationMode.BICUBIC, antialias=True)
+    small = transforms.resize(frames_FCHW, size, interpolation=InterpolationMode.BICUBIC, antialias=True)
     return small.permute(0, 2, 3, 1).numpy()
 
 
@@ -135,6 +136,90 @@ class Lines(Callback):
         pl_module.model.save_pretrained(Path(trainer.default_root_dir) / "model")  # type: ignore[operator, union-attr]
 
 
+#: What any frame shows; the other fields, and the event, are asked of the last frame alone.
+EVERY_FRAME = {
+    "Light_condition", "Weather", "Road_surface_condition", "Road_type", "Road_flat", "Lanes", "Traffic_condition",
+}  # fmt: skip
+#: Only several frames together show them.
+MOTIONS = {"Ego_pre_avoid_movement", "Other_pre_avoid_movement"}
+
+
+class FrameHeads(nn.Module):
+    """One linear classifier per field on the pooled patches of a frame: teaches the vision tower what to look for."""
+
+    def __init__(self, hidden_size: int, classes: dict[str, list[str]]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict({name: nn.Linear(2 * hidden_size, len(terms)) for name, terms in classes.items()})
+
+    def forward(self, patches_BPD: Tensor) -> dict[str, Tensor]:
+        pooled = torch.cat([patches_BPD.mean(dim=1), patches_BPD.amax(dim=1)], dim=1).float()
+        return {name: head(pooled) for name, head in self.heads.items()}
+
+
+def frame_labels(seeds: range) -> tuple[dict[str, list[str]], dict[str, Tensor]]:
+    """Terms per field, and per field the class of each scene (-100 where its event has no such field)."""
+    texts = {field.name for field in load_schema().fields if field.kind == "text"}
+    values = [{"event": scene.event, **scene.values} for scene in map(sample_scene, seeds)]
+    names = sorted({name for found in values for name in found} - texts - MOTIONS)
+    classes = {name: sorted({found[name] for found in values if name in found}) for name in names}
+    labels = {
+        name: torch.tensor([terms.index(found[name]) if name in found else -100 for found in values])
+        for name, terms in classes.items()
+    }
+    return classes, labels
+
+
+def pretrain_vision(system: CrashVLM, frames: np.ndarray, seeds: range, epochs: int, batch_size: int = 64) -> None:
+    """Let the vision tower name the fields frame by frame, before the language model is there to confuse it.
+
+    Of each scene the last frame and another one are shown. The last tenth of the scenes is held out and printed.
+    """
+    classes, labels = frame_labels(seeds)
+    heads = FrameHeads(system.model.config.vision_config.hidden_size, classes)
+    tower = system.model.model.vision_tower
+    parameters = [*tower.parameters(), *heads.parameters()]
+    optimizer = torch.optim.AdamW(parameters, weight_decay=0.05)
+    kept = len(seeds) * 9 // 10
+    steps = epochs * (kept // batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-3, total_steps=steps, pct_start=0.1)
+
+    def look(rows: np.ndarray, train: bool) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        other = np.random.randint(0, NUM_FRAMES - 1, len(rows)) if train else np.zeros(len(rows), int)
+        both = np.concatenate([frames[rows, NUM_FRAMES - 1], frames[rows, other]])
+        pixels = torch.from_numpy(both).permute(0, 3, 1, 2).float() / 255
+        pixels = jitter(pixels) if train else pixels
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        with torch.autocast("cpu", torch.bfloat16):
+            patches = tower((pixels - mean) / std).last_hidden_state[:, 1:]
+        logits = heads(patches)
+        ignored = torch.full((len(rows),), -100)
+        target = {
+            name: torch.cat([label[rows], label[rows] if name in EVERY_FRAME else ignored])
+            for name, label in labels.items()
+        }
+        return sum(F.cross_entropy(logits[name], target[name]) for name in classes), logits, target  # type: ignore[return-value]
+
+    for epoch in range(epochs):
+        order = np.random.permutation(kept)
+        for start in range(0, kept - batch_size + 1, batch_size):
+            loss, _, _ = look(np.sort(order[start : start + batch_size]), train=True)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            schedule.step()
+        right, total = dict.fromkeys(classes, 0), dict.fromkeys(classes, 0)
+        with torch.no_grad():
+            for start in range(kept, len(seeds), 200):
+                _, logits, target = look(np.arange(start, min(start + 200, len(seeds))), train=False)
+                for name in classes:
+                    asked = target[name] != -100
+                    right[name] += int((logits[name].argmax(1) == target[name])[asked].sum())
+                    total[name] += int(asked.sum())
+        shares = {name: round(right[name] / total[name], 2) for name in classes}
+        print(f"vision epoch {epoch}: loss {float(loss):.2f}, held-out frames {shares}", flush=True)
+
+
 def to_half(folder: Path) -> int:
     """Store the weights as fp16; the folder's size in bytes."""
     path = folder / "model.safetensors"
@@ -149,6 +234,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=24000)
     parser.add_argument("--test_scenes", type=int, default=400)
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--vision_epochs", type=int, default=12, help="epochs of the vision tower alone, on frames")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--start_from", type=Path, help="model folder to go on from; unset: random weights")
@@ -156,7 +242,7 @@ def main() -> None:
     start = time.perf_counter()
     seed_everything(0)
     seeds = range(FIRST_SEED, FIRST_SEED + options.scenes)
-    test_seeds = range(FIRST_SEED - options.test_scenes, FIRST_SEED)
+    test_seeds = range(seeds.stop, seeds.stop + options.test_scenes)
     frames, test_frames = render_all(seeds, options.cache), render_all(test_seeds, options.cache)
     work = options.cache / "model"
     if options.start_from:
@@ -166,6 +252,8 @@ def main() -> None:
     rendered = time.perf_counter() - start
     rates = {f"lr_{tower}": options.lr for tower in ("vision", "projector", "language")}
     system = CrashVLM(work, "weights", "math", **rates, weight_decay=0.05, max_new_tokens=256, embedder=None)
+    pretrain_vision(system, frames, seeds, options.vision_epochs)
+    system.model.save_pretrained(work)
     trainer = Trainer(
         accelerator="cpu", precision="bf16-mixed", max_epochs=options.epochs, gradient_clip_val=1.0, logger=False,
         default_root_dir=options.cache, enable_checkpointing=False, num_sanity_val_steps=0, log_every_n_steps=10,
@@ -190,7 +278,8 @@ def main() -> None:
     system.model.save_pretrained(options.out)
     system.tokenizer.save_pretrained(options.out)
     log = {
-        "command": f"python tools/train_demo_base.py --scenes {options.scenes} --epochs {options.epochs}",
+        "command": f"python tools/train_demo_base.py --scenes {options.scenes} --epochs {options.epochs} "
+        f"--vision_epochs {options.vision_epochs}",
         "first_seed": FIRST_SEED, "scenes": options.scenes, "epochs": options.epochs,
         "test_scenes": options.test_scenes,
         "seconds": {"drawing": round(rendered), "all": round(time.perf_counter() - start)},

@@ -1,0 +1,105 @@
+"""The demo, small: every command runs, and its figures can be computed again from the files it leaves."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vlm_crash.cli import main
+from vlm_crash.cli.demo import BASE_MODEL
+from vlm_crash.demo.clips import MOST_CLIPS, MOST_SEEDS
+from vlm_crash.schema.fields import load_schema
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "run"
+    assert main(["demo", "--out", str(folder), "--num_clips", "50", "--max_epochs", "1"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def figures(out: Path) -> dict[str, float]:
+    return json.loads((out / "demo.json").read_text())
+
+
+def _truth(out: Path) -> dict[tuple[str, str], dict[str, str]]:
+    """(event, clip) -> row of its CSV, for the clips of the test split."""
+    assign = json.loads((out / "dataset" / "splits.json").read_text())["assign"]
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for event in ("crash", "nearmiss"):
+        with (out / "clips" / f"AV_{event}_modified_r.csv").open() as file:
+            for row in csv.DictReader(file):
+                if assign[f"{event}_{row['video_id']}"] == "test":
+                    rows[event, f"{row['video_id']}.mp4"] = row
+    return rows
+
+
+def _answers(out: Path, folder: str) -> Iterator[dict]:
+    with (out / folder / "predictions.jsonl").open() as file:
+        yield from map(json.loads, file)
+
+
+@pytest.mark.parametrize(("folder", "prefix"), [("predictions", ""), ("blind", "blind_")])
+def test_figures_follow_from_the_files(out: Path, figures: dict[str, float], folder: str, prefix: str) -> None:
+    truth = _truth(out)
+    answers = {(row["source_event"], row["video"]): row for row in _answers(out, folder)}
+    assert answers.keys() == truth.keys()
+    assert figures["num_test_clips"] == len(truth)
+    recalls, shares = [], []
+    for event in load_schema().events:
+        clips = [key for key in truth if key[0] == event.name]
+        recalls.append(sum(answers[key]["event"] == event.name for key in clips) / len(clips))
+        for field in event.fields:
+            if field.kind != "text":
+                column = field.columns[0]
+                right = [
+                    answers[key]["event"] == event.name and answers[key]["fields"].get(field.name) == truth[key][column]
+                    for key in clips
+                ]
+                shares.append(sum(right) / len(clips))
+    assert figures[f"{prefix}balanced_accuracy"] == pytest.approx(sum(recalls) / len(recalls))
+    assert figures[f"{prefix}exact_match"] == pytest.approx(sum(shares) / len(shares))
+
+
+def test_majority_baseline_follows_from_the_csvs(out: Path, figures: dict[str, float]) -> None:
+    truth = _truth(out)
+    shares = []
+    for event in load_schema().events:
+        for field in event.fields:
+            if field.kind != "text":
+                values = [row[field.columns[0]] for (name, _), row in truth.items() if name == event.name]
+                shares.append(max(map(values.count, values)) / len(values))
+    assert figures["majority_baseline"] == pytest.approx(sum(shares) / len(shares))
+
+
+def test_linear_baseline_is_written_down(out: Path, figures: dict[str, float]) -> None:
+    linear = json.loads((out / "linear_baseline.json").read_text())
+    assert linear["exact_match"] == figures["linear_exact_match"]
+    assert 0 < linear["exact_match"] < 1
+
+
+def test_blind_frames_are_black(out: Path) -> None:
+    run = json.loads((out / "blind" / "run.json").read_text())
+    assert run["sampling"]["blank_frames"] is True
+    assert len({row["response"] for row in _answers(out, "blind")}) < len(list(_answers(out, "blind")))
+
+
+def test_the_page_is_there(out: Path) -> None:
+    assert "<html" in (out / "report.html").read_text(encoding="utf-8")[:500]
+
+
+def test_a_folder_of_others_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert main(["demo", "--out", str(tmp_path)]) == 2
+    assert "was not made by demo" in capsys.readouterr().err
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_the_base_model_fits_the_package() -> None:
+    assert sum(file.stat().st_size for file in BASE_MODEL.iterdir()) <= 8_000_000
+    log = json.loads((BASE_MODEL / "base.json").read_text())
+    # The demo's scenes have seeds below the base model's.
+    assert log["first_seed"] >= MOST_SEEDS * MOST_CLIPS

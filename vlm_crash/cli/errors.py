@@ -71,7 +71,7 @@ def user_message(error: BaseException) -> str | None:
     for link in chain:
         if isinstance(link, OSError) and (link.filename or link.errno):
             return f"{link.filename}: {link.strerror}" if link.filename else str(link.strerror)
-        if isinstance(link, ValueError) and _raised_by_us(link):
+        if isinstance(link, ValueError | OSError) and _raised_by_us(link):
             return str(link)
     if isinstance(error, ArgumentError):
         return str(error)

@@ -24,6 +24,7 @@ from lightning import Callback, LightningModule, Trainer, seed_everything
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from vlm_crash.data.collate import Collator, Item
 from vlm_crash.data.conversation import frame_lines, question
@@ -31,6 +32,7 @@ from vlm_crash.data.dataset import ModelInputs
 from vlm_crash.demo.base_model import IMAGE_SIZE, NUM_FRAMES, write_empty_model
 from vlm_crash.demo.draw import render_frame
 from vlm_crash.demo.scene import sample_scene
+from vlm_crash.demo.world import Scene
 from vlm_crash.lightning_module import CrashVLM
 from vlm_crash.schema.fields import load_schema
 from vlm_crash.schema.records import Annotation, VideoSample
@@ -78,12 +80,11 @@ def render_all(seeds: range, cache: Path) -> np.ndarray:
 
 @dataclass
 class Scenes(Dataset[Item]):
-    """Drawn scenes as items. Training shifts and dims the frames a little, the same way within a clip."""
+    """Scenes as items; what the vision tower saw of them stands where the pixels would."""
 
-    frames: np.ndarray
+    seen: np.ndarray
     seeds: range
     inputs: ModelInputs
-    train: bool
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -103,11 +104,7 @@ class Scenes(Dataset[Item]):
             annotation=annotation,
             duration_s=None,
         )
-        frames_F3HW = torch.from_numpy(np.array(self.frames[index])).permute(0, 3, 1, 2).float() / 255
-        if self.train:
-            frames_F3HW = jitter(frames_F3HW)
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-        return Item(sample, tokens.input_ids_S, tokens.labels_S, (frames_F3HW - mean) / std)
+        return Item(sample, tokens.input_ids_S, tokens.labels_S, torch.from_numpy(self.seen[index]).float())
 
 
 def jitter(frames_F3HW: Tensor) -> Tensor:
@@ -132,77 +129,90 @@ class Lines(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         shown = {name: round(float(value), 3) for name, value in trainer.callback_metrics.items()}
         print(f"epoch {trainer.current_epoch}: {shown}", flush=True)
-        # A stopped run can be gone on from: --start_from CACHE/model.
-        pl_module.model.save_pretrained(Path(trainer.default_root_dir) / "model")  # type: ignore[operator, union-attr]
 
 
-#: What any frame shows; the other fields, and the event, are asked of the last frame alone.
-EVERY_FRAME = {
-    "Light_condition", "Weather", "Road_surface_condition", "Road_type", "Road_flat", "Lanes", "Traffic_condition",
-}  # fmt: skip
-#: Only several frames together show them.
-MOTIONS = {"Ego_pre_avoid_movement", "Other_pre_avoid_movement"}
+#: What only the outcome shows: nothing to learn from a near miss.
+OUTCOMES = {"Other_most_damaged_area", "Crash_severity", "Total_number_of_vehicles"}
 
 
-class FrameHeads(nn.Module):
-    """One linear classifier per field on the pooled patches of a frame: teaches the vision tower what to look for."""
+def visible_facts(scene: Scene) -> dict[str, str]:
+    """What there is to see in a scene, in finer terms than the form's: mirror images are not one thing to see."""
+    texts = {field.name for field in load_schema().fields if field.kind == "text"}
+    facts = {name: term for name, term in scene.truth.items() if name not in texts}
+    if scene.event != "crash":
+        facts = {name: term for name, term in facts.items() if name not in OUTCOMES}
+    look = scene.look
+    side = -1 if look.mirrored else 1
+    facts["event"] = scene.event
+    facts["encounter"] = f"{scene.scenario.name} {side}"
+    bend = side * look.bend if facts["Road_flat"] == "Curve" else 0.0
+    facts["road_form"] = f"{np.sign(look.grade):.0f} {np.sign(bend):.0f}"
+    lane = round(scene.motion.ego_x_start / look.lane_width + (int(facts["Lanes"]) - 1) / 2)
+    facts["lane"] = f"{facts['Lanes']} {lane} {side} {look.two_way}"
+    return facts
+
+
+class ClipHeads(nn.Module):
+    """One query per fact that looks at the patches of a few frames: teaches the vision tower what to look for."""
 
     def __init__(self, hidden_size: int, classes: dict[str, list[str]]) -> None:
         super().__init__()
-        self.heads = nn.ModuleDict({name: nn.Linear(2 * hidden_size, len(terms)) for name, terms in classes.items()})
+        layer = nn.TransformerDecoderLayer(hidden_size, 5, 2 * hidden_size, 0.0, batch_first=True, norm_first=True)
+        self.decoder = nn.TransformerDecoder(layer, 2, nn.LayerNorm(hidden_size))
+        self.frame_D = nn.Parameter(0.02 * torch.randn(NUM_FRAMES, 1, hidden_size))
+        self.queries_KD = nn.Parameter(torch.randn(len(classes), hidden_size))
+        self.heads = nn.ModuleDict({name: nn.Linear(hidden_size, len(terms)) for name, terms in classes.items()})
 
-    def forward(self, patches_BPD: Tensor) -> dict[str, Tensor]:
-        pooled = torch.cat([patches_BPD.mean(dim=1), patches_BPD.amax(dim=1)], dim=1).float()
-        return {name: head(pooled) for name, head in self.heads.items()}
+    def forward(self, patches_BFPD: Tensor, frames_F: list[int]) -> dict[str, Tensor]:
+        keys_BSD = (patches_BFPD + self.frame_D[frames_F]).flatten(1, 2)
+        seen_BKD = self.decoder(self.queries_KD.expand(len(keys_BSD), -1, -1), keys_BSD)
+        return {name: head(seen_BKD[:, k].float()) for k, (name, head) in enumerate(self.heads.items())}
 
 
-def frame_labels(seeds: range) -> tuple[dict[str, list[str]], dict[str, Tensor]]:
-    """Terms per field, and per field the class of each scene (-100 where its event has no such field)."""
-    texts = {field.name for field in load_schema().fields if field.kind == "text"}
-    values = [{"event": scene.event, **scene.values} for scene in map(sample_scene, seeds)]
-    names = sorted({name for found in values for name in found} - texts - MOTIONS)
-    classes = {name: sorted({found[name] for found in values if name in found}) for name in names}
+def fact_labels(seeds: range) -> tuple[dict[str, list[str]], dict[str, Tensor]]:
+    """Terms per fact, and per fact the class of each scene (-100 where it cannot be seen)."""
+    facts = [visible_facts(sample_scene(seed)) for seed in seeds]
+    names = sorted({name for found in facts for name in found})
+    classes = {name: sorted({found[name] for found in facts if name in found}) for name in names}
     labels = {
-        name: torch.tensor([terms.index(found[name]) if name in found else -100 for found in values])
+        name: torch.tensor([terms.index(found[name]) if name in found else -100 for found in facts])
         for name, terms in classes.items()
     }
     return classes, labels
 
 
-def pretrain_vision(system: CrashVLM, frames: np.ndarray, seeds: range, epochs: int, batch_size: int = 64) -> None:
-    """Let the vision tower name the fields frame by frame, before the language model is there to confuse it.
+def normalised(frames_F3HW: Tensor) -> Tensor:
+    """Frames in [0, 1] as the vision tower wants them."""
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (frames_F3HW - mean) / std
 
-    Of each scene the last frame and another one are shown. The last tenth of the scenes is held out and printed.
+
+def pretrain_vision(system: CrashVLM, frames: np.ndarray, seeds: range, epochs: int, batch_size: int = 48) -> None:
+    """Let the vision tower tell the facts from three frames, before the language model is there to confuse it.
+
+    The last twentieth of the scenes is held out; its shares of right answers are printed after each epoch.
     """
-    classes, labels = frame_labels(seeds)
-    heads = FrameHeads(system.model.config.vision_config.hidden_size, classes)
+    classes, labels = fact_labels(seeds)
+    heads = ClipHeads(system.model.config.vision_config.hidden_size, classes)
     tower = system.model.model.vision_tower
     parameters = [*tower.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, weight_decay=0.05)
-    kept = len(seeds) * 9 // 10
+    kept = len(seeds) * 19 // 20
     steps = epochs * (kept // batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-3, total_steps=steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.2e-3, total_steps=steps, pct_start=0.1)
 
-    def look(rows: np.ndarray, train: bool) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        other = np.random.randint(0, NUM_FRAMES - 1, len(rows)) if train else np.zeros(len(rows), int)
-        both = np.concatenate([frames[rows, NUM_FRAMES - 1], frames[rows, other]])
-        pixels = torch.from_numpy(both).permute(0, 3, 1, 2).float() / 255
-        pixels = jitter(pixels) if train else pixels
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    def look(rows: np.ndarray, chosen: list[int], train: bool) -> dict[str, Tensor]:
+        pixels = torch.from_numpy(frames[rows][:, chosen]).flatten(0, 1).permute(0, 3, 1, 2).float() / 255
         with torch.autocast("cpu", torch.bfloat16):
-            patches = tower((pixels - mean) / std).last_hidden_state[:, 1:]
-        logits = heads(patches)
-        ignored = torch.full((len(rows),), -100)
-        target = {
-            name: torch.cat([label[rows], label[rows] if name in EVERY_FRAME else ignored])
-            for name, label in labels.items()
-        }
-        return sum(F.cross_entropy(logits[name], target[name]) for name in classes), logits, target  # type: ignore[return-value]
+            patches = tower(normalised(jitter(pixels) if train else pixels)).last_hidden_state[:, 1:]
+            return heads(patches.unflatten(0, (len(rows), len(chosen))), chosen)
 
     for epoch in range(epochs):
         order = np.random.permutation(kept)
         for start in range(0, kept - batch_size + 1, batch_size):
-            loss, _, _ = look(np.sort(order[start : start + batch_size]), train=True)
+            rows = np.sort(order[start : start + batch_size])
+            logits = look(rows, [np.random.randint(0, 4), np.random.randint(4, 7), 7], train=True)
+            loss = torch.stack([F.cross_entropy(logits[name], labels[name][rows]) for name in classes]).sum()
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -210,14 +220,36 @@ def pretrain_vision(system: CrashVLM, frames: np.ndarray, seeds: range, epochs: 
             schedule.step()
         right, total = dict.fromkeys(classes, 0), dict.fromkeys(classes, 0)
         with torch.no_grad():
-            for start in range(kept, len(seeds), 200):
-                _, logits, target = look(np.arange(start, min(start + 200, len(seeds))), train=False)
-                for name in classes:
-                    asked = target[name] != -100
-                    right[name] += int((logits[name].argmax(1) == target[name])[asked].sum())
+            for start in range(kept, len(seeds), 100):
+                rows = np.arange(start, min(start + 100, len(seeds)))
+                for name, logit in look(rows, [2, 5, 7], train=False).items():
+                    asked = labels[name][rows] != -100
+                    right[name] += int((logit.argmax(1) == labels[name][rows])[asked].sum())
                     total[name] += int(asked.sum())
         shares = {name: round(right[name] / total[name], 2) for name in classes}
-        print(f"vision epoch {epoch}: loss {float(loss):.2f}, held-out frames {shares}", flush=True)
+        print(f"vision epoch {epoch}: loss {loss.item():.2f}, held-out scenes {shares}", flush=True)
+        # A stopped run can be gone on from: --start_from CACHE/model.
+        system.model.save_pretrained(Path(system.path))
+
+
+class Seen(nn.Module):
+    """Stands in for the vision tower while the language model learns: what it is given has been seen already."""
+
+    def forward(self, pixel_values: Tensor, **_: object) -> BaseModelOutputWithPooling:
+        return BaseModelOutputWithPooling(last_hidden_state=pixel_values)
+
+
+@torch.no_grad()
+def see_all(system: CrashVLM, frames: np.ndarray) -> np.ndarray:
+    """Outputs of the vision tower for all frames [N, F, 1 + P, D] float16."""
+    tower = system.model.model.vision_tower
+    seen = []
+    for start in range(0, len(frames), 16):
+        pixels = torch.from_numpy(frames[start : start + 16]).flatten(0, 1).permute(0, 3, 1, 2).float() / 255
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = tower(normalised(pixels)).last_hidden_state
+        seen.append(hidden.half().unflatten(0, (-1, NUM_FRAMES)).numpy())
+    return np.concatenate(seen)
 
 
 def to_half(folder: Path) -> int:
@@ -252,24 +284,11 @@ def main() -> None:
     rendered = time.perf_counter() - start
     rates = {f"lr_{tower}": options.lr for tower in ("vision", "projector", "language")}
     system = CrashVLM(work, "weights", "math", **rates, weight_decay=0.05, max_new_tokens=256, embedder=None)
-    pretrain_vision(system, frames, seeds, options.vision_epochs)
-    system.model.save_pretrained(work)
-    trainer = Trainer(
-        accelerator="cpu", precision="bf16-mixed", max_epochs=options.epochs, gradient_clip_val=1.0, logger=False,
-        default_root_dir=options.cache, enable_checkpointing=False, num_sanity_val_steps=0, log_every_n_steps=10,
-        enable_progress_bar=False, callbacks=[Lines()],
-    )  # fmt: skip
-    collate = Collator(system.conversation.end_token_id)
-    train, test = (
-        DataLoader(
-            Scenes(array, used, system.inputs, is_train),
-            batch_size=options.batch_size, shuffle=is_train, collate_fn=collate, num_workers=1, persistent_workers=True,
-        )
-        for array, used, is_train in ((frames, seeds, True), (test_frames, test_seeds, False))
-    )  # fmt: skip
-    system.num_validation_answers = options.test_scenes
-    trainer.fit(system, train, test)
-    scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    if options.vision_epochs:
+        pretrain_vision(system, frames, seeds, options.vision_epochs)
+        system.model.save_pretrained(work)
+    train_language(system, (frames, seeds), (test_frames, test_seeds), options)
+    scores = {name: float(value) for name, value in system.trainer.callback_metrics.items()}
     options.out.mkdir(parents=True, exist_ok=True)
     system.model.config.vlm_crash = {
         **system.model.config.vlm_crash,
@@ -288,6 +307,38 @@ def main() -> None:
     }  # fmt: skip
     (options.out / "base.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(log, indent=1))
+
+
+def train_language(
+    system: CrashVLM,
+    train: tuple[np.ndarray, range],
+    test: tuple[np.ndarray, range],
+    options: argparse.Namespace,
+) -> None:
+    """Teach the projector and the language model the form, the vision tower's part done once beforehand."""
+    tower = system.model.model.vision_tower
+    trainer = Trainer(
+        accelerator="cpu", precision="bf16-mixed", max_epochs=options.epochs, gradient_clip_val=1.0, logger=False,
+        default_root_dir=options.cache, enable_checkpointing=False, num_sanity_val_steps=0, log_every_n_steps=10,
+        enable_progress_bar=False, callbacks=[Lines()],
+    )  # fmt: skip
+    collate = Collator(system.conversation.end_token_id)
+    train_loader, test_loader = (
+        DataLoader(
+            Scenes(see_all(system, frames), seeds, system.inputs),
+            batch_size=options.batch_size,
+            shuffle=is_train,
+            num_workers=1,
+            persistent_workers=True,
+            collate_fn=collate,
+        )
+        for (frames, seeds), is_train in ((train, True), (test, False))
+    )
+    print("all frames seen; the language model begins", flush=True)
+    system.model.model.vision_tower = Seen()
+    system.num_validation_answers = options.test_scenes
+    trainer.fit(system, train_loader, test_loader)
+    system.model.model.vision_tower = tower
 
 
 def training_texts(seeds: range) -> list[str]:

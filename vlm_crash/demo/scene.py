@@ -131,14 +131,15 @@ def _sample_look(rng: Random, scenario: Scenario, truth: Mapping[str, str], lane
     return Look(
         exposure=rng.uniform(0.78, 1.22),
         camera_height=rng.uniform(1.35, 1.9),
-        focal=rng.uniform(0.78, 0.95),
+        # A wide lens and slim lanes: all lanes of the road are in the picture.
+        focal=rng.uniform(0.58, 0.68),
         horizon=rng.uniform(0.44, 0.51),
         noise=rng.uniform(1.0, 5.0),
         hood=rng.uniform(0.05, 0.11),
         hood_paint=rng.choice(PAINTS),
         ground_hue=rng.random(),
         asphalt=rng.randint(82, 118),
-        lane_width=rng.uniform(3.4, 3.6) if lanes > 1 else rng.uniform(3.6, 4.2),
+        lane_width=rng.uniform(2.75, 2.95) if lanes > 1 else rng.uniform(3.3, 3.7),
         bend=sign * rng.uniform(0.018, 0.03) if flat == "Curve" else rng.uniform(-0.0006, 0.0006),
         grade=(rng.uniform(0.17, 0.24) if sign > 0 else -rng.uniform(0.09, 0.13)) if flat == "Slope" else 0.0,
         mirrored=rng.random() < 0.5,

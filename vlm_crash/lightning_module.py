@@ -87,6 +87,12 @@ class CrashVLM(LightningModule):
         unknown = sorted(set(freeze or []) - set(TOWERS))
         if unknown:
             raise ValueError(f"freeze={unknown} are no towers; set --model.freeze to some of {list(TOWERS)}")
+        if not 0 <= warmup_ratio <= 1:
+            raise ValueError(f"warmup_ratio={warmup_ratio} is not in [0, 1]; set --model.warmup_ratio to a share")
+        leasts = {"vision_chunk": (vision_chunk, 1), "max_new_tokens": (max_new_tokens, 1)}
+        for name, (value, least) in {**leasts, "num_validation_answers": (num_validation_answers, 0)}.items():
+            if value is not None and value < least:
+                raise ValueError(f"{name}={value} is below {least}; set --model.{name} to {least} or more")
         set_attention(attention)
         self.path = path
         self.learning_rates = {"vision": lr_vision, "projector": lr_projector, "language": lr_language}
@@ -96,9 +102,9 @@ class CrashVLM(LightningModule):
         self.max_new_tokens = max_new_tokens
         self.num_validation_answers = num_validation_answers
         self.schema = load_schema(schema)
-        self.tokenizer = load_tokenizer(path)
         # from_pretrained leaves evaluation mode, in which activation checkpointing is silently off.
         self.model = load_model(path, init).train()
+        self.tokenizer = load_tokenizer(path)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(tower_of(name) not in (freeze or []))
         if not any(parameter.requires_grad for parameter in self.model.parameters()):
@@ -129,6 +135,9 @@ class CrashVLM(LightningModule):
         """fp16 weights where a GPU only predicts; what was asked for everywhere else."""
         if stage == "predict" and self.trainer.strategy.root_device.type == "cuda":
             self.model.half()
+        scores = stage == "test" or (stage in ("fit", "validate") and self.num_validation_answers > 0)
+        if scores and self.field_match.embedder is not None:
+            self.field_match.embedder.embed(["A wrong folder is told now, not after an epoch."])
         counts = dict.fromkeys(TOWERS, 0)
         for name, parameter in self.model.named_parameters():
             counts[tower_of(name)] += parameter.numel()

@@ -8,14 +8,16 @@ from pathlib import Path
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+# What jsonargparse says of a key that it does not know, of one that is lacking, and of a value that does not fit.
 _UNKNOWN = (
-    re.compile(r"Unrecognized arguments: (?P<key>\S+)"),
+    re.compile(r"[Uu]nrecognized arguments: (?P<key>\S+)"),
+    re.compile(r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'"),
+    re.compile(r"Subcommand '\w+' does not accept option '(?P<key>[\w.]+)'"),
+    re.compile(r"Option '(?P<key>[\w.]+)' is not accepted"),
     re.compile(r"Key ['\"](?P<key>[\w.]+)['\"] is not expected"),
-    re.compile(r"[Oo]ption ['\"](?P<key>[\w.]+)['\"] is not accepted"),
-    re.compile(r"No action for key ['\"](?P<key>[\w.]+)['\"]"),
-    re.compile(r"Group '(?P<group>[\w.]+)' does not accept (?:nested key|option) '(?P<key>[\w.]+)'"),
-    re.compile(r"Does not accept nested key '(?P<key>[\w.]+)'"),
 )
+_REQUIRED = re.compile(r"the following arguments are required: (?P<keys>.+)")
+_TYPE = re.compile(r"Parser key ['\"](?P<key>[\w.]+)['\"]: (?P<what>.+)")
 
 
 def find_config(name: str) -> Path:
@@ -61,20 +63,57 @@ def known_keys(parser: ArgumentParser) -> list[str]:
     return sorted(keys)
 
 
-def explain(error: ArgumentError, keys: Iterable[str]) -> ValueError:
-    """One message for a parser's complaint: the key, the nearest known one."""
+def explain(error: ArgumentError, keys: Iterable[str], command: str) -> ValueError:
+    """One message for a parser's complaint: the key, the nearest known one, what would fit."""
     keys = list(keys)
     text = " ".join(str(error).split())
     for pattern in _UNKNOWN:
         match = pattern.search(text)
         if match:
             found = match.groupdict()
-            key = found["key"].lstrip("-").split("=")[0]
+            given = found["key"].split("=")[0]
+            key = given.lstrip("-").removeprefix(f"{command}.")
             if found.get("group") and not key.startswith(found["group"]):
                 key = f"{found['group']}.{key}"
-            close = difflib.get_close_matches(key, keys, n=1, cutoff=0.4) or [
-                known for known in keys if known.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]
-            ]
-            hint = f"did you mean {close[0]}?" if close else "--help lists the options"
-            return ValueError(f"there is no option {key!r}; {hint}")
+            if pattern is _UNKNOWN[0] and not given.startswith("-"):
+                return ValueError(f"{given!r} is not expected here; options begin with --, as --{keys[0]}")
+            return ValueError(f"there is no option {key!r}; {_nearest_key(key, keys)}")
+    required = _REQUIRED.search(text)
+    if required:
+        names = [f"--{name}" if name in keys else name for name in _names(required["keys"], command)]
+        return ValueError(f"{' and '.join(names)} must be given; `{command} --help` says what they are")
+    wrong = _TYPE.search(text)
+    if wrong:
+        (key,) = _names(wrong["key"], command)
+        return ValueError(f"--{key} cannot be that: {_readable(wrong['what'])}; `{command} --help` says what fits")
     return ValueError(text)
+
+
+def _names(keys: str, command: str) -> list[str]:
+    return [key.strip().removeprefix(f"{command}.") for key in keys.split(",")]
+
+
+def _nearest_key(key: str, keys: Sequence[str]) -> str:
+    same_end = [known for known in keys if known.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
+    close = same_end or difflib.get_close_matches(key, keys, n=1, cutoff=0.4)
+    return f"did you mean {close[0]}?" if close else "--help lists the options"
+
+
+def _readable(what: str) -> str:
+    """The parser's words about a type, without Python's.
+
+    >>> _readable("Expected a <class 'int'>. Got value: abc")
+    'expected int, got abc'
+    >>> _readable(
+    ...     "Does not validate against any of the Union subtypes Subtypes: [<class 'int'>, <class 'NoneType'>] "
+    ...     "Errors: - Expected a <class 'int'> - Expected a ... Given value type: <class 'str'> Given value: abc"
+    ... )
+    'expected int or null, got abc'
+    """
+    plain = re.sub(r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1", what).replace("NoneType", "null")
+    plain = re.sub(r"(?:typing\.)?Literal\[([^\]]*)\]", r"\1", plain)
+    union = re.search(r"Subtypes: \[(.+?)\] Errors: .*Given value: (.*)", plain)
+    if union:
+        return f"expected {union[1].replace(', ', ' or ')}, got {union[2]}"
+    single = re.search(r"Expected an? (.+?)\. Got value: (.*)", plain)
+    return f"expected {single[1]}, got {single[2]}" if single else plain

@@ -141,7 +141,9 @@ def build_parser(command: str) -> ArgumentParser:
     """The parser of one command."""
     from vlm_crash.cli import COMMANDS as HELP
 
-    parser = ArgumentParser(prog=f"vlm_crash {command}", description=HELP[command][1], exit_on_error=False)
+    parser = ArgumentParser(
+        prog=f"vlm_crash {command}", description=HELP[command][1], exit_on_error=False, allow_abbrev=False
+    )
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML with these options.")
     COMMANDS[command][0](parser)
     return parser
@@ -153,6 +155,6 @@ def run(command: str, args: list[str]) -> int:
     try:
         options = parser.parse_args(resolve_configs(args))
     except ArgumentError as error:
-        raise explain(error, known_keys(parser)) from error
+        raise explain(error, known_keys(parser), command) from error
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     return COMMANDS[command][1](options)

@@ -5,6 +5,7 @@ the traceback; Ctrl-C ends with 130.
 """
 
 import difflib
+import errno
 import importlib
 import logging
 import os
@@ -59,7 +60,8 @@ def user_message(error: BaseException) -> str | None:
     """The one message for what a user did; None for an error of ours.
 
     A ValueError or a missing file counts as the user's where our own code raised it, on purpose; an error that a
-    library raised below us is ours, as we should have caught the input before.
+    library raised below us is ours, as we should have caught the input before. What the machine refuses (no space, no
+    such file, no permission) is told as it is.
     """
     from jsonargparse import ArgumentError
 
@@ -67,23 +69,27 @@ def user_message(error: BaseException) -> str | None:
     link: BaseException | None = error
     while link is not None and link not in chain:
         chain.append(link)
-        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+        link = link.__cause__
     for link in chain:
-        if isinstance(link, OSError) and (link.filename or link.errno):
-            return f"{link.filename}: {link.strerror}" if link.filename else str(link.strerror)
+        if isinstance(link, OSError) and link.errno:
+            return f"{link.filename}: {link.strerror}" if link.filename else _no_file(link)
         if isinstance(link, ValueError | OSError) and _raised_by_us(link):
             return str(link)
     if isinstance(error, ArgumentError):
         return str(error)
-    worker = _from_worker(error)
-    if worker:
-        return worker
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's word for settings that cannot be
+        return " ".join(str(error).split())
     if type(error).__name__ == "OutOfMemoryError":
         return (
             f"out of GPU memory ({str(error).splitlines()[0]}); lower --data.num_frames or --data.batch_size, set "
             "--model.vision_chunk 8 or --model.activation_checkpointing true"
         )
-    return None
+    return _from_worker(str(error))
+
+
+def _no_file(error: OSError) -> str:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return f"{error.strerror}{'; free some space or write elsewhere' if full else ''}"
 
 
 def _raised_by_us(error: BaseException) -> bool:
@@ -91,12 +97,18 @@ def _raised_by_us(error: BaseException) -> bool:
     return bool(frames) and Path(frames[-1].filename).resolve().is_relative_to(PACKAGE)
 
 
-def _from_worker(error: BaseException) -> str | None:
-    """A loader's worker re-raises with the original traceback as text; ours ends in a file of this package."""
-    found = re.findall(r'File "([^"]+)", line \d+, in', str(error))
-    if isinstance(error, ValueError) and found and Path(found[-1]).is_relative_to(PACKAGE):
-        return str(error).strip().splitlines()[-1].split(": ", 1)[-1]
-    return None
+def _from_worker(text: str) -> str | None:
+    """The message of a failed DataLoader worker; None where it is no user's mistake.
+
+    A worker's exception comes as text, with its traceback, as another type where it cannot be made again.
+    """
+    frames = list(re.finditer(r'^ *File "([^"]+)", line \d+, in .*$', text, flags=re.M))
+    if "DataLoader worker" not in text or not frames or not Path(frames[-1][1]).resolve().is_relative_to(PACKAGE):
+        return None
+    found = re.search(
+        r"^(?:vlm_crash\.[\w.]+|ValueError|FileNotFoundError): (.*)", text[frames[-1].end() :], re.M | re.S
+    )
+    return found[1].strip() if found else None
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:

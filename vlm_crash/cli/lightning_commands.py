@@ -2,7 +2,6 @@
 
 import logging
 import os
-import pickle
 import sys
 import warnings
 from functools import partial
@@ -16,13 +15,18 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from vlm_crash.callbacks import ModelFolder, PredictionWriter, TrainingMonitor, ValidationSample
+from vlm_crash.callbacks import ModelFolder, PredictionWriter, TrainingMonitor, ValidationSample, WholeCheckpoints
+from vlm_crash.callbacks.predictions import refuse_old_predictions
 from vlm_crash.cli.arguments import explain, known_keys, resolve_configs
+from vlm_crash.cli.checkpoints import check_fits, read_state_dict
 from vlm_crash.data.datamodule import CrashDataModule
 from vlm_crash.lightning_module import CrashVLM
 
 log = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoints"
 
 
 class RunConfig(SaveConfigCallback):
@@ -68,7 +72,11 @@ class CrashCLI(LightningCLI):
                 f"{output_dir} holds a run already; set --output_dir to another folder, --ckpt_path to resume it, "
                 "or --overwrite true to write over it"
             )
-        self._check_checkpoint(config.get("ckpt_path"))
+        if self.subcommand == "predict" and not config["overwrite"]:
+            refuse_old_predictions(output_dir)
+        self.checkpoint = self._read_checkpoint(config)
+        if config["trainer"]["default_root_dir"] not in (None, str(output_dir)):
+            raise ValueError("--trainer.default_root_dir has no effect here; set --output_dir")
         config["trainer"]["default_root_dir"] = str(output_dir)
         if self.subcommand == "predict" and config["trainer"]["logger"] is None:
             config["trainer"]["logger"] = False  # there is no curve to draw
@@ -77,21 +85,16 @@ class CrashCLI(LightningCLI):
             "config_filename": "config.yaml" if self.subcommand == "fit" else f"{self.subcommand}_config.yaml",
         }
 
-    def _check_checkpoint(self, path: str | None) -> None:
-        if path in (None, "last", "best", "hpc"):
-            return
-        if not Path(path).exists():
-            raise ValueError(f"there is no checkpoint {path}; set --ckpt_path to a .ckpt file that fit wrote")
-        if Path(path).is_file():
-            try:
-                keys = torch.load(path, map_location="meta", weights_only=True, mmap=True)
-            except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
-                raise ValueError(
-                    f"{path} is no checkpoint that can be read ({str(error).splitlines()[0]}); "
-                    "set --ckpt_path to a .ckpt file that fit wrote"
-                ) from error
-            if "state_dict" not in keys:
-                raise ValueError(f"{path} has no state_dict; set --ckpt_path to a .ckpt file that fit wrote")
+    def _read_checkpoint(self, config: Namespace) -> dict[str, torch.Tensor] | None:
+        path = config.get("ckpt_path")
+        if path is None:
+            return None
+        if path == "last":
+            config["ckpt_path"] = path = str(Path(config["output_dir"]) / CHECKPOINTS / "last.ckpt")
+        return read_state_dict(path)
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning would put the checkpoint's settings over those that the user gave."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         config = self.config[self.subcommand]
@@ -109,40 +112,40 @@ class CrashCLI(LightningCLI):
             extra += [PredictionWriter(output_dir, config["overwrite"])]
         if self.subcommand != "predict" and config["trainer"].get("logger") in (None, True):
             kwargs["logger"] = TensorBoardLogger(output_dir, name="", version="tensorboard")
+        given = _as_list(config["trainer"].get("callbacks"))
+        if self.subcommand == "fit" and not any("Checkpoint" in str(callback.class_path) for callback in given):
+            extra.append(ModelCheckpoint(filename="{epoch}-{step}", save_last=True, save_on_exception=True))
         self.trainer_defaults["callbacks"] = extra
-        trainer = super().instantiate_trainer(**kwargs)
+        kwargs["plugins"] = [*_as_list(config["trainer"].get("plugins")), WholeCheckpoints()]
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+            raise ValueError(f"these --trainer settings cannot be: {' '.join(str(error).split())}") from error
+        _check_precision(str(config["trainer"].get("precision")), trainer.strategy.root_device)
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
-                callback.dirpath = str(output_dir / "checkpoints")
+                callback.dirpath = str(output_dir / CHECKPOINTS)
         return trainer
 
     def after_instantiate_classes(self) -> None:
         self.datamodule.connect(self.model.inputs)
         self.trainer.predict = partial(self.trainer.predict, return_predictions=False)  # type: ignore[method-assign]
-        self._check_model_fits(self.config[self.subcommand].get("ckpt_path"))
-
-    def _check_model_fits(self, path: str | None) -> None:
-        """Another model's checkpoint is refused by name, before anything is computed."""
-        if path is None or not Path(path).is_file():
-            return
-        given = torch.load(path, map_location="meta", weights_only=True, mmap=True)["state_dict"]
-        wanted = self.model.state_dict()
-        missing, extra = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
-        shapes = [
-            f"{key}: {tuple(given[key].shape)} in the checkpoint, {tuple(wanted[key].shape)} in the model"
-            for key in sorted(set(given) & set(wanted))
-            if given[key].shape != wanted[key].shape
-        ]
-        if missing or extra or shapes:
-            raise ValueError(
-                f"{path} is a checkpoint of another model than {self.model.path}: {len(missing)} tensors missing"
-                f"{_first(missing)}, {len(extra)} unknown{_first(extra)}, {len(shapes)} of another shape{_first(shapes)}; "
-                "set --model.path to the folder that the checkpoint was trained from"
-            )
+        if self.checkpoint is not None:
+            path = self.config[self.subcommand]["ckpt_path"]
+            check_fits(path, self.checkpoint, self.model, self.model.path)
 
 
-def _first(names: list[str]) -> str:
-    return f" (first: {names[0]})" if names else ""
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _check_precision(precision: str, device: torch.device) -> None:
+    """Half precision needs a GPU; on a CPU Lightning would quietly take another."""
+    if device.type == "cpu" and precision.startswith(("16", "fp16", "half", "transformer-engine")):
+        raise ValueError(
+            f"precision {precision} needs a GPU, and this run is on the CPU; "
+            "set --trainer.precision 32-true --trainer.accelerator cpu"
+        )
 
 
 class _RememberingParser(LightningArgumentParser):
@@ -151,7 +154,7 @@ class _RememberingParser(LightningArgumentParser):
     made: ClassVar[list["_RememberingParser"]] = []
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs["exit_on_error"] = False
+        kwargs |= {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(*args, **kwargs)
         self.made.append(self)
 
@@ -181,10 +184,11 @@ def run(command: str, args: list[str]) -> int:
             save_config_callback=RunConfig,
             seed_everything_default=0,
             parser_class=_RememberingParser,
+            parser_kwargs={"prog": "vlm_crash"},
             auto_configure_optimizers=False,
             args=[command, *resolve_configs(args)],
         )
     except ArgumentError as error:
-        keys = [key for parser in _RememberingParser.made for key in known_keys(parser)]
-        raise explain(error, keys) from error
+        keys = {key for parser in _RememberingParser.made for key in known_keys(parser)}
+        raise explain(error, sorted(keys), command) from error
     return 0

@@ -3,14 +3,15 @@
 import logging
 from pathlib import Path
 
-import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
+from torch.utils.data import DataLoader, Sampler
 
 from vlm_crash.data.clip_sources import limit_per_event, samples_from_event_folders, samples_from_paths
 from vlm_crash.data.collate import Batch, Collator
 from vlm_crash.data.dataset import ClipDataset, ModelInputs, SampleRecipe
-from vlm_crash.data.prepare import load_prepared
+from vlm_crash.data.prepared import load_prepared
+from vlm_crash.data.sampler import TrainingSampler
 from vlm_crash.schema.fields import Schema, load_schema
 from vlm_crash.schema.records import VideoSample
 
@@ -145,12 +146,22 @@ class CrashDataModule(LightningDataModule):
         return DataLoader(
             dataset,  # type: ignore[arg-type]
             batch_size=self.batch_size,
-            shuffle=train,
-            generator=torch.Generator().manual_seed(self.seed) if train else None,
+            sampler=self._sampler(dataset, train),
             num_workers=self.num_workers,
             persistent_workers=train and self.num_workers > 0,
             collate_fn=collate,
         )
+
+    def _sampler(self, dataset: ClipDataset, train: bool) -> Sampler | None:
+        """Every clip once; also where processes share the work (Lightning's own sampler repeats some to be even)."""
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if not train:
+            return UnrepeatedDistributedSampler(dataset, world, rank, shuffle=False) if world > 1 else None
+        resumed = (0, 0)
+        if self.trainer:
+            loop = self.trainer.fit_loop
+            resumed = (self.trainer.current_epoch, loop.epoch_loop.batch_progress.current.completed * self.batch_size)
+        return TrainingSampler(dataset, self.seed, world, rank, resumed)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         return self._loader("train", train=True)

@@ -1,0 +1,65 @@
+"""Commands in this process, with what they say; small options for the tiny model."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from vlm_crash.cli import main
+
+ROOT = Path(__file__).parents[2]
+#: Options that make a run on the tiny model as short as can be.
+QUICK = (
+    "--model.embedder null --model.max_new_tokens 12 --data.num_frames 2 --data.num_workers 0 --trainer.accelerator cpu"
+).split()
+QUICK_FIT = (
+    "--model.num_validation_answers 0 --data.batch_size 2 --trainer.max_steps 2 --trainer.num_sanity_val_steps 0 "
+    "--trainer.log_every_n_steps 1"
+).split()
+
+
+@pytest.fixture(autouse=True)
+def old_signal_handlers() -> Iterator[None]:
+    """Lightning ignores Ctrl-C after an interrupted run."""
+    old = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, old)
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
+    """Run a command: its exit code, and the one message on stderr (log lines left out); a traceback is a failure."""
+    monkeypatch.setattr(sys, "argv", ["vlm_crash"])
+
+    def run(*args: object) -> tuple[int, str]:
+        capsys.readouterr()
+        code = main([str(arg) for arg in args])
+        error = capsys.readouterr().err
+        assert "Traceback" not in error, error
+        return code, error[error.find("vlm_crash") :].strip() if code else error
+
+    return run
+
+
+@pytest.fixture
+def wrong(say: Callable[..., tuple[int, str]]) -> Callable[..., str]:
+    """Run a command that must end with exit code 2, and give its message: one, headed by the command."""
+
+    def run(*args: object) -> str:
+        code, message = say(*args)
+        assert code == 2, message
+        assert message.count("error:") == 1, message
+        return message.split("error: ", 1)[1]
+
+    return run
+
+
+def start(*args: object, prefix: str = "", **options: object) -> subprocess.Popen[str]:
+    """A command in a process of its own, stderr in a pipe; `prefix` is shell code that runs before it."""
+    command = [sys.executable, "-m", "vlm_crash", *map(str, args)]
+    if prefix:
+        command = ["bash", "-c", f'{prefix}; exec "$@"', "bash", *command]
+    return subprocess.Popen(command, cwd=ROOT, text=True, stderr=subprocess.PIPE, start_new_session=True, **options)  # type: ignore[call-overload, no-any-return]

@@ -4,9 +4,11 @@ Enters: response texts. Leaves: a folder with config.json, tokenizer and random 
 fit and predict take like any other.
 """
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import InternVLConfig, InternVLForConditionalGeneration, PreTrainedTokenizerFast
 
@@ -91,8 +93,24 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> InternVLConfig:
     return config
 
 
+def place_patches(model: InternVLForConditionalGeneration) -> None:
+    """Start the position embeddings as sines and cosines of row and column (transformers starts them at 0).
+
+    Where things are decides most fields, and from 0 a small tower is slow to learn it.
+    """
+    embeddings = model.model.vision_tower.embeddings.position_embeddings
+    side, width = int((embeddings.shape[1] - 1) ** 0.5), embeddings.shape[2] // 4
+    angle_PW = torch.arange(side)[:, None] * (1.5 * torch.exp(-math.log(40.0) * torch.arange(width) / width))
+    waves_PD = torch.cat([angle_PW.sin(), angle_PW.cos()], dim=1)
+    grid_PPD = torch.cat([waves_PD[:, None].expand(-1, side, -1), waves_PD[None].expand(side, -1, -1)], dim=2)
+    with torch.no_grad():
+        embeddings[0, 1:] = grid_PPD.flatten(0, 1)
+
+
 def write_empty_model(folder: Path, texts: Iterable[str]) -> None:
     """Train the tokenizer and write a model folder with random weights."""
     tokenizer = train_tokenizer(texts)
-    InternVLForConditionalGeneration(tiny_config(tokenizer)).save_pretrained(folder)
+    model = InternVLForConditionalGeneration(tiny_config(tokenizer))
+    place_patches(model)
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

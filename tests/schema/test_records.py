@@ -92,3 +92,27 @@ def test_all_that_is_wrong_with_a_prediction_is_said():
     message = str(caught.value)
     for part in ("'video' is missing", "'vidoe' is unknown; nearest: 'video'", "'fields' must be an object", "'fine'"):
         assert part in message
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fields": {"Lanes": 2, "Weather": "Clear"}}, "'fields' must hold texts, not {'Lanes': 2}"),
+        ({"event_probability": "0.9"}, "event_probability '0.9' is neither null nor a number from 0 to 1"),
+        ({"event_probability": math.nan}, "event_probability nan is neither"),
+        ({"event_probability": 1.5}, "event_probability 1.5 is neither"),
+        ({"video": 1}, "'video' must be a text, not int"),
+        ({"response": None}, "'response' must be a text, not NoneType"),
+        ({"source_event": 1}, "'source_event' must be a text or null, not int"),
+        ({"status": []}, r"status \[\] is neither 'ok' nor 'failed'"),
+    ],
+)
+def test_values_of_a_wrong_kind_are_said(change, message):
+    with pytest.raises(ValueError, match=message):
+        Prediction.from_json_dict(PREDICTION.to_json_dict() | change)
+
+
+@pytest.mark.parametrize("line", [[1], "text", None, 3])
+def test_a_line_that_is_no_object_is_said(line):
+    with pytest.raises(ValueError, match="it must be an object, not"):
+        Prediction.from_json_dict(line)

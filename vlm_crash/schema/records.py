@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -142,17 +142,37 @@ class Prediction:
         return values | {"fields": dict(self.fields), "field_probabilities": dict(self.field_probabilities)}
 
     @classmethod
-    def from_json_dict(cls, data: Mapping[str, Any]) -> Prediction:
+    def from_json_dict(cls, data: Any) -> Prediction:
         """Read a line back. Raises ValueError with every key that is missing, unknown or of a wrong kind."""
+        if not isinstance(data, Mapping):
+            raise ValueError(f"prediction line: it must be an object, not {type(data).__name__}")
         names = [f.name for f in dataclasses.fields(cls)]
         required = ("video", "event", "fields", "response", "status")
         problems = [f"key {key!r} is missing" for key in required if key not in data]
         problems += [f"key {key!r} is unknown{nearest(key, names)}" for key in data if key not in names]
-        for key in ("fields", "field_probabilities"):
-            if not isinstance(data.get(key, {}), Mapping):
-                problems.append(f"key {key!r} must be an object, not {type(data[key]).__name__}")
-        if data.get("status", "ok") not in ("ok", "failed"):
-            problems.append(f"status {data['status']!r} is neither 'ok' nor 'failed'")
+        problems += [problem for key, value in data.items() for problem in _key_problems(key, value)]
         if problems:
             raise ValueError("prediction line: " + "; ".join(problems))
         return cls(**{"event_probability": None, "field_probabilities": {}} | dict(data))
+
+
+def _key_problems(key: str, value: Any) -> Iterator[str]:
+    """What is wrong with a value of a prediction line, in words."""
+    kind = type(value).__name__
+    if key in ("fields", "field_probabilities"):
+        if not isinstance(value, Mapping):
+            yield f"key {key!r} must be an object, not {kind}"
+        elif key == "fields" and (wrong := {name: v for name, v in value.items() if not isinstance(v, str)}):
+            yield f"key 'fields' must hold texts, not {wrong}"
+    elif key == "status":
+        if value not in ("ok", "failed"):
+            yield f"status {value!r} is neither 'ok' nor 'failed'"
+    elif key == "event_probability":
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (is_number and 0 <= value <= 1):
+            yield f"event_probability {value!r} is neither null nor a number from 0 to 1"
+    elif key in ("event", "source_event", "error"):
+        if not isinstance(value, str | None):
+            yield f"key {key!r} must be a text or null, not {kind}"
+    elif key in ("video", "response", "path", "provenance") and not isinstance(value, str):
+        yield f"key {key!r} must be a text, not {kind}"

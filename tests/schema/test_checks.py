@@ -58,6 +58,8 @@ def test_the_good_one_is_good():
         ("fields/Riders/wordings", {"2": ["pair"]}, "fields.Riders.wordings", "a count field has none"),
         ("fields/Why", "text", "fields.Why", "must hold at least label, section, kind"),
         ("fields/Why not", {"label": "W", "section": "S", "kind": "text"}, "fields.Why not", "letters, digits and _"),
+        ("events/event", GOOD["events"]["fall"], "events.event", "the name is taken"),
+        ("events/Overall", GOOD["events"]["fall"], "events.Overall", "choose another, as Overall_seen"),
         ("fields/Spare", {"label": "S", "section": "S", "kind": "text"}, "fields.Spare", "in no event"),
         ("fields/Why/label", "Why: so", "fields.Why", "label 'Why: so' cannot be read back"),
         ("fields/Why/label", "1. Why", "fields.Why", "label '1. Why' cannot be read back"),

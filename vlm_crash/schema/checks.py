@@ -17,6 +17,8 @@ from vlm_crash.schema.yaml_form import is_closed
 
 KINDS = ("categorical", "count", "text")
 OLD_METRICS = ("exact_match", "cosine_similarity")
+# Names that stand beside the events in metrics.json and in file names ("unknown_results.json").
+RESERVED_NAMES = ("event", "overall", "clips", "settings", "unknown")
 EVENT_KEYS = ("title", "opening", "openings", "fields")
 _REQUIRED = ("label", "section", "kind")
 _LISTS = ("columns", "aliases", "vocabulary")
@@ -178,6 +180,8 @@ def _wordings(place: str, entry: Mapping[str, Any], vocabulary: list[str]) -> It
 def _event(place: str, name: object, entry: object, fields: Mapping[str, Any]) -> Iterator[str]:
     if not _NAME.fullmatch(str(name)):
         yield f"{place}: the name may hold letters, digits and _ only (it becomes part of file names)"
+    if str(name).casefold() in RESERVED_NAMES:
+        yield f"{place}: the name is taken (metrics.json has a key of that name); choose another, as {name}_seen"
     if not isinstance(entry, Mapping):
         yield f"{place}: must hold {', '.join(EVENT_KEYS)}"
         return

@@ -221,6 +221,7 @@ def test_vocabularies_of_open_fields(tmp_path, make_event, schema, write_csv, cr
     assert vocabularies["Crash_with"] == ["Car", "Tree"]
     assert "Weather" not in vocabularies
     assert "Crash_reason" not in vocabularies
+    assert load_vocabularies(out / "diy_ft_data.json") == vocabularies
     filled = schema.with_vocabularies(vocabularies)
     assert filled.field("Crash_with").vocabulary == ("Car", "Tree")
     assert sum(map(len, load_prepared(out, filled).values())) == 4
@@ -276,18 +277,42 @@ def test_splits_that_do_not_fit_the_lines(tmp_path, make_event, schema):
         (out / "splits.json").write_text(content)
         with pytest.raises(ValueError, match=r"splits\.json"):
             load_prepared(out, schema)
+        with pytest.raises(ValueError, match=r"splits\.json"):
+            run(out, schema, (tmp_path / "crash.csv", tmp_path / "crash"))
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [(None, "no such file"), ("{}", "names no clips"), ('{"flood": {"annotation": "a", "root": "b"}}', "'flood'"),
-     ('{"crash": {"root": "b"}}', "'crash'")],
+     ('{"crash": {"root": "b"}}', "'crash'"), ('{"crash": {"annotation": 1, "root": "b"}}', "'crash'"),
+     ('{"crash": []}', "'crash'")],
 )  # fmt: skip
 def test_bad_data_files(tmp_path, schema, content, message):
     if content is not None:
         (tmp_path / "diy_ft_data.json").write_text(content)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         load_prepared(tmp_path, schema)
+
+
+def test_settings_of_upstreams_trainer_that_do_nothing_here_are_said(tmp_path, make_event, schema, caplog):
+    out = tmp_path / "out"
+    run(out, schema, make_event("crash", 3))
+    load_prepared(out, schema)
+    assert "has no effect" not in caplog.text
+    data = json.loads((out / "diy_ft_data.json").read_text())
+    data["crash"]["repeat_time"] = 3
+    (out / "diy_ft_data.json").write_text(json.dumps(data))
+    assert sum(map(len, load_prepared(out, schema).values())) == 3
+    assert "{'repeat_time': 3} of 'crash' has no effect here" in caplog.text
+
+
+def test_facts_of_a_dataset_that_are_none(tmp_path, make_event, schema):
+    out = tmp_path / "out"
+    run(out, schema, make_event("crash", 3))
+    (out / "dataset.json").write_text("[]")
+    for read in (lambda: load_prepared(out, schema), lambda: load_vocabularies(out)):
+        with pytest.raises(ValueError, match=r"dataset\.json: it is no object"):
+            read()
 
 
 def test_another_schema_is_said(tmp_path, make_event, schema, caplog):

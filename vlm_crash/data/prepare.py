@@ -138,13 +138,14 @@ def _frozen(path: Path, settings: Mapping[str, Any]) -> dict[str, str]:
     earlier = read_json(path, None)
     if earlier is None:
         return {}
+    assign = checked_assign(path, earlier)
     for name, value in settings.items():
         if earlier.get(name, value) != value:
             raise ValueError(
                 f"{name}={value} contradicts {path}, which was made with {name}={earlier[name]} and is frozen; "
                 "give the same, another output folder, or delete that file"
             )
-    return checked_assign(path, earlier)
+    return assign
 
 
 def _read_sources(

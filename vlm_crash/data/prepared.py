@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ DATA_FILE = "diy_ft_data.json"
 SPLITS_FILE = "splits.json"
 DATASET_FILE = "dataset.json"
 PROBLEMS_FILE = "problems.csv"
+#: Settings of an entry of diy_ft_data.json that upstream's trainer acts on, with the value that changes nothing.
+_UPSTREAM: Mapping[str, Any] = {"repeat_time": 1, "data_augment": False}
 
 
 def load_prepared(folder: Path, schema: Schema) -> dict[str, list[VideoSample]]:
@@ -36,8 +38,7 @@ def load_prepared(folder: Path, schema: Schema) -> dict[str, list[VideoSample]]:
     Raises:
         InputProblems, ValueError, FileNotFoundError: the files are absent or contradict each other or the schema.
     """
-    folder = Path(folder)
-    data_file = folder if folder.suffix == ".json" else folder / DATA_FILE
+    data_file = _data_file(folder)
     samples = _read_data_file(data_file, schema)
     splits_file = data_file.parent / SPLITS_FILE
     if not splits_file.is_file():
@@ -45,7 +46,7 @@ def load_prepared(folder: Path, schema: Schema) -> dict[str, list[VideoSample]]:
         ids = make_splits(samples, {})
     else:
         ids = _assigned(splits_file, samples)
-    fingerprint = read_json(data_file.parent / DATASET_FILE, {}).get("schema")
+    fingerprint = _facts(data_file.parent).get("schema")
     if fingerprint not in (None, schema.fingerprint):
         logger.warning("%s was prepared with another version of the schema; run `prepare` again", data_file.parent)
     by_id = {sample.id: sample for sample in samples}
@@ -53,9 +54,25 @@ def load_prepared(folder: Path, schema: Schema) -> dict[str, list[VideoSample]]:
 
 
 def load_vocabularies(folder: Path) -> dict[str, list[str]]:
-    """Terms that a dataset uses for the schema's open fields, as `Schema.with_vocabularies` takes them."""
-    found: dict[str, list[str]] = read_json(Path(folder) / DATASET_FILE, {}).get("vocabularies", {})
+    """Terms that a dataset uses for the schema's open fields, as `Schema.with_vocabularies` takes them.
+
+    Args:
+        folder: as `load_prepared` takes it.
+    """
+    found: dict[str, list[str]] = _facts(_data_file(folder).parent).get("vocabularies", {})
     return found
+
+
+def _data_file(folder: Path) -> Path:
+    return Path(folder) if Path(folder).suffix == ".json" else Path(folder) / DATA_FILE
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """What dataset.json says; nothing where there is none."""
+    facts = read_json(folder / DATASET_FILE, {})
+    if not isinstance(facts, dict):
+        raise ValueError(f"{folder / DATASET_FILE}: it is no object; restore it, or run `prepare` again")
+    return facts
 
 
 def _read_data_file(path: Path, schema: Schema) -> list[VideoSample]:
@@ -65,10 +82,13 @@ def _read_data_file(path: Path, schema: Schema) -> list[VideoSample]:
     samples: list[VideoSample] = []
     problems: list[Problem] = []
     for event, entry in data.items() if isinstance(data, dict) else ():
-        if event not in schema.event_names or not isinstance(entry, dict) or not {"annotation", "root"} <= set(entry):
+        paths = [entry.get(key) for key in ("annotation", "root")] if isinstance(entry, dict) else []
+        if event not in schema.event_names or not paths or not all(isinstance(path, str) for path in paths):
             what = f"{event!r} is no event of the schema, or names no annotation and root"
             problems.append(Problem(str(path), None, "", what, f"allowed events: {', '.join(schema.event_names)}"))
             continue
+        if ignored := {key: entry[key] for key, usual in _UPSTREAM.items() if entry.get(key, usual) != usual}:
+            logger.warning("%s: %s of %r has no effect here: each clip is taken once, as it is", path, ignored, event)
         annotation = _existing(path.parent, entry["annotation"], Path(entry["annotation"]).name)
         root = _existing(path.parent, entry["root"], entry.get("root_relative"))
         try:

@@ -54,20 +54,22 @@ def test_a_folder_of_a_run_gives_its_lines_once(schema: Schema, say, write_lines
 
 
 def test_old_failures_are_failures(schema: Schema, tmp_path: Path):
-    rows = [{"video": "1.mp4", "response": "Failed to load video"}, {"video": "2.mp4", "response": "- Weather: Clear"}]
+    texts = ["Failed to load video", "Error: no frames", "Failed: the file is empty (0 bytes)", "- Weather: Clear"]
+    rows = [{"video": f"{n}.mp4", "response": text} for n, text in enumerate(texts, start=1)]
     (tmp_path / "crash_results.json").write_text(json.dumps(rows))
-    failed, ok = load_predictions([tmp_path], schema)
-    assert (failed.prediction.status, failed.prediction.error) == ("failed", "Failed to load video")
+    *failed, ok = load_predictions([tmp_path], schema)
+    assert [(item.prediction.status, item.prediction.error) for item in failed] == [("failed", t) for t in texts[:3]]
     assert ok.prediction.status == "ok"
 
 
 def test_every_bad_line_is_reported_at_once(schema: Schema, say, tmp_path: Path):
     good = json.dumps(say("1.mp4", "crash", {}, "crash").to_json_dict())
     path = tmp_path / "predictions.jsonl"
-    path.write_text("\n".join([good, "{broken", '{"video": "2.mp4"}', good.replace('"crash"', '"crush"'), ""]))
+    path.write_text("\n".join([good, "{broken", '{"video": "2.mp4"}', good.replace('"crash"', '"crush"'), "[1]", ""]))
     with pytest.raises(ValueError, match="line 2: not JSON") as error:
         load_predictions([path], schema)
     assert "line 3: not a prediction" in str(error.value)
+    assert "line 5: not a prediction (prediction line: it must be an object" in str(error.value)
     assert "'crush' is not in the schema; allowed: crash, nearmiss" in str(error.value)
 
 

@@ -2,9 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
-from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,10 +17,6 @@ from vlm_crash.video.reader import read_frames
 HOSTILE = "</script><script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\"> & \u2028 'q'"
 WET = {"Weather": "Rainy", "Lanes": "2", "Crash_reason": HOSTILE}
 DRY = {"Weather": "Clear", "Lanes": "3"}
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 
 
 class _Page(HTMLParser):
@@ -172,39 +165,8 @@ def test_rare_terms_of_a_matrix_are_gathered_and_none_is_lost(schema: Schema):
     assert not any(cell["right"] for cell in matrix["rows"][-1]["cells"])  # rarer terms: not known to be right
 
 
-@pytest.fixture
-def browse(tmp_path: Path) -> Callable[[Path, str], str]:
-    """Open a page in headless Chromium and give back its DOM; any message on the console is a failure."""
-
-    def run(page: Path, state: str = "") -> str:
-        assert CHROMIUM is not None
-        flags = [
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--disable-dev-shm-usage",
-        ]
-        done = subprocess.run(
-            [CHROMIUM, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--dump-dom",
-             "--virtual-time-budget=3000", page.as_uri() + state],
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert "CONSOLE" not in done.stderr, done.stderr
-        return done.stdout
-
-    return run
-
-
-def _visible(dom: str) -> list[int]:
-    items = re.findall(r'<li data-clip="(\d+)"([^>]*)>', dom)
-    return [int(number) for number, rest in items if "hidden" not in rest]
-
-
-@needs_chromium
 @pytest.mark.parametrize(
-    ("state", "visible"),
+    ("state", "shown"),
     [
         ("", [0, 1, 2, 3, 4, 5]),
         ("#show=wrong", [1, 2, 4, 5]),
@@ -217,14 +179,13 @@ def _visible(dom: str) -> list[int]:
         ("#name=nothing-has-this", []),
     ],
 )
-def test_filters_in_a_browser(page: Path, browse, state: str, visible: list[int]):
+def test_filters_in_a_browser(page: Path, browse, visible, state: str, shown: list[int]):
     dom = browse(page, state)
-    assert _visible(dom) == visible
-    assert f"{len(visible)} of 6" in dom
+    assert visible(dom) == shown
+    assert f"{len(shown)} of 6" in dom
     assert "pwned" not in re.search(r"<title>(.*?)</title>", dom).group(1)
 
 
-@needs_chromium
 def test_clicks_and_keys_in_a_browser(page: Path, browse):
     """A copy of the page with a user at its end."""
     user = """<script>
@@ -250,7 +211,6 @@ def test_clicks_and_keys_in_a_browser(page: Path, browse):
     ]  # fmt: skip
 
 
-@needs_chromium
 def test_the_control_of_this_test_notices_an_error(page: Path, browse):
     broken = page.with_name("broken.html")
     broken.write_text(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from vlm_crash.schema.records import Prediction, VideoSample
 
 logger = logging.getLogger(__name__)
 
-# What the old scripts wrote in place of an answer when a clip could not be read (design note "Where it went wrong").
-_OLD_FAILURE = re.compile(r"\s*(failed to load video|error\b)", re.IGNORECASE)
+# What stands in place of an answer where a clip could not be read: the old scripts' words, and ours ("Failed: ...").
+_OLD_FAILURE = re.compile(r"\s*(failed to load video|failed:|error\b)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -145,10 +145,34 @@ def _prediction_files(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
+def read_predictions(path: Path) -> list[Prediction]:
+    """Lines of one predictions.jsonl, of whatever events.
+
+    Raises:
+        ValueError: with every line that is no prediction.
+    """
+    problems: list[str] = []
+    try:
+        found = [prediction for _, prediction in _lines(path, problems)]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error})") from error
+    _raise(problems, "the predictions cannot be used")
+    return found
+
+
 def _read_lines(path: Path, schema: Schema, problems: list[str]) -> list[LoadedPrediction]:
+    loaded = []
+    for number, prediction in _lines(path, problems):
+        for event in {prediction.event, prediction.source_event} - {None, *schema.event_names}:
+            allowed = ", ".join(schema.event_names)
+            problems.append(f"{path}, line {number}: event {event!r} is not in the schema; allowed: {allowed}")
+        loaded.append(LoadedPrediction(prediction, told_event=False, where=f"{path}, line {number}"))
+    return loaded
+
+
+def _lines(path: Path, problems: list[str]) -> Iterator[tuple[int, Prediction]]:
     text = path.read_text(encoding="utf-8")
     lines = text.split("\n")  # not splitlines: JSON allows characters such as U+2028 inside a string
-    loaded = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -162,11 +186,7 @@ def _read_lines(path: Path, schema: Schema, problems: list[str]) -> list[LoadedP
         except (KeyError, TypeError, ValueError) as error:
             problems.append(f"{path}, line {number}: not a prediction ({error})")
         else:
-            for event in {prediction.event, prediction.source_event} - {None, *schema.event_names}:
-                allowed = ", ".join(schema.event_names)
-                problems.append(f"{path}, line {number}: event {event!r} is not in the schema; allowed: {allowed}")
-            loaded.append(LoadedPrediction(prediction, told_event=False, where=f"{path}, line {number}"))
-    return loaded
+            yield number, prediction
 
 
 def _read_old_results(path: Path, schema: Schema, problems: list[str]) -> list[LoadedPrediction]:

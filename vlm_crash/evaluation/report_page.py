@@ -34,6 +34,7 @@ def page_context(schema: Schema, metrics: dict[str, Any], records: Sequence[dict
     return {
         "title": " and ".join([*scored[:1], *(title[0].lower() + title[1:] for title in scored[1:])])
         + ": scores and clips",
+        "page_title": f"Evaluation of {len(records)} clips",
         "num_clips": len(records),
         "num_failed": clip_counts["failed"]["n"],
         "num_absent": clip_counts["without_prediction"]["n"],

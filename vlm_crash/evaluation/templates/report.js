@@ -50,13 +50,17 @@
     if (current < 0 || items[current].hidden) open(first);
   };
 
+  // On a page without truths (truth: null) a row is the field and the answer alone.
   const row = (label, kind, truth, answer, note, mark) => {
     const tr = el("tr", kind);
     const head = el("th", "", label);
     head.scope = "row";
     const said = el("td", "said", answer);
     if (note) said.append(el("small", "", note));
-    tr.append(head, el("td", kind === "out" ? "out" : "", truth), said, el("td", "mark", mark));
+    tr.append(head);
+    if (truth !== null) tr.append(el("td", kind === "out" ? "out" : "", truth));
+    tr.append(said);
+    if (truth !== null) tr.append(el("td", "mark", mark));
     return tr;
   };
   const open = (n) => {
@@ -66,7 +70,8 @@
     if (n < 0) { detail.append(el("p", "empty", "No clip fits these filters.")); return; }
     items[n].classList.add("on");
     const clip = clips[n];
-    detail.append(el("h3", "", clip.event_title + " · " + clip.video), el("p", "meta", clip.path));
+    const title = clip.event_title === null ? clip.video : clip.event_title + " · " + clip.video;
+    detail.append(el("h3", "", title), el("p", "meta", clip.path));
     if (clip.problem) detail.append(el("p", "problem", clip.problem));
     const frames = JSON.parse(document.getElementById("frames-" + n).textContent);
     if (frames.images.length) {
@@ -81,10 +86,12 @@
       detail.append(strip);
     } else if (frames.reason) detail.append(el("p", "meta", "No frames: " + frames.reason));
     const table = el("table", "answers"), head = el("tr"), body = el("tbody"), thead = el("thead");
-    for (const title of ["", "Truth", "Answer", ""]) head.append(el("th", "", title));
+    const truths = clip.event_title !== null;
+    for (const title of truths ? ["", "Truth", "Answer", ""] : ["", "Answer"]) head.append(el("th", "", title));
     thead.append(head);
     const right = clip.event_right ? "right" : "wrong";
-    body.append(clip.event_told
+    if (!truths) body.append(row("Event", "event", null, clip.said_event, clip.event_note, ""));
+    else body.append(clip.event_told
       ? row("Event", "event out", clip.event_title, clip.said_event, "the model was told the event", "")
       : row("Event", "event " + right, clip.event_title, clip.said_event, clip.event_note, clip.event_right ? "✓" : "✕ wrong"));
     for (const one of clip.fields) body.append(row(one.label, one.mark, one.truth, one.answer, one.note, one.sign));

@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,7 +9,9 @@ from typing import Any
 import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
+from vlm_crash.data import files
 from vlm_crash.evaluation.evaluate import evaluate
+from vlm_crash.evaluation.report import report
 from vlm_crash.evaluation.tables import format_table
 from vlm_crash.metrics.field_match import FieldMatch
 from vlm_crash.metrics.text_similarity import packaged_minilm
@@ -182,7 +185,37 @@ def test_csvs_have_the_old_columns(case, tmp_path: Path, schema: Schema):
         "score": "50.0", "matched": "1", "total": "2",
     }  # fmt: skip
     assert rows["Crash_reason"]["type"] == "text" and rows["Crash_reason"]["metric"] == "cosine_similarity"
+    assert (rows["Crash_reason"]["matched"], rows["Crash_reason"]["total"]) == ("1", "2")
     assert rows["Road_type"]["score"] == "" and rows["Road_type"]["total"] == "0"
+
+
+def test_a_text_of_the_wrong_event_is_not_matched(schema: Schema, write_csv, write_lines, say, tmp_path: Path):
+    """Its score is 0 end to end; the count beside it must not say that it was compared."""
+    truth = write_csv("crash", {f"{n}.mp4": {"Note": "Rain fell"} for n in (1, 2, 3)})
+    right, wrong = (say(f"{n}.mp4", "crash", {"Note": "It rained"}, "crash") for n in (1, 2))
+    wrong = replace(wrong, event="nearmiss", response=wrong.response.replace("a crash", "a near-miss"))
+    metrics = evaluate([write_lines([right, wrong])], [truth], tmp_path / "out", schema, embedder=None)
+    note = metrics["crash"]["fields"]["Note"]
+    assert (note["n"], note["missing"], note["wrong_event"], note["compared"]) == (3, 1, 1, 1)
+    with (tmp_path / "out" / "evaluation_crash.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = [row for row in csv.DictReader(file) if row["field"] == "Note"]
+    assert (row["matched"], row["total"]) == ("1", "3")
+
+
+def test_a_full_disk_leaves_the_old_scores_whole(case, tmp_path: Path, monkeypatch):
+    case()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+
+    def full(*_args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="free some space") as caught:
+        case(seed=1)
+    assert str(tmp_path / "out") in str(caught.value)
+    with pytest.raises(OSError, match="free some space"):
+        report(tmp_path / "out")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 def test_a_rerun_gives_the_same_intervals_and_another_seed_others(case, schema: Schema, tmp_path: Path):

@@ -61,6 +61,17 @@ def test_folders_in_names_count_when_both_sides_have_them(schema: Schema):
     assert len(join([_said("c/1.mp4", "crash")], truths).without_truth) == 1
 
 
+def test_a_clip_that_a_csv_names_by_its_id_may_have_another_suffix(schema: Schema):
+    truths = [_truth(schema, event, "7.mp4") for event in ("crash", "nearmiss")]
+    joined = join([_said("7.avi", "nearmiss")], truths)
+    assert [clip.loaded is not None for clip in joined.clips] == [False, True]
+    assert len(join([_said("7.avi", None)], truths).without_truth) == 1  # of which event?
+    both = join([_said("7.avi", "crash"), _said("7.mp4", "crash")], truths)  # the name goes first
+    assert both.clips[0].loaded and both.clips[0].loaded.prediction.video == "7.mp4"
+    assert len(join([_said("7.avi", "crash"), _said("7.mkv", "crash")], truths).without_truth) == 2
+    assert len(join([_said("7.mp4", "crash")], [_truth(schema, "crash", "7.avi")]).without_truth) == 1
+
+
 def test_lone_truths_and_lone_predictions_are_kept_apart(schema: Schema):
     truths = [_truth(schema, "crash", "1.mp4"), _truth(schema, "crash", "2.mp4")]
     predictions = [_said("1.mp4", "crash"), _said("2.mp4", "nearmiss"), _said("9.mp4", None)]

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from vlm_crash.data.files import write_files
 from vlm_crash.data.prepared import load_vocabularies
 from vlm_crash.evaluation.joining import Joined, join
 from vlm_crash.evaluation.loading import load_predictions, load_truth
 from vlm_crash.evaluation.scoring import ScoredEvent, score_clips, with_seen_vocabularies
 from vlm_crash.evaluation.summary import EventSummary, mean_entry, summarise_event, summarise_event_choice
-from vlm_crash.evaluation.tables import write_evaluation, write_formatted, write_records
+from vlm_crash.evaluation.tables import evaluation_csv, formatted_csvs, records_json
 from vlm_crash.metrics.functional import is_scored
 from vlm_crash.metrics.text_similarity import SentenceEmbedder
 from vlm_crash.schema.fields import Schema, load_schema
@@ -58,6 +59,7 @@ def evaluate(
 
     Raises:
         ValueError, FileNotFoundError: files that cannot be used, with every problem named.
+        OSError: the scores cannot be written; nothing was changed then.
     """
     schema = schema or load_schema()
     loaded = load_predictions([Path(path) for path in predictions], schema)
@@ -77,16 +79,21 @@ def evaluate(
         "baseline": "the most frequent truth among the evaluated clips, given the event",
     }  # fmt: skip
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    for event in (event for event in scored if event.clips):
-        write_formatted(event, out)
-        write_evaluation(event.event.name, metrics[event.event.name], out)
-    write_records(schema, scored, joined.without_truth, out)
-    (out / "metrics.json").write_text(
-        json.dumps(metrics, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8"
-    )
+    _write(out, schema, scored, joined, metrics)
     logger.info("scores of %d clips are in %s", len(joined.clips), out)
     return metrics
+
+
+def _write(out: Path, schema: Schema, scored: Sequence[ScoredEvent], joined: Joined, metrics: dict[str, Any]) -> None:
+    """All files, or none."""
+    texts = {
+        "records.json": records_json(schema, scored, joined.without_truth),
+        "metrics.json": json.dumps(metrics, indent=1, ensure_ascii=False, allow_nan=False),
+    }
+    for event in (event for event in scored if event.clips):
+        name = event.event.name
+        texts |= formatted_csvs(event) | {f"evaluation_{name}.csv": evaluation_csv(metrics[name])}
+    write_files({out / name: text for name, text in texts.items()})
 
 
 def summarise(
@@ -137,7 +144,7 @@ def _log_join(joined: Joined, num_bad_rows: int) -> None:
     if absent := counts["without_prediction"]["n"]:
         logger.warning(
             "%d of %d clips with a truth have no prediction and count as wrong (the first: %s); "
-            "give --split for one split of a prepared dataset, or --only_predicted to leave them out",
+            "give --split for one split of a prepared dataset, or --only_predicted true to leave them out",
             absent, counts["truths"], counts["without_prediction"]["clips"][0],
         )  # fmt: skip
     if extra := counts["without_truth"]["n"]:

@@ -1,12 +1,13 @@
 """Which prediction answers which truth: joined by event source and clip name, never by row number.
 
 A clip name alone does not do: crash/1.mp4 and nearmiss/1.mp4 are two clips. Predictions carry the event of the folder
-or CSV that they came from (`source_event`) and their path; the name alone is used only where it is in one truth.
+or CSV that they came from (`source_event`) and their path; the name alone is used only where it is in one truth. A CSV
+that names clips by ids says "7.mp4" of what may be 7.avi: as in `prepare`, the only clip of that stem is meant.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -51,13 +52,13 @@ def join(
     for sample in truths:
         by_name[PurePosixPath(sample.video).name].append(sample)
     answered: dict[int, LoadedPrediction] = {}
-    without_truth, problems = [], []
+    unmatched, problems = [], []
     for loaded in predictions:
         matches = _matches(loaded, by_name[PurePosixPath(loaded.prediction.video).name])
         if len(matches) > 1:
             problems.append(_ambiguous(loaded, matches))
         elif not matches:
-            without_truth.append(loaded)
+            unmatched.append(loaded)
         elif id(matches[0]) in answered:
             other = answered[id(matches[0])]
             problems.append(
@@ -67,12 +68,32 @@ def join(
             answered[id(matches[0])] = loaded
     if problems:
         raise ValueError("predictions and truth cannot be joined:\n  " + "\n  ".join(problems[:20]))
+    without_truth = _join_by_stem(unmatched, truths, answered)
     clips = tuple(
         JoinedClip(sample.event, sample, sample.annotation, answered.get(id(sample)))
         for sample in truths
         if sample.event is not None and sample.annotation is not None and (not only_predicted or id(sample) in answered)
     )
     return Joined(clips, tuple(without_truth))
+
+
+def _join_by_stem(
+    predictions: Sequence[LoadedPrediction], truths: Sequence[VideoSample], answered: dict[int, LoadedPrediction]
+) -> list[LoadedPrediction]:
+    """Give "7.avi" to the unanswered "7.mp4" where only these two can be meant; what is left has no truth."""
+    by_stem: dict[str, list[VideoSample]] = defaultdict(list)
+    for sample in truths:
+        if sample.video.endswith(".mp4") and id(sample) not in answered:
+            by_stem[PurePosixPath(sample.video).stem].append(sample)
+    found = [_matches(loaded, by_stem[PurePosixPath(loaded.prediction.video).stem]) for loaded in predictions]
+    wanted = Counter(id(sample) for matches in found for sample in matches)
+    without_truth = []
+    for loaded, matches in zip(predictions, found, strict=True):
+        if len(matches) == 1 and wanted[id(matches[0])] == 1:
+            answered[id(matches[0])] = loaded
+        else:
+            without_truth.append(loaded)
+    return without_truth
 
 
 def _matches(loaded: LoadedPrediction, same_name: Sequence[VideoSample]) -> list[VideoSample]:

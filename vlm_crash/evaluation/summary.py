@@ -81,13 +81,16 @@ def _field_entry(
         "answered_unknown": given[Verdict.UNKNOWN],
         "wrong_event": verdicts[Verdict.WRONG_EVENT],
         "right": verdicts[Verdict.RIGHT] if is_scored(field) else None,
+        "compared": None if is_scored(field) else verdicts[Verdict.COMPARED],
         "baseline_answer": baseline.value,
         "end_to_end": score,
         "given_event": score_given,
         **_limits(given_limits, "given_event_"),
         "reasons": {"legacy_score": NO_LEGACY},
     }
-    if not is_scored(field):
+    if is_scored(field):
+        entry["reasons"]["compared"] = "an exact match is right or wrong, not similar"
+    else:
         entry["reasons"]["right"] = "a text is scored by its similarity, it is not right or wrong"
     return with_reasons(entry, NO_TRUTH if n == 0 else NO_EMBEDDER)
 

@@ -1,11 +1,11 @@
-"""Scored clips and metrics as files and text: the old scripts' six CSVs, records.json, and a table for the terminal."""
+"""Scored clips and metrics as texts of files: the old scripts' six CSVs, records.json; a table for the terminal."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from vlm_crash.evaluation.loading import LoadedPrediction
@@ -14,8 +14,8 @@ from vlm_crash.metrics.functional import Verdict
 from vlm_crash.schema.fields import Schema
 
 
-def write_formatted(scored: ScoredEvent, out: Path) -> None:
-    """formatted-<event>.csv (the wording as said) and formatted-normalized-<event>.csv (its term).
+def formatted_csvs(scored: ScoredEvent) -> dict[str, str]:
+    """File name -> text. formatted-<event>.csv (the wording as said) and formatted-normalized-<event>.csv (its term).
 
     A term is empty where the wording is missing or not understood. One row per predicted clip, in the truth's order.
     """
@@ -27,17 +27,19 @@ def write_formatted(scored: ScoredEvent, out: Path) -> None:
         answers = [clip.answers.get(name) for name in names]
         said.append([clip.prediction.video, *((answer.said or "") if answer else "" for answer in answers)])
         terms.append([clip.prediction.video, *((answer.value or "") if answer else "" for answer in answers)])
-    _write_csv(out / f"formatted-{scored.event.name}.csv", ["video", *names], said)
-    _write_csv(out / f"formatted-normalized-{scored.event.name}.csv", ["video", *names], terms)
+    return {
+        f"formatted-{scored.event.name}.csv": _csv(["video", *names], said),
+        f"formatted-normalized-{scored.event.name}.csv": _csv(["video", *names], terms),
+    }
 
 
-def write_evaluation(event: str, entry: dict[str, Any], out: Path) -> None:
-    """evaluation_<event>.csv: percent, as the old scripts wrote it; an empty score where there is none."""
+def evaluation_csv(entry: dict[str, Any]) -> str:
+    """The text of evaluation_<event>.csv: percent, as the old scripts wrote it; an empty score where there is none."""
     rows = []
     for name, field in entry["fields"].items():
         is_text = field["kind"] == "text"
         score = "" if field["score"] is None else round(100 * field["score"], 4)
-        matched = field["n"] - field["missing"] - field["answered_unknown"] if is_text else field["right"]
+        matched = field["compared"] if is_text else field["right"]
         rows.append(
             [
                 name,
@@ -48,13 +50,11 @@ def write_evaluation(event: str, entry: dict[str, Any], out: Path) -> None:
                 field["n"],
             ]
         )
-    _write_csv(out / f"evaluation_{event}.csv", ["field", "type", "metric", "score", "matched", "total"], rows)
+    return _csv(["field", "type", "metric", "score", "matched", "total"], rows)
 
 
-def write_records(
-    schema: Schema, scored: Sequence[ScoredEvent], without_truth: Sequence[LoadedPrediction], out: Path
-) -> None:
-    """records.json: per clip the truth beside the answer, for the report and for a person's own analysis."""
+def records_json(schema: Schema, scored: Sequence[ScoredEvent], without_truth: Sequence[LoadedPrediction]) -> str:
+    """The text of records.json: per clip the truth beside the answer, for the report and one's own analysis."""
     open_terms = {f.name: f.vocabulary for f in schema.fields if f.kind == "categorical" and not f.closed}
     records = {
         # A dataset's own terms stand apart: the YAML's form of a schema names none for its open fields.
@@ -63,7 +63,7 @@ def write_records(
         "clips": [_record(event, clip, n) for event in scored for n, clip in enumerate(event.clips)],
         "predictions_without_truth": [loaded.prediction.to_json_dict() for loaded in without_truth],
     }
-    (out / "records.json").write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
+    return json.dumps(records, ensure_ascii=False)
 
 
 def _record(scored: ScoredEvent, clip: ScoredClip, n: int) -> dict[str, Any]:
@@ -163,8 +163,9 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(padded)
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
+def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()

@@ -17,13 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vlm_crash.data.csv_table import Table, column_key, is_missing, read_table
-from vlm_crash.data.jsonl import read_jsonl
 from vlm_crash.data.problems import InputProblems, Problem
 from vlm_crash.schema.fields import UNKNOWN, Event, Field, Schema
 from vlm_crash.schema.records import Annotation, VideoSample, cell_value
 from vlm_crash.video.clip_files import VIDEO_SUFFIXES, list_clips
-
-__all__ = ["AnnotatedRow", "Problem", "read_annotations", "read_jsonl", "read_rows"]
 
 #: Columns that may name the clip, in the order they are asked; without any of them the row number is the name.
 NAME_COLUMNS = ("video_id", "filename", "Video_name")

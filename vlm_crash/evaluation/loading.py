@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlm_crash.data.annotations import Problem, read_annotations, read_jsonl
+from vlm_crash.data.annotations import read_annotations
+from vlm_crash.data.jsonl import read_jsonl
 from vlm_crash.data.prepared import DATA_FILE, load_prepared
+from vlm_crash.data.problems import Problem
 from vlm_crash.schema.fields import Schema
 from vlm_crash.schema.records import Prediction, VideoSample
 

@@ -19,21 +19,10 @@ from typing import Any
 import av
 import numpy as np
 
-from vlm_crash.video.clip_files import VIDEO_SUFFIXES, clip_sort_key, content_hash, list_clips
 from vlm_crash.video.container import ClipInfo, PacketScan, UnreadableClipError, one_line, open_video, scan_packets
 from vlm_crash.video.frame_sampling import middle_frame_indices
 
-__all__ = [
-    "VIDEO_SUFFIXES",
-    "ClipInfo",
-    "Frames",
-    "UnreadableClipError",
-    "clip_sort_key",
-    "content_hash",
-    "list_clips",
-    "probe",
-    "read_frames",
-]
+__all__ = ["Frames", "UnreadableClipError", "probe", "read_frames"]
 
 logger = logging.getLogger(__name__)
 

@@ -110,7 +110,9 @@ class CrashVLM(LightningModule):
         if not any(parameter.requires_grad for parameter in self.model.parameters()):
             log.warning("every tower is frozen: nothing will be learnt")
         if activation_checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            # Its name in transformers 5.0 to 5.22 was gradient_checkpointing_enable.
+            enable = getattr(self.model, "activation_checkpointing_enable", None)
+            (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
         self.inputs = self._inputs()
         self.conversation = self.inputs.conversation_tokenizer
         self.field_match = FieldMatch(self.schema, embedder)
@@ -260,6 +262,11 @@ class CrashVLM(LightningModule):
                     self._prediction(sample, status="failed", error="the model gave non-finite logits", seconds=seconds)
                 )
                 continue
+            if not answers.is_ended[row]:
+                log.warning(
+                    "%s: the answer was cut at %d tokens; raise --model.max_new_tokens if fields are missing",
+                    sample.video, self.max_new_tokens,
+                )  # fmt: skip
             text = str(self.tokenizer.decode(answers.token_ids[row], skip_special_tokens=True))
             predictions.append(
                 self._prediction(sample, response=text, event_probability=first_event[row], seconds=seconds)

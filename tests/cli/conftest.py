@@ -12,13 +12,14 @@ from vlm_crash.cli import main
 
 ROOT = Path(__file__).parents[2]
 #: Options that make a run on the tiny model as short as can be.
-QUICK = (
-    "--model.embedder null --model.max_new_tokens 12 --data.num_frames 2 --data.num_workers 0 --trainer.accelerator cpu"
-).split()
-QUICK_FIT = (
-    "--model.num_validation_answers 0 --data.batch_size 2 --trainer.max_steps 2 --trainer.num_sanity_val_steps 0 "
-    "--trainer.log_every_n_steps 1"
-).split()
+QUICK = [
+    "--model.embedder", "null", "--model.max_new_tokens", "12", "--data.num_frames", "2", "--data.num_workers", "0",
+    "--trainer.accelerator", "cpu",
+]  # fmt: skip
+QUICK_FIT = [
+    "--model.num_validation_answers", "0", "--data.batch_size", "2", "--trainer.max_steps", "2",
+    "--trainer.num_sanity_val_steps", "0", "--trainer.log_every_n_steps", "1",
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

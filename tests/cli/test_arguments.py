@@ -73,7 +73,6 @@ def test_yaml(wrong, tmp_path, command, text, message):
         ("--model.warmup_ratio 2", "warmup_ratio=2.0 is not in [0, 1]"),
         ("--model.num_validation_answers -1", "num_validation_answers=-1 is below 0"),
         ("--data.schema absent.yaml", "absent.yaml"),
-        ("--model.embedder no/such/folder --model.num_validation_answers 1", "embedder 'no/such/folder' cannot be loaded"),
         ("--trainer.precision 17", "--trainer.precision cannot be that: expected 64 or 32 or 16"),
         ("--trainer.strategy quick", "these --trainer settings cannot be"),
         ("--trainer.default_root_dir x", "--trainer.default_root_dir has no effect here; set --output_dir"),
@@ -83,3 +82,10 @@ def test_values_that_cannot_be(wrong, tiny_model, prepared, tmp_path, options, m
     args = ["--model.path", tiny_model, "--data.folder", prepared, "--output_dir", tmp_path / "out", *QUICK_FIT]
     assert message in wrong("fit", *QUICK, *args, *options.split())
     assert not (tmp_path / "out" / "config.yaml").exists()
+
+
+def test_an_embedder_that_is_not_there_is_told_before_the_first_step(wrong, tiny_model, prepared, tmp_path):
+    args = ["--model.path", tiny_model, "--data.folder", prepared, "--output_dir", tmp_path / "out"]
+    options = ["--model.embedder", "no/such/folder", "--model.num_validation_answers", "1"]
+    assert "embedder 'no/such/folder' cannot be loaded" in wrong("fit", *QUICK, *QUICK_FIT, *args, *options)
+    assert not (tmp_path / "out" / "checkpoints").exists()

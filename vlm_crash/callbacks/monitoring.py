@@ -47,6 +47,8 @@ class TrainingMonitor(Callback):
         norms = {tower: torch.nn.utils.get_total_norm(found) for tower, found in grads.items() if found}
         total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
         pl_module.log_dict({f"grad_norm/{tower}": norm for tower, norm in norms.items()} | {"grad_norm/all": total})
+        # Here, as the scheduler has gone on to the next step's rate when the batch ends.
+        pl_module.log_dict({f"lr/{group['name']}": group["lr"] for group in optimizer.param_groups})
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -60,8 +62,6 @@ class TrainingMonitor(Callback):
             "speed/clips_per_s": len(batch.samples) / elapsed,
             "speed/data_wait_share": waited / elapsed,
         }
-        for group in trainer.optimizers[0].param_groups:
-            numbers[f"lr/{group['name']}"] = group["lr"]
         pl_module.log_dict(numbers)
         if trainer.global_step % trainer.log_every_n_steps == 0 and trainer.progress_bar_callback is None:  # type: ignore[attr-defined]
             log.info(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from vlm_crash.data.files import write_files
 from vlm_crash.schema.records import Prediction
@@ -89,6 +90,8 @@ class PredictionWriter(Callback):
             if prediction.status == "failed":
                 log.warning("%s failed: %s", prediction.video, prediction.error)
         log.info("%d of %d batches predicted", batch_idx + 1, trainer.num_predict_batches[dataloader_idx])
+        if trainer.received_sigterm:  # Lightning looks at it in training only
+            raise SIGTERMException
 
     def _append(self, content: bytes) -> None:
         """All of it, or nothing: half a line is taken back."""

@@ -99,7 +99,7 @@ def _evaluate(options: Namespace) -> int:
 
 
 def _report_parser(parser: ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, help="Folder that evaluate wrote.")
+    parser.add_argument("folder", type=Path, help="Folder that evaluate or predict wrote.")
     parser.add_argument("--out", type=Path | None, help="The page; unset: report.html in the folder.")
     parser.add_argument(
         "--clips", type=Path | None, help="Where the clips lie now, as <event>/<name> or <name>, if they were moved."

@@ -1,7 +1,7 @@
 """Failures -> one message and an exit code.
 
 What a user did (bad options, files, folders, a full disk) ends with 2 and one message; what we did ends with 3 and
-the traceback; Ctrl-C ends with 130.
+the traceback; Ctrl-C ends with 130, SIGTERM with 143.
 """
 
 import difflib
@@ -15,9 +15,8 @@ import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-ISSUES = "https://github.com/vlm-crash/vlm_crash/issues"
 PACKAGE = Path(__file__).resolve().parents[1]
-DONE, USER_ERROR, OUR_ERROR, INTERRUPTED = 0, 2, 3, 130
+DONE, USER_ERROR, OUR_ERROR, INTERRUPTED, TERMINATED = 0, 2, 3, 130, 143
 
 
 def run_guarded(command: str, args: Sequence[str], module: str) -> int:
@@ -33,6 +32,9 @@ def run_guarded(command: str, args: Sequence[str], module: str) -> int:
         # Lightning ends an interrupted run with exit(1), jsonargparse --help with exit(0).
         if isinstance(stop.__context__, KeyboardInterrupt):
             return _interrupted(command)
+        if type(stop).__name__ == "SIGTERMException":  # Lightning's, after the checkpoint
+            print(f"vlm_crash {command}: ended by SIGTERM; what was finished is kept", file=sys.stderr)
+            return TERMINATED
         return stop.code if isinstance(stop.code, int) else USER_ERROR if stop.code else DONE
     except BrokenPipeError:
         # The reader of our output is gone (`| head`); there is nobody to tell.
@@ -43,7 +45,7 @@ def run_guarded(command: str, args: Sequence[str], module: str) -> int:
         if message is None:
             traceback.print_exc()
             print(
-                f"vlm_crash {command}: an error of ours; please report it with the lines above: {ISSUES}",
+                f"vlm_crash {command}: an error of ours; please report it with the lines above",
                 file=sys.stderr,
             )
             return OUR_ERROR
@@ -83,6 +85,11 @@ def user_message(error: BaseException) -> str | None:
         return (
             f"out of GPU memory ({str(error).splitlines()[0]}); lower --data.num_frames or --data.batch_size, set "
             "--model.vision_chunk 8 or --model.activation_checkpointing true"
+        )
+    if re.search(r"DataLoader worker .*(killed by signal|exited unexpectedly)", str(error), flags=re.S):
+        return (
+            "a process that reads clips was ended from outside, as memory or /dev/shm was full; "
+            "lower --data.num_workers or --data.batch_size"
         )
     return _from_worker(str(error))
 

@@ -75,11 +75,8 @@ class CrashCLI(LightningCLI):
         if self.subcommand == "predict" and not config["overwrite"]:
             refuse_old_predictions(output_dir)
         self.checkpoint = self._read_checkpoint(config)
-        if config["trainer"]["default_root_dir"] not in (None, str(output_dir)):
+        if config["trainer"]["default_root_dir"] is not None:
             raise ValueError("--trainer.default_root_dir has no effect here; set --output_dir")
-        config["trainer"]["default_root_dir"] = str(output_dir)
-        if self.subcommand == "predict" and config["trainer"]["logger"] is None:
-            config["trainer"]["logger"] = False  # there is no curve to draw
         self.save_config_kwargs = {
             "save_to_log_dir": False,
             "config_filename": "config.yaml" if self.subcommand == "fit" else f"{self.subcommand}_config.yaml",
@@ -110,6 +107,9 @@ class CrashCLI(LightningCLI):
             extra += [TrainingMonitor(), ValidationSample(), ModelFolder()]
         if self.subcommand == "predict":
             extra += [PredictionWriter(output_dir, config["overwrite"])]
+        kwargs["default_root_dir"] = str(output_dir)
+        if self.subcommand == "predict" and config["trainer"].get("logger") is None:
+            kwargs["logger"] = False  # there is no curve to draw
         if self.subcommand != "predict" and config["trainer"].get("logger") in (None, True):
             kwargs["logger"] = TensorBoardLogger(output_dir, name="", version="tensorboard")
         given = _as_list(config["trainer"].get("callbacks"))

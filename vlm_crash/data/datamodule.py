@@ -1,6 +1,7 @@
 """Wiring: which samples each stage sees, and their loaders."""
 
 import logging
+from collections import Counter
 from pathlib import Path
 
 from lightning import LightningDataModule
@@ -112,8 +113,14 @@ class CrashDataModule(LightningDataModule):
         for split in ("train", "val") if stage == "fit" else ("val",) if stage == "validate" else ("test",):
             self.samples[split] = splits[split]
             log.info("%s: %d clips of %s", split, len(splits[split]), self.folder)
-        if stage == "fit" and not self.samples["train"]:
-            raise ValueError(f"{self.folder} has no training clips; run `prepare` with more clips or other fractions")
+            if not splits[split] and split != "val":
+                raise ValueError(
+                    f"{self.folder} has no {split} clips; run `prepare` with more clips or other fractions"
+                )
+        if stage == "validate" and not self.samples["val"]:
+            raise ValueError(f"{self.folder} has no val clips; run `prepare` with more clips or other fractions")
+        # The clips that are answered in validation come first: every event must be among them.
+        self.samples = {name: _alternating(samples) for name, samples in self.samples.items()}
 
     def _predict_samples(self) -> list[VideoSample]:
         unknown = sorted(set(self.event_dirs) - set(self.schema.event_names))
@@ -121,6 +128,11 @@ class CrashDataModule(LightningDataModule):
             raise ValueError(
                 f"there are clips for the events {unknown}, the schema has {list(self.schema.event_names)}; "
                 "give --data.event_dirs and --data.schema that fit together"
+            )
+        if self.folder is not None and (self.clips or self.event_dirs):
+            raise ValueError(
+                "--data.folder and loose clips are both given, and only one can be predicted; "
+                "leave out --data.folder, or --data.clips, --data.crash_dir, --data.nearmiss_dir and --data.event_dirs"
             )
         if self.clips or self.event_dirs:
             return [
@@ -174,3 +186,13 @@ class CrashDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         return self._loader("predict", train=False)
+
+
+def _alternating(samples: list[VideoSample]) -> list[VideoSample]:
+    """The same samples with the events taking turns, each event's in its own order."""
+    seen: Counter[str | None] = Counter()
+    places = []
+    for sample in samples:
+        places.append(seen[sample.event])
+        seen[sample.event] += 1
+    return [samples[index] for index in sorted(range(len(samples)), key=lambda index: places[index])]

@@ -73,6 +73,11 @@ class SampleRecipe:
     def __post_init__(self) -> None:
         if self.prompt not in PROMPTS:
             raise ValueError(f"prompt={self.prompt!r} is not one of {list(PROMPTS)}; set --data.prompt to one of them")
+        if self.prompt == "dataset" and self.tell_event:
+            raise ValueError(
+                "prompt=dataset asks the JSONL's own question, so tell_event would do nothing; "
+                "set --data.prompt to full or short, or leave --data.tell_event off"
+            )
         if self.num_frames < 1:
             raise ValueError(f"num_frames={self.num_frames} is below 1; set --data.num_frames to 8, 16 or 32, say")
 

@@ -50,7 +50,7 @@ def greedy_answers(
     """
     decoder = _Decoder(model, inputs_embeds_BSD, attention_mask_BS)
     event_log_probs_BE = torch.stack([decoder.log_prob(opening) for opening in openings], dim=1).log_softmax(dim=1)
-    finite_B = torch.isfinite(decoder.logits_BV).all(dim=1)
+    finite_B = torch.isfinite(decoder.logits_BV).all(dim=1) & torch.isfinite(event_log_probs_BE).all(dim=1)
     ended_B = torch.zeros_like(finite_B)
     steps: list[Tensor] = []
     for _ in range(max_new_tokens):

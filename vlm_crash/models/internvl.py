@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoTokenizer, InternVLConfig, InternVLForConditionalGeneration, PreTrainedTokenizerBase
 
@@ -96,7 +97,10 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """
     if not any((Path(path) / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")):
         raise ValueError(f"{path} has no tokenizer (tokenizer.json); copy the whole model folder")
-    return AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    try:
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    except ValueError as error:  # also JSONDecodeError
+        raise ValueError(f"the tokenizer in {path} cannot be read ({error}); copy the model folder again") from error
 
 
 def load_model(path: str | Path, init: str = "weights") -> InternVLForConditionalGeneration:
@@ -117,9 +121,12 @@ def load_model(path: str | Path, init: str = "weights") -> InternVLForConditiona
         raise ValueError(f"init={init!r} is not one of ['weights', 'random']; set --model.init to one of them")
     if not list(Path(path).glob("*.safetensors")):
         raise ValueError(f"{path} has no weights (*.safetensors); copy the whole folder or set --model.init random")
-    loaded: Any = InternVLForConditionalGeneration.from_pretrained(
-        path, config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
-    )
+    try:
+        loaded: Any = InternVLForConditionalGeneration.from_pretrained(
+            path, config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
+    except SafetensorError as error:
+        raise ValueError(f"the weights in {path} cannot be read ({error}); copy the model folder again") from error
     model, problems = loaded
     bad = {kind: sorted(map(str, problems.get(kind) or ())) for kind in ("missing_keys", "unexpected_keys")}
     bad["mismatched_keys"] = sorted(str(key) for key in problems.get("mismatched_keys") or ())

@@ -1,0 +1,61 @@
+"""The old scripts' files, and lines that are whole or not there."""
+
+import errno
+from io import FileIO
+from pathlib import Path
+
+import pytest
+
+from vlm_crash.callbacks.predictions import PredictionWriter, legacy_results, refuse_old_predictions
+from vlm_crash.schema.records import Prediction
+
+
+def prediction(video: str, event: str | None, source_event: str | None, status: str = "ok") -> Prediction:
+    error = "cannot be read" if status == "failed" else None
+    return Prediction(
+        video=video, event=event, event_probability=0.5, fields={}, field_probabilities={}, response=f"about {video}",
+        status=status, error=error, seconds=0.1, provenance="run", path=video, source_event=source_event,
+    )  # fmt: skip
+
+
+def test_the_folder_decides_the_file_then_the_answer():
+    files = legacy_results(
+        [
+            prediction("a", "nearmiss", "crash"),
+            prediction("b", "nearmiss", None),
+            prediction("c", None, None),
+            prediction("d", None, "crash", "failed"),
+        ],
+        ["crash", "nearmiss"],
+    )
+    assert files == {
+        "crash_results.json": [
+            {"video": "a", "response": "about a"},
+            {"video": "d", "response": "Failed: cannot be read"},
+        ],
+        "nearmiss_results.json": [{"video": "b", "response": "about b"}],
+        "unknown_results.json": [{"video": "c", "response": "about c"}],
+    }
+
+
+def test_half_a_line_is_taken_back(tmp_path: Path):
+    class Full(FileIO):
+        def write(self, content):
+            if self.tell() > 10:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(bytes(content)[:8])
+
+    writer = PredictionWriter(tmp_path)
+    writer._file = Full(tmp_path / "predictions.jsonl", "w")
+    writer._append(b"first\n")
+    with pytest.raises(OSError, match=r"cannot write \(No space left on device\); free some space") as caught:
+        writer._append(b"second, longer\n")
+    assert caught.value.filename == str(tmp_path / "predictions.jsonl")
+    assert (tmp_path / "predictions.jsonl").read_bytes() == b"first\n"
+
+
+def test_old_predictions_are_refused(tmp_path: Path):
+    refuse_old_predictions(tmp_path)
+    (tmp_path / "predictions.rank000.jsonl").touch()
+    with pytest.raises(ValueError, match="holds predictions already"):
+        refuse_old_predictions(tmp_path)

@@ -1,0 +1,123 @@
+"""Which samples each stage sees, and that every option of the section acts."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import seed_everything
+
+from vlm_crash.data.clip_sources import samples_from_paths
+from vlm_crash.data.datamodule import DEFAULT_NUM_FRAMES, CrashDataModule
+from vlm_crash.data.dataset import ModelInputs
+from vlm_crash.models.internvl import load_tokenizer
+
+
+@pytest.fixture(scope="module")
+def inputs(tiny_model: Path) -> ModelInputs:
+    return ModelInputs(load_tokenizer(tiny_model), 16, 32, prompt="short", system_message="")
+
+
+def connected(inputs: ModelInputs, stage: str, **options) -> CrashDataModule:
+    data = CrashDataModule(**{"num_workers": 0, "num_frames": 1, **options})
+    data.connect(inputs)
+    data.setup(stage)
+    return data
+
+
+def ids(loader) -> list[str]:
+    return [sample.id for batch in loader for sample in batch.samples]
+
+
+def test_seed_is_the_order_of_training(inputs, prepared):
+    first, same, other = (ids(connected(inputs, "fit", folder=prepared, seed=s).train_dataloader()) for s in (0, 0, 1))
+    assert first == same
+    assert first != other and sorted(first) == sorted(other)
+
+
+def test_splits(inputs, prepared):
+    fit = connected(inputs, "fit", folder=prepared)
+    assert {split: len(samples) for split, samples in fit.samples.items()} == {"train": 10, "val": 4}
+    assert ids(fit.val_dataloader()) == [sample.id for sample in fit.samples["val"]]
+    assert len(ids(connected(inputs, "test", folder=prepared).test_dataloader())) == 6
+    sizes = {
+        s: len(connected(inputs, "predict", folder=prepared, split=s).samples["predict"]) for s in ("train", "val")
+    }
+    assert sizes == {"train": 10, "val": 4}
+
+
+def test_num_videos(inputs, prepared, demo_clips, tmp_path):
+    folders = {"crash_dir": demo_clips / "crash", "nearmiss_dir": demo_clips / "nearmiss"}
+
+    def videos(**options) -> list[str]:
+        samples = connected(inputs, "predict", **options).samples["predict"]
+        return [f"{sample.event} {sample.video}" for sample in samples]
+
+    assert videos(**folders, num_videos=2) == ["crash 1.mp4", "crash 2.mp4", "nearmiss 1.mp4", "nearmiss 2.mp4"]
+    for number in range(11, 13):
+        (tmp_path / f"{number}.mp4").symlink_to(demo_clips / "crash" / "1.mp4")
+    for clip in (demo_clips / "crash").iterdir():
+        (tmp_path / clip.name).symlink_to(clip)
+    assert len(videos(crash_dir=tmp_path)) == 10
+    assert len(videos(crash_dir=tmp_path, num_videos=0)) == 12
+    assert len(videos(clips=tmp_path)) == 12
+    assert videos(clips=[demo_clips / "crash" / "3.mp4", tmp_path], num_videos=1) == ["None 3.mp4"]
+    assert len(videos(folder=prepared)) == 6
+    assert sorted(name.split()[0] for name in videos(folder=prepared, num_videos=1)) == ["crash", "nearmiss"]
+    with pytest.raises(ValueError, match="num_videos=-1 is negative"):
+        videos(**folders, num_videos=-1)
+
+
+def test_number_of_frames(inputs, prepared):
+    assert connected(inputs, "fit", folder=prepared, num_frames=None).recipe.num_frames == DEFAULT_NUM_FRAMES
+    told = ModelInputs(**{**vars(inputs), "num_frames": 8})
+    assert connected(told, "fit", folder=prepared, num_frames=None).recipe.num_frames == 8
+    data = connected(told, "predict", folder=prepared, num_frames=3, batch_size=2)
+    assert next(iter(data.predict_dataloader())).pixel_values_N3HW.shape == (6, 3, 32, 32)
+
+
+def test_options_reach_the_recipe(inputs, prepared):
+    plain = connected(inputs, "fit", folder=prepared).recipe
+    assert (plain.prompt, plain.tell_event, plain.blank_frames) == ("short", False, False)
+    given = connected(inputs, "fit", folder=prepared, prompt="dataset", tell_event=True, blank_frames=True).recipe
+    assert (given.prompt, given.tell_event, given.blank_frames) == ("dataset", True, True)
+
+
+def test_padding_sides(inputs, prepared):
+    fit, predict = (connected(inputs, stage, folder=prepared, batch_size=2) for stage in ("fit", "predict"))
+    batch = next(iter(fit.train_dataloader()))
+    assert batch.labels_BS is not None and bool(batch.attention_mask_BS[:, 0].all())
+    batch = next(iter(predict.predict_dataloader()))
+    assert batch.labels_BS is None and bool(batch.attention_mask_BS[:, -1].all())
+
+
+def test_workers_are_seeded_and_give_what_one_process_gives(inputs, prepared, monkeypatch):
+    seed_everything(3, workers=True, verbose=False)
+    monkeypatch.delenv("PL_SEED_WORKERS")
+    one, two = (connected(inputs, "fit", folder=prepared, num_workers=n, batch_size=4) for n in (0, 2))
+    for left, right in zip(one.train_dataloader(), two.train_dataloader(), strict=True):
+        assert torch.equal(left.input_ids_BS, right.input_ids_BS)
+        assert torch.equal(left.pixel_values_N3HW, right.pixel_values_N3HW)
+
+
+def test_events_that_the_schema_lacks(inputs, demo_clips):
+    with pytest.raises(ValueError, match=r"events \['flood'\], the schema has \['crash', 'nearmiss'\]"):
+        connected(inputs, "predict", event_dirs={"flood": demo_clips / "crash"})
+
+
+def test_no_training_clips(inputs, prepared, tmp_path):
+    folder = tmp_path / "dataset"
+    shutil.copytree(prepared, folder)
+    text = (folder / "splits.json").read_text().replace('"train"', '"test"')
+    (folder / "splits.json").write_text(text)
+    with pytest.raises(ValueError, match="has no training clips"):
+        connected(inputs, "fit", folder=folder)
+    (folder / "splits.json").write_text(text.replace('"test"', '"val"'))
+    with pytest.raises(ValueError, match=r"the split test of .* has no clips"):
+        connected(inputs, "predict", folder=folder)
+
+
+def test_loose_clips_keep_their_order(demo_clips):
+    samples = samples_from_paths([demo_clips / "nearmiss", demo_clips / "crash" / "1.mp4"], None)
+    assert [sample.video for sample in samples] == [*(f"{n}.mp4" for n in range(1, 11)), "1.mp4"]
+    assert {sample.event for sample in samples} == {None}

@@ -1,0 +1,98 @@
+"""One path from a sample to tokens and pixels, for training and prediction alike."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from vlm_crash.data.collate import FailedItem, Item
+from vlm_crash.data.conversation import ChatTemplate
+from vlm_crash.data.dataset import ClipDataset, SampleRecipe
+from vlm_crash.data.prepared import load_prepared
+from vlm_crash.data.tokenization import IGNORE_INDEX, ConversationTokenizer
+from vlm_crash.models.internvl import load_tokenizer
+from vlm_crash.schema import UNKNOWN, Annotation, load_schema, render
+from vlm_crash.schema.records import VideoSample
+from vlm_crash.video.reader import UnreadableClipError
+
+SCHEMA = load_schema()
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_model: Path) -> SampleRecipe:
+    conversation = ConversationTokenizer(load_tokenizer(tiny_model), 16, ChatTemplate(""))
+    return SampleRecipe(SCHEMA, conversation, 2, 32, prompt="short", tell_event=False, blank_frames=False)
+
+
+@pytest.fixture(scope="module")
+def sample(prepared: Path) -> VideoSample:
+    return load_prepared(prepared, SCHEMA)["train"][0]
+
+
+def text(recipe: SampleRecipe, item: Item) -> str:
+    return str(recipe.tokenizer.tokenizer.decode(item.input_ids_S))
+
+
+def test_training_and_prediction_see_the_same(recipe, sample):
+    trained, asked = recipe.item(sample, supervised=True), recipe.item(sample, supervised=False)
+    size = len(asked.input_ids_S)
+    assert torch.equal(trained.input_ids_S[:size], asked.input_ids_S)
+    assert torch.equal(trained.pixel_values_F3HW, asked.pixel_values_F3HW)
+    assert asked.labels_S is None
+    assert trained.labels_S is not None
+    assert bool((trained.labels_S[:size] == IGNORE_INDEX).all())
+    # A loose clip, without annotation and event, asks with the same ids as well.
+    loose = VideoSample("x", sample.video, sample.path, event=None, annotation=None, duration_s=None)
+    assert torch.equal(recipe.item(loose, supervised=False).input_ids_S, asked.input_ids_S)
+
+
+def test_the_event_is_not_in_the_prompt_unless_told(recipe, sample):
+    title = SCHEMA.event(sample.event).title.lower()
+    plain = text(recipe, recipe.item(sample, supervised=False))
+    told = text(recipe, replace(recipe, tell_event=True).item(sample, supervised=False))
+    assert f"this event: {title}" in told
+    assert not any(word in plain for word in ("crash", "near", str(sample.path.parent)))
+    loose = replace(sample, event=None)
+    with pytest.raises(ValueError, match="nothing says which event"):
+        replace(recipe, tell_event=True).item(loose, supervised=False)
+
+
+def test_prompts(recipe, sample):
+    full = text(recipe, replace(recipe, prompt="full").item(sample, supervised=False))
+    assert "- Weather: one of" in full and "Near miss".lower() in full
+    own = replace(sample, question="<image>\nWhat do you see?")
+    assert "What do you see?" in text(recipe, replace(recipe, prompt="dataset").item(own, supervised=False))
+    with pytest.raises(ValueError, match="has no human turn"):
+        replace(recipe, prompt="dataset").item(replace(sample, question=None), supervised=False)
+
+
+def test_blank_frames_are_black_and_of_the_same_size(recipe, sample):
+    seen = recipe.item(sample, supervised=False).pixel_values_F3HW
+    blank = replace(recipe, blank_frames=True).item(sample, supervised=False).pixel_values_F3HW
+    assert blank.shape == seen.shape
+    assert bool((blank.flatten(2).amax(2) == blank.flatten(2).amin(2)).all())
+    assert not torch.equal(blank, seen)
+
+
+def test_what_nobody_annotated_is_not_learnt(recipe, sample):
+    values = {**sample.annotation.values, "Weather": UNKNOWN}
+    annotation = Annotation.of(SCHEMA, sample.event, values)
+    item = recipe.item(replace(sample, annotation=annotation, answer=None), supervised=True)
+    learnt = recipe.tokenizer.tokenizer.decode(item.labels_S[item.labels_S != IGNORE_INDEX])
+    assert "- Weather: Unknown" in render(SCHEMA, annotation)
+    assert "- Weather: \n" in learnt.replace("- Weather:\n", "- Weather: \n")
+
+
+def test_a_clip_that_cannot_be_read(recipe, sample, tmp_path):
+    broken = replace(sample, path=tmp_path / "broken.mp4")
+    broken.path.write_bytes(b"")
+    with pytest.raises(UnreadableClipError, match=r"broken\.mp4"):
+        ClipDataset([broken], recipe, supervised=True, on_unreadable="raise")[0]
+    item = ClipDataset([broken], recipe, supervised=False, on_unreadable="fail")[0]
+    assert item == FailedItem(broken, "the file is empty (0 bytes)")
+
+
+def test_training_needs_an_annotation(recipe, sample):
+    with pytest.raises(ValueError, match="has no annotation"):
+        recipe.item(replace(sample, annotation=None, answer=None), supervised=True)

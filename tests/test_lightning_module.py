@@ -1,0 +1,170 @@
+"""The system: it learns, its towers obey, its schedule is what the options say."""
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from vlm_crash.data.collate import Batch
+from vlm_crash.data.datamodule import CrashDataModule
+from vlm_crash.lightning_module import CrashVLM, prompts_of
+from vlm_crash.models.internvl import tower_of
+
+RATES = {"lr_vision": 1e-3, "lr_projector": 2e-3, "lr_language": 3e-3}
+
+
+def make(path: Path, **options: Any) -> CrashVLM:
+    torch.manual_seed(0)
+    return CrashVLM(path, **{"embedder": None, "max_new_tokens": 8, **options})
+
+
+@pytest.fixture(scope="module")
+def batch(tiny_model: Path, prepared: Path) -> Batch:
+    """Two training clips with two frames each."""
+    data = CrashDataModule(folder=prepared, num_workers=0, num_frames=2, batch_size=2)
+    data.connect(make(tiny_model).inputs)
+    data.setup("fit")
+    return next(iter(data.train_dataloader()))
+
+
+def optimizers(module: CrashVLM, steps: int) -> Any:
+    module.trainer = SimpleNamespace(estimated_stepping_batches=steps)  # type: ignore[assignment]
+    return module.configure_optimizers()
+
+
+def train(module: CrashVLM, batch: Batch, steps: int) -> list[float]:
+    found = optimizers(module, steps)
+    losses = []
+    for _ in range(steps):
+        loss_sum, count = module._loss(batch)
+        (loss_sum / count).backward()
+        found["optimizer"].step()
+        found["optimizer"].zero_grad()
+        found["lr_scheduler"]["scheduler"].step()
+        losses.append(float(loss_sum / count))
+    return losses
+
+
+def test_two_clips_can_be_learnt(tiny_model, batch):
+    losses = train(make(tiny_model, **RATES, warmup_ratio=0.1), batch, steps=15)
+    assert losses[-1] < 0.7 * losses[0]
+    assert losses[0] == pytest.approx(math.log(1600), rel=0.1)  # a random model spreads over its vocabulary
+
+
+@pytest.mark.parametrize("freeze", [["vision"], ["projector"], ["vision", "language"]])
+def test_frozen_towers_stay(tiny_model, batch, freeze):
+    module = make(tiny_model, **RATES, freeze=freeze, warmup_ratio=0.0)
+    before = {name: parameter.detach().clone() for name, parameter in module.model.named_parameters()}
+    train(module, batch, steps=1)
+    moved = {tower_of(n) for n, parameter in module.model.named_parameters() if not torch.equal(before[n], parameter)}
+    assert moved == {"vision", "projector", "language"} - set(freeze)
+
+
+def test_groups_rates_and_decay(tiny_model):
+    module = make(tiny_model, **RATES, weight_decay=0.1)
+    groups = optimizers(module, 10)["optimizer"].param_groups
+    assert {group["name"]: (group["initial_lr"], group["weight_decay"]) for group in groups} == {
+        "vision": (1e-3, 0.1), "vision_vectors": (1e-3, 0.0),
+        "projector": (2e-3, 0.1), "projector_vectors": (2e-3, 0.0),
+        "language": (3e-3, 0.1), "language_vectors": (3e-3, 0.0),
+    }  # fmt: skip
+    count = sum(parameter.numel() for group in groups for parameter in group["params"])
+    assert count == sum(parameter.numel() for parameter in module.model.parameters())
+    for group in groups:
+        assert all((parameter.ndim >= 2) == (not group["name"].endswith("_vectors")) for parameter in group["params"])
+
+
+def test_warm_up_then_cosine(tiny_model):
+    factor = optimizers(make(tiny_model, warmup_ratio=0.2), 10)["lr_scheduler"]["scheduler"].lr_lambdas[0]
+    assert [factor(0), factor(1)] == [0.5, 1.0]
+    assert [factor(step) for step in range(2, 11)] == pytest.approx(
+        [0.5 * (1 + math.cos(math.pi * step / 8)) for step in range(9)]
+    )
+    plain = optimizers(make(tiny_model, warmup_ratio=0.0), 10)["lr_scheduler"]["scheduler"].lr_lambdas[0]
+    assert plain(0) == 1.0
+
+
+def calls(module: torch.nn.Module, of: str, run: Any) -> int:
+    """How often a submodule's forward runs (transformers checkpoints inside a layer: its own hooks run once)."""
+    count = 0
+
+    def hook(*_: Any) -> None:
+        nonlocal count
+        count += 1
+
+    handle = module.get_submodule(of).register_forward_pre_hook(hook)
+    run()
+    handle.remove()
+    return count
+
+
+@pytest.mark.parametrize(
+    "part", ["model.vision_tower.encoder.layer.0.attention", "model.language_model.layers.0.self_attn"]
+)
+def test_activation_checkpointing_computes_again(tiny_model, batch, part):
+    losses, counts, grads = [], [], []
+    for on in (False, True):
+        module = make(tiny_model, activation_checkpointing=on)
+
+        def step(module: CrashVLM = module) -> None:
+            loss = module._loss(batch)[0]
+            loss.backward()
+            losses.append(float(loss))
+
+        counts.append(calls(module.model, part, step))
+        grads.append(module.model.get_input_embeddings().weight.grad)
+    assert counts == [1, 2]
+    assert losses[0] == pytest.approx(losses[1])
+    torch.testing.assert_close(grads[0], grads[1])
+
+
+def test_vision_chunk_acts(tiny_model, batch):
+    for chunk, passes in ((None, 1), (1, 4), (3, 2)):
+        module = make(tiny_model, vision_chunk=chunk)
+        assert calls(module.model, "model.vision_tower", lambda module=module: module._loss(batch)) == passes
+
+
+@pytest.mark.parametrize(("most", "answered"), [(0, []), (1, [2, 0]), (3, [2, 2])])
+def test_number_of_validation_answers(tiny_model, batch, most, answered):
+    module = make(tiny_model, num_validation_answers=most).eval()
+    module.on_validation_epoch_start()
+    with torch.no_grad():
+        counts = [len(module.validation_step(batch, number)["predictions"]) for number in range(2)]
+    assert counts == (answered or [0, 0])
+
+
+def test_an_answer(tiny_model, batch):
+    module = make(tiny_model, max_new_tokens=5).eval()
+    module.provenance = "a run"
+    prompts = prompts_of(batch, module.conversation.end_token_id)
+    with torch.no_grad():
+        predictions = module.answer(prompts)
+    assert [prediction.video for prediction in predictions] == [sample.video for sample in batch.samples]
+    for prediction, sample in zip(predictions, batch.samples, strict=True):
+        assert (prediction.status, prediction.source_event, prediction.provenance) == ("ok", sample.event, "a run")
+        assert prediction.event_probability is not None and 0 <= prediction.event_probability <= 1
+    assert bool(prompts.attention_mask_BS[:, -1].all())
+
+
+def test_non_finite_logits_are_a_failed_line(tiny_model, batch):
+    module = make(tiny_model).eval()
+    with torch.no_grad():
+        module.model.get_parameter("model.multi_modal_projector.linear_1.weight").fill_(float("nan"))
+        (first, _) = module.answer(prompts_of(batch, module.conversation.end_token_id))
+    assert (first.status, first.error, first.fields) == ("failed", "the model gave non-finite logits", {})
+
+
+@pytest.mark.gpu
+def test_half_weights_on_a_gpu(tiny_model, batch):
+    module = make(tiny_model).eval().cuda()
+    prompts = prompts_of(batch.to("cuda"), module.conversation.end_token_id)
+    with torch.no_grad():
+        full = module.answer(prompts)
+        module.model.half()
+        half = module.answer(prompts)
+    for left, right in zip(full, half, strict=True):
+        assert right.status == "ok"
+        assert right.event_probability == pytest.approx(left.event_probability, abs=0.02)

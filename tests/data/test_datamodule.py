@@ -79,8 +79,21 @@ def test_number_of_frames(inputs, prepared):
 def test_options_reach_the_recipe(inputs, prepared):
     plain = connected(inputs, "fit", folder=prepared).recipe
     assert (plain.prompt, plain.tell_event, plain.blank_frames) == ("short", False, False)
-    given = connected(inputs, "fit", folder=prepared, prompt="dataset", tell_event=True, blank_frames=True).recipe
-    assert (given.prompt, given.tell_event, given.blank_frames) == ("dataset", True, True)
+    given = connected(inputs, "fit", folder=prepared, prompt="full", tell_event=True, blank_frames=True).recipe
+    assert (given.prompt, given.tell_event, given.blank_frames) == ("full", True, True)
+    assert connected(inputs, "fit", folder=prepared, prompt="dataset").recipe.prompt == "dataset"
+    with pytest.raises(ValueError, match="tell_event would do nothing"):
+        connected(inputs, "fit", folder=prepared, prompt="dataset", tell_event=True)
+
+
+def test_a_folder_beside_loose_clips_is_refused(inputs, prepared, demo_clips):
+    with pytest.raises(ValueError, match="only one can be predicted"):
+        connected(inputs, "predict", folder=prepared, clips=demo_clips / "crash")
+
+
+def test_events_take_turns_in_validation(inputs, prepared):
+    events = [sample.event for sample in connected(inputs, "fit", folder=prepared).samples["val"]]
+    assert set(events[:2]) == {"crash", "nearmiss"}
 
 
 def test_padding_sides(inputs, prepared):
@@ -110,7 +123,7 @@ def test_no_training_clips(inputs, prepared, tmp_path):
     shutil.copytree(prepared, folder)
     text = (folder / "splits.json").read_text().replace('"train"', '"test"')
     (folder / "splits.json").write_text(text)
-    with pytest.raises(ValueError, match="has no training clips"):
+    with pytest.raises(ValueError, match="has no train clips"):
         connected(inputs, "fit", folder=folder)
     (folder / "splits.json").write_text(text.replace('"test"', '"val"'))
     with pytest.raises(ValueError, match=r"the split test of .* has no clips"):

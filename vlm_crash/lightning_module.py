@@ -25,16 +25,8 @@ from vlm_crash.data.tokenization import IGNORE_INDEX
 from vlm_crash.metrics.field_match import FieldMatch
 from vlm_crash.models.attention import set_attention
 from vlm_crash.models.decoding import greedy_answers
-from vlm_crash.models.internvl import (
-    TOWERS,
-    embed_prompt,
-    folder_settings,
-    label_loss,
-    load_model,
-    load_tokenizer,
-    tokens_per_frame,
-    tower_of,
-)
+from vlm_crash.models.folder import folder_settings, tokens_per_frame
+from vlm_crash.models.internvl import TOWERS, embed_prompt, label_loss, load_model, load_tokenizer, tower_of
 from vlm_crash.schema.fields import load_schema
 from vlm_crash.schema.records import Prediction
 from vlm_crash.schema.response import parse

@@ -8,14 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vlm_crash.models.internvl import (
-    embed_prompt,
-    label_loss,
-    load_model,
-    load_tokenizer,
-    read_config,
-    tokens_per_frame,
-)
+from vlm_crash.models.folder import read_config, tokens_per_frame
+from vlm_crash.models.internvl import embed_prompt, label_loss, load_model, load_tokenizer
 
 
 @pytest.fixture
@@ -94,7 +88,7 @@ def test_folder_without_tokenizer(tmp_path: Path) -> None:
 
 
 def test_unknown_folder_settings_are_named(tiny_model: Path, tmp_path: Path) -> None:
-    from vlm_crash.models.internvl import folder_settings
+    from vlm_crash.models.folder import folder_settings
 
     config = json.loads((tiny_model / "config.json").read_text())
     config["vlm_crash"]["frames"] = 3

@@ -7,86 +7,21 @@ as the vision tower makes.
 
 # Suffixes: B batch, S sequence, N frames in the batch, V vision tokens in the batch, L supervised positions, D hidden.
 
-import json
 import logging
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoTokenizer, InternVLConfig, InternVLForConditionalGeneration, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, InternVLForConditionalGeneration, PreTrainedTokenizerBase
+
+from vlm_crash.models.folder import read_config
 
 log = logging.getLogger(__name__)
 
 IGNORE_INDEX = nn.CrossEntropyLoss().ignore_index
 TOWERS = ("vision", "projector", "language")
-
-
-@dataclass(frozen=True)
-class FolderSettings:
-    """What a model folder says about how it was trained; the key `vlm_crash` of its config.json.
-
-    Args:
-        prompt: question it knows (see data/conversation.py).
-        num_frames: frames per clip; None: not said.
-        system_message: system turn; None: InternVL's own.
-        base: what the weights are, in words.
-    """
-
-    prompt: str = "full"
-    num_frames: int | None = None
-    system_message: str | None = None
-    base: str | None = None
-
-    def to_dict(self) -> dict:
-        return asdict(self)
-
-
-def read_config(path: str | Path) -> InternVLConfig:
-    """Read config.json of a model folder as data; no code of the folder is ever run.
-
-    Raises:
-        ValueError: no such folder, no config.json in it, or not an InternVL one.
-    """
-    file = Path(path) / "config.json"
-    if not file.is_file():
-        raise ValueError(
-            f"model.path={str(path)!r} is no model folder: {file} does not exist; "
-            "give a local folder with config.json, weights and tokenizer (`vlm_crash demo` makes one)"
-        )
-    try:
-        text = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is not JSON ({error}); copy the model folder again") from error
-    if text.get("model_type") != "internvl":
-        raise ValueError(
-            f"{file} has model_type={text.get('model_type')!r}, not 'internvl' (transformers' own layout); "
-            "folders in the original OpenGVLab layout are not read yet"
-        )
-    return InternVLConfig.from_dict(text)
-
-
-def folder_settings(config: InternVLConfig) -> FolderSettings:
-    """The `vlm_crash` part of a config; defaults where there is none."""
-    given = getattr(config, "vlm_crash", None) or {}
-    known = {field.name for field in fields(FolderSettings)}
-    unknown = sorted(set(given) - known)
-    if unknown:
-        raise ValueError(f"config.json has unknown vlm_crash keys {unknown}; known are {sorted(known)}")
-    return FolderSettings(**given)
-
-
-def tokens_per_frame(config: InternVLConfig) -> int:
-    """Image tokens of one frame after pixel shuffle.
-
-    >>> tokens_per_frame(InternVLConfig())
-    256
-    """
-    vision: Any = config.vision_config
-    (height, width), (patch_height, patch_width) = vision.image_size, vision.patch_size
-    return int((height // patch_height) * config.downsample_ratio * (width // patch_width) * config.downsample_ratio)
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:

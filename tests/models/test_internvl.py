@@ -63,7 +63,7 @@ def test_tokens_per_frame_of_the_tiny_model(tiny_model: Path) -> None:
     [
         (lambda folder: (folder / "config.json").unlink(), "is no model folder"),
         (lambda folder: (folder / "config.json").write_text("{"), "is not JSON"),
-        (lambda folder: (folder / "config.json").write_text('{"model_type": "internvl_chat"}'), "internvl_chat"),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "llava"}'), "'llava'"),
         (lambda folder: (folder / "model.safetensors").unlink(), "has no weights"),
         (lambda folder: _drop_tensor(folder / "model.safetensors"), "lambda_1"),
     ],

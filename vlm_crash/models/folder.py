@@ -5,11 +5,19 @@ and travel with every folder that we write. No code of a folder is ever run.
 """
 
 import json
+import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from transformers import InternVLConfig
+
+from vlm_crash.models.original_config import from_original
+
+log = logging.getLogger(__name__)
+
+IMAGE_TOKEN = "<IMG_CONTEXT>"
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,7 @@ class FolderSettings:
         base: what the weights are, in words.
         template: chat template it was trained with, by name (see data/conversation.py); None: internvl2_5.
         hico: token merging; None: none.
+        image_size: side of a frame in pixels; None: the vision tower's own (else its positions are interpolated).
     """
 
     prompt: str = "full"
@@ -62,13 +71,29 @@ class FolderSettings:
     base: str | None = None
     template: str | None = None
     hico: HicoSettings | None = None
+    image_size: int | None = None
 
     def to_dict(self) -> dict:
         return asdict(self)
 
 
-def read_config(path: str | Path) -> InternVLConfig:
-    """Read config.json of a model folder as data; no code of the folder is ever run.
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON file's object.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is not JSON ({error}); copy the model folder again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds no JSON object; copy the model folder again")
+    return content
+
+
+def is_original(path: str | Path) -> bool:
+    """Whether a model folder is in the original OpenGVLab layout, not in transformers' own.
 
     Raises:
         ValueError: no such folder, no config.json in it, or not an InternVL one.
@@ -79,21 +104,101 @@ def read_config(path: str | Path) -> InternVLConfig:
             f"model.path={str(path)!r} is no model folder: {file} does not exist; "
             "give a local folder with config.json, weights and tokenizer (`vlm_crash demo` makes one)"
         )
-    try:
-        text = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is not JSON ({error}); copy the model folder again") from error
-    if text.get("model_type") != "internvl":
+    model_type = read_json(file).get("model_type")
+    if model_type not in ("internvl", "internvl_chat"):
         raise ValueError(
-            f"{file} has model_type={text.get('model_type')!r}, not 'internvl' (transformers' own layout); "
-            "folders in the original OpenGVLab layout are not read yet"
+            f"{file} has model_type={model_type!r}; InternVL folders have 'internvl' (transformers' own layout) or "
+            "'internvl_chat' (the original OpenGVLab layout)"
         )
-    return InternVLConfig.from_dict(text)
+    return model_type == "internvl_chat"
+
+
+def read_config(path: str | Path) -> InternVLConfig:
+    """Read config.json of a model folder as data, in either layout; no code of the folder is ever run.
+
+    Raises:
+        ValueError: no such folder, no config.json in it, not an InternVL one, or one that cannot be computed exactly.
+    """
+    folder = Path(path)
+    original = is_original(folder)
+    text = read_json(folder / "config.json")
+    if not original:
+        return InternVLConfig.from_dict(text)
+    config = from_original(text, image_token_id(folder))
+    config.vlm_crash = original_settings(text, config).to_dict()
+    return config
+
+
+def image_token_id(folder: Path) -> int:
+    """Id of the image token, from the tokenizer's files.
+
+    Raises:
+        ValueError: no file has it.
+    """
+    known: dict[str, int] = {}
+    for name in ("added_tokens.json", "tokenizer_config.json", "tokenizer.json"):
+        content = read_json(folder / name) if (folder / name).is_file() else {}
+        if name == "added_tokens.json":
+            known |= content
+        for index, token in (content.get("added_tokens_decoder") or {}).items():
+            known.setdefault(token["content"], int(index))
+        for token in content.get("added_tokens") or ():
+            known.setdefault(token["content"], token["id"])
+    if IMAGE_TOKEN not in known:
+        raise ValueError(f"no tokenizer file in {folder} has the token {IMAGE_TOKEN}; copy the whole model folder")
+    return known[IMAGE_TOKEN]
+
+
+def original_settings(original: Mapping[str, Any], config: InternVLConfig) -> FolderSettings:
+    """What a folder in the original layout says of how it was trained.
+
+    Frames are merged (HiCo) where the modelling file of its `auto_map` says so, or where config.json has the keys.
+    """
+    given = original.get("vlm_crash")
+    if given:
+        return _settings(given)
+    vision: Any = config.vision_config
+    text: Any = config.text_config
+    names = ("local_num_frames", "num_tome_tokens")
+    hico = None
+    if any(original.get(name) for name in names) or any(
+        "hico" in str(target).lower() for target in (original.get("auto_map") or {}).values()
+    ):
+        width = vision.hidden_size * round(1 / config.downsample_ratio) ** 2
+        hico = HicoSettings(
+            **{name: original[name] for name in names if original.get(name)},
+            merge_heads=merge_heads(text.num_attention_heads, width),
+        )
+    image_size = original.get("force_image_size") or vision.image_size[0]
+    return FolderSettings(
+        system_message=original.get("system_message"),
+        template=original.get("template"),
+        hico=hico,
+        image_size=None if image_size == vision.image_size[0] else image_size,
+    )
+
+
+def merge_heads(num_heads: int, width: int) -> int:
+    """Heads over which token merging averages: the language model's, else the next smaller number that divides.
+
+    >>> merge_heads(32, 4096), merge_heads(14, 4096), merge_heads(28, 4096), merge_heads(12, 4096)
+    (32, 8, 16, 8)
+    """
+    heads = next(heads for heads in range(num_heads, 0, -1) if width % heads == 0)
+    if heads != num_heads:
+        log.warning(
+            "token merging over %d heads: the language model has %d, which do not divide the width %d",
+            heads, num_heads, width,
+        )  # fmt: skip
+    return heads
 
 
 def folder_settings(config: InternVLConfig) -> FolderSettings:
     """The `vlm_crash` part of a config; defaults where there is none."""
-    given = getattr(config, "vlm_crash", None) or {}
+    return _settings(getattr(config, "vlm_crash", None) or {})
+
+
+def _settings(given: Mapping[str, Any]) -> FolderSettings:
     known = {field.name for field in fields(FolderSettings)}
     unknown = sorted(set(given) - known)
     if unknown:
@@ -112,5 +217,13 @@ def tokens_per_frame(config: InternVLConfig) -> int:
     if hico is not None:
         return hico.tokens_per_frame
     vision: Any = config.vision_config
-    (height, width), (patch_height, patch_width) = vision.image_size, vision.patch_size
+    height, width = image_size(config)
+    patch_height, patch_width = vision.patch_size
     return int((height // patch_height) * config.downsample_ratio * (width // patch_width) * config.downsample_ratio)
+
+
+def image_size(config: InternVLConfig) -> tuple[int, int]:
+    """Height and width of a frame in pixels."""
+    vision: Any = config.vision_config
+    side = folder_settings(config).image_size
+    return (side, side) if side else tuple(vision.image_size)

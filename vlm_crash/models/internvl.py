@@ -9,14 +9,14 @@ as the vision tower makes.
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoTokenizer, InternVLForConditionalGeneration, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, GenerationConfig, InternVLForConditionalGeneration, PreTrainedTokenizerBase
 
-from vlm_crash.models.folder import read_config
+from vlm_crash.models.checkpoints import load_weights, materialise, meta_model
+from vlm_crash.models.dynamic_rope import scale_rope_by_row
+from vlm_crash.models.folder import is_original, read_config
 
 log = logging.getLogger(__name__)
 
@@ -38,37 +38,35 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
         raise ValueError(f"the tokenizer in {path} cannot be read ({error}); copy the model folder again") from error
 
 
-def load_model(path: str | Path, init: str = "weights") -> InternVLForConditionalGeneration:
-    """Build InternVL from a folder, in fp32.
+def load_model(
+    path: str | Path, init: str = "weights", dtype: torch.dtype = torch.float32, revision: str | None = None
+) -> InternVLForConditionalGeneration:
+    """Build InternVL from a folder in transformers' or in the original OpenGVLab layout.
 
     Args:
-        path: folder with config.json (and weights).
+        path: folder with config.json (and weights), or a name on the Hugging Face hub.
         init: "weights" loads them; "random" takes the shapes alone and draws new ones.
+        dtype: of the parameters.
+        revision: branch, tag or commit, where `path` is a name on the hub.
 
     Raises:
-        ValueError: not a model folder; unknown init; weights absent, or of other shapes than config.json says.
+        ValueError: not a model folder; unknown init; weights absent, or others than config.json says.
     """
-    config = read_config(path)
-    config._attn_implementation = "sdpa"
+    folder = Path(path)
+    config = read_config(folder)
     if init == "random":
-        return InternVLForConditionalGeneration(config)
+        config._attn_implementation = "sdpa"
+        model = InternVLForConditionalGeneration(config).to(dtype=dtype)  # type: ignore[call-arg]
+        scale_rope_by_row(model)
+        return model
     if init != "weights":
         raise ValueError(f"init={init!r} is not one of ['weights', 'random']; set --model.init to one of them")
-    if not list(Path(path).glob("*.safetensors")):
-        raise ValueError(f"{path} has no weights (*.safetensors); copy the whole folder or set --model.init random")
-    try:
-        loaded: Any = InternVLForConditionalGeneration.from_pretrained(
-            path, config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
-        )
-    except SafetensorError as error:
-        raise ValueError(f"the weights in {path} cannot be read ({error}); copy the model folder again") from error
-    model, problems = loaded
-    bad = {kind: sorted(map(str, problems.get(kind) or ())) for kind in ("missing_keys", "unexpected_keys")}
-    bad["mismatched_keys"] = sorted(str(key) for key in problems.get("mismatched_keys") or ())
-    bad = {kind: keys for kind, keys in bad.items() if keys}
-    if bad:
-        raise ValueError(f"the weights in {path} do not fit its config.json: {bad}")
-    return model
+    model = meta_model(config, dtype)
+    materialise(model)
+    load_weights(model, folder, is_original(folder))
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    return model.eval()
 
 
 def embed_prompt(

@@ -57,3 +57,9 @@ def prepared(demo_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         args += [f"--{event}_dir", str(demo_clips / event)]
     assert main(args) == 0
     return folder
+
+
+@pytest.fixture(scope="session")
+def parity() -> Path:
+    """What the original code computes with tiny checkpoints (see parity/README.md)."""
+    return Path(__file__).parent / "parity"

@@ -25,7 +25,8 @@ from vlm_crash.data.tokenization import IGNORE_INDEX
 from vlm_crash.metrics.field_match import FieldMatch
 from vlm_crash.models.attention import set_attention
 from vlm_crash.models.decoding import greedy_answers
-from vlm_crash.models.folder import folder_settings, tokens_per_frame
+from vlm_crash.models.folder import folder_settings, image_size, tokens_per_frame
+from vlm_crash.models.hub import local_folder
 from vlm_crash.models.internvl import TOWERS, embed_prompt, label_loss, load_model, load_tokenizer, tower_of
 from vlm_crash.schema.fields import load_schema
 from vlm_crash.schema.records import Prediction
@@ -38,8 +39,9 @@ class CrashVLM(LightningModule):
     """InternVL that answers the crash form.
 
     Args:
-        path: model folder in transformers' layout (config.json, weights, tokenizer).
+        path: model folder, in transformers' or the original OpenGVLab layout, or OWNER/NAME on the Hugging Face hub.
         init: weights (load them) or random (only the folder's shapes and tokenizer: training from scratch).
+        revision: branch, tag or commit, where path is a name on the hub.
         attention: SDPA kernel: math, efficient, flash or auto.
         lr_vision: peak learning rate of the vision tower.
         lr_projector: peak learning rate of the projector.
@@ -60,6 +62,7 @@ class CrashVLM(LightningModule):
         self,
         path: Path,
         init: str = "weights",
+        revision: str | None = None,
         attention: str = "math",
         lr_vision: float = 2e-6,
         lr_projector: float = 1e-5,
@@ -86,7 +89,7 @@ class CrashVLM(LightningModule):
             if value is not None and value < least:
                 raise ValueError(f"{name}={value} is below {least}; set --model.{name} to {least} or more")
         set_attention(attention)
-        self.path = path
+        self.path = local_folder(path, revision)
         self.learning_rates = {"vision": lr_vision, "projector": lr_projector, "language": lr_language}
         self.weight_decay = weight_decay
         self.warmup_ratio = warmup_ratio
@@ -95,8 +98,8 @@ class CrashVLM(LightningModule):
         self.num_validation_answers = num_validation_answers
         self.schema = load_schema(schema)
         # from_pretrained leaves evaluation mode, in which activation checkpointing is silently off.
-        self.model = load_model(path, init).train()
-        self.tokenizer = load_tokenizer(path)
+        self.model = load_model(self.path, init).train()
+        self.tokenizer = load_tokenizer(self.path)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(tower_of(name) not in (freeze or []))
         if not any(parameter.requires_grad for parameter in self.model.parameters()):
@@ -113,7 +116,7 @@ class CrashVLM(LightningModule):
     def _inputs(self) -> ModelInputs:
         config = self.model.config
         settings = folder_settings(config)
-        height, width = config.vision_config.image_size
+        height, width = image_size(config)
         if height != width:
             raise ValueError(f"config.json asks for frames of {height}x{width} pixels; only squares are supported")
         return ModelInputs(

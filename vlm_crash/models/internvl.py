@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, GenerationConfig, InternVLForConditional
 from vlm_crash.models.checkpoints import load_weights, materialise, meta_model
 from vlm_crash.models.dynamic_rope import scale_rope_by_row
 from vlm_crash.models.folder import is_original, read_config
+from vlm_crash.models.hub import local_folder
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def load_model(
     Raises:
         ValueError: not a model folder; unknown init; weights absent, or others than config.json says.
     """
-    folder = Path(path)
+    folder = local_folder(path, revision)
     config = read_config(folder)
     if init == "random":
         config._attn_implementation = "sdpa"
@@ -106,8 +107,13 @@ def label_loss(
     Returns:
         (sum of the loss in fp32, number of supervised tokens)
     """
+    # Padding gets the last token's position, so that a row's length, which rope may depend on, is its own.
+    position_ids_BS = (attention_mask_BS.cumsum(dim=1) - 1).clamp(min=0)
     hidden_BSD = model.model.language_model(
-        inputs_embeds=inputs_embeds_BSD, attention_mask=attention_mask_BS, use_cache=False
+        inputs_embeds=inputs_embeds_BSD,
+        attention_mask=attention_mask_BS,
+        position_ids=position_ids_BS,
+        use_cache=False,
     ).last_hidden_state
     target_BS = labels_BS[:, 1:]
     is_label_BS = target_BS != IGNORE_INDEX

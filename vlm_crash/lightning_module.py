@@ -27,7 +27,8 @@ from vlm_crash.models.attention import set_attention
 from vlm_crash.models.decoding import greedy_answers
 from vlm_crash.models.folder import folder_settings, image_size, tokens_per_frame
 from vlm_crash.models.hub import local_folder
-from vlm_crash.models.internvl import TOWERS, embed_prompt, label_loss, load_model, load_tokenizer, tower_of
+from vlm_crash.models.internvl import TOWERS, label_loss, load_model, load_tokenizer, tower_of
+from vlm_crash.models.vision import embed_prompt
 from vlm_crash.schema.fields import load_schema
 from vlm_crash.schema.records import Prediction
 from vlm_crash.schema.response import parse

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from vlm_crash.models.decoding import greedy_answers
-from vlm_crash.models.internvl import embed_prompt, load_model
+from vlm_crash.models.internvl import load_model
+from vlm_crash.models.vision import embed_prompt
 
 END = 2
 OPENINGS = [[300, 301, 302], [300, 303]]

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vlm_crash.models.folder import read_config, tokens_per_frame
-from vlm_crash.models.internvl import embed_prompt, label_loss, load_model, load_tokenizer
+from vlm_crash.models.internvl import label_loss, load_model, load_tokenizer
+from vlm_crash.models.vision import embed_prompt
 
 
 @pytest.fixture
@@ -32,19 +33,6 @@ def test_label_loss_is_transformers_own_loss(tiny_model: Path, prompt: tuple[tor
         loss, count = label_loss(model, embed_prompt(model, ids, pixels), torch.ones_like(ids), labels)
     assert int(count) == 5
     torch.testing.assert_close(loss / count, want)
-
-
-def test_chunks_of_frames_change_nothing(tiny_model: Path, prompt: tuple[torch.Tensor, torch.Tensor]) -> None:
-    model = load_model(tiny_model)
-    with torch.no_grad():
-        whole = embed_prompt(model, *prompt)
-        torch.testing.assert_close(embed_prompt(model, *prompt, chunk=3), whole, rtol=1e-5, atol=1e-6)
-
-
-def test_wrong_number_of_image_tokens_is_named(tiny_model: Path, prompt: tuple[torch.Tensor, torch.Tensor]) -> None:
-    ids, pixels = prompt
-    with pytest.raises(ValueError, match="64 image tokens, the encoder made 48"):
-        embed_prompt(load_model(tiny_model), ids, pixels[:3])
 
 
 def test_random_init_differs_and_keeps_the_shape(tiny_model: Path) -> None:

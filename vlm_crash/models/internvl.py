@@ -1,11 +1,10 @@
-"""transformers' native InternVL: built from a folder, embedded, and its loss.
+"""transformers' native InternVL: built from a folder, and its loss.
 
-Enters: a model folder (config.json, weights, tokenizer), token ids, pixels. Leaves: a model; embeddings of a prompt
-with its frames in place; the loss over supervised positions. Invariant: the prompt holds exactly as many image tokens
-as the vision tower makes.
+Enters: a model folder (config.json, weights); embedded prompts with labels (vision.py makes them). Leaves: a model;
+the loss over supervised positions. Invariant: a model has exactly the weights of its folder.
 """
 
-# Suffixes: B batch, S sequence, N frames in the batch, V vision tokens in the batch, L supervised positions, D hidden.
+# Suffixes: B batch, S sequence, L supervised positions, D hidden.
 
 import logging
 from pathlib import Path
@@ -68,30 +67,6 @@ def load_model(
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     return model.eval()
-
-
-def embed_prompt(
-    model: InternVLForConditionalGeneration, input_ids_BS: Tensor, pixel_values_N3HW: Tensor, chunk: int | None = None
-) -> Tensor:
-    """Token embeddings [B, S, D] with the frames' features where the image tokens stand.
-
-    Args:
-        chunk: frames that go through the vision tower at once; None: all.
-
-    Raises:
-        ValueError: the prompt has another number of image tokens than the tower makes.
-    """
-    text_BSD = model.get_input_embeddings()(input_ids_BS)
-    pieces = pixel_values_N3HW.split(chunk) if chunk else (pixel_values_N3HW,)
-    vision_VD = torch.cat([model.model.get_image_features(piece).pooler_output.flatten(0, 1) for piece in pieces])
-    is_image_BS = input_ids_BS == model.config.image_token_id
-    num_slots = int(is_image_BS.sum())
-    if num_slots != vision_VD.shape[0]:
-        raise ValueError(
-            f"the prompt has {num_slots} image tokens, the encoder made {vision_VD.shape[0]}; "
-            "check num_frames and the image size in config.json"
-        )
-    return text_BSD.masked_scatter(is_image_BS.unsqueeze(-1), vision_VD.to(text_BSD.dtype))
 
 
 def label_loss(

@@ -27,7 +27,8 @@ from vlm_crash.models.attention import set_attention
 from vlm_crash.models.decoding import greedy_answers
 from vlm_crash.models.folder import folder_settings, image_size, tokens_per_frame
 from vlm_crash.models.hub import local_folder
-from vlm_crash.models.internvl import TOWERS, label_loss, load_model, load_tokenizer, tower_of
+from vlm_crash.models.internvl import TOWERS, label_loss, load_model, tower_of
+from vlm_crash.models.tokenizers import check_tokenizer, load_tokenizer
 from vlm_crash.models.vision import embed_prompt
 from vlm_crash.schema.fields import load_schema
 from vlm_crash.schema.records import Prediction
@@ -101,6 +102,7 @@ class CrashVLM(LightningModule):
         # from_pretrained leaves evaluation mode, in which activation checkpointing is silently off.
         self.model = load_model(self.path, init).train()
         self.tokenizer = load_tokenizer(self.path)
+        check_tokenizer(self.tokenizer, self.model.config)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(tower_of(name) not in (freeze or []))
         if not any(parameter.requires_grad for parameter in self.model.parameters()):

@@ -10,7 +10,7 @@ from lightning import seed_everything
 from vlm_crash.data.clip_sources import samples_from_paths
 from vlm_crash.data.datamodule import DEFAULT_NUM_FRAMES, CrashDataModule
 from vlm_crash.data.dataset import ModelInputs
-from vlm_crash.models.internvl import load_tokenizer
+from vlm_crash.models.tokenizers import load_tokenizer
 
 
 @pytest.fixture(scope="module")

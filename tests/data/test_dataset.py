@@ -11,7 +11,7 @@ from vlm_crash.data.conversation import ChatTemplate
 from vlm_crash.data.dataset import ClipDataset, SampleRecipe
 from vlm_crash.data.prepared import load_prepared
 from vlm_crash.data.tokenization import IGNORE_INDEX, ConversationTokenizer
-from vlm_crash.models.internvl import load_tokenizer
+from vlm_crash.models.tokenizers import load_tokenizer
 from vlm_crash.schema import UNKNOWN, Annotation, load_schema, render
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.video.reader import UnreadableClipError

@@ -7,7 +7,7 @@ import torch
 
 from vlm_crash.data.conversation import ChatTemplate
 from vlm_crash.data.tokenization import IGNORE_INDEX, ConversationTokenizer
-from vlm_crash.models.internvl import load_tokenizer
+from vlm_crash.models.tokenizers import load_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from vlm_crash.models.folder import folder_settings, read_config, tokens_per_frame
-from vlm_crash.models.internvl import load_model, load_tokenizer
+from vlm_crash.models.internvl import load_model
+from vlm_crash.models.tokenizers import load_tokenizer
 
 
 def test_shape_and_settings(tiny_model: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vlm_crash.models.folder import read_config, tokens_per_frame
-from vlm_crash.models.internvl import label_loss, load_model, load_tokenizer
+from vlm_crash.models.internvl import label_loss, load_model
 from vlm_crash.models.vision import embed_prompt
 
 
@@ -68,11 +68,6 @@ def _drop_tensor(path: Path) -> None:
     tensors = load_file(path)
     del tensors[next(name for name in tensors if name.endswith("layer.0.lambda_1"))]
     save_file(tensors, path, metadata={"format": "pt"})
-
-
-def test_folder_without_tokenizer(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no tokenizer"):
-        load_tokenizer(tmp_path)
 
 
 def test_unknown_folder_settings_are_named(tiny_model: Path, tmp_path: Path) -> None:

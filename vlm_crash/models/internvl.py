@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer, GenerationConfig, InternVLForConditionalGeneration, PreTrainedTokenizerBase
+from transformers import GenerationConfig, InternVLForConditionalGeneration
 
 from vlm_crash.models.checkpoints import load_weights, materialise, meta_model
 from vlm_crash.models.dynamic_rope import scale_rope_by_row
@@ -22,20 +22,6 @@ log = logging.getLogger(__name__)
 
 IGNORE_INDEX = nn.CrossEntropyLoss().ignore_index
 TOWERS = ("vision", "projector", "language")
-
-
-def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder.
-
-    Raises:
-        ValueError: the folder has none.
-    """
-    if not any((Path(path) / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")):
-        raise ValueError(f"{path} has no tokenizer (tokenizer.json); copy the whole model folder")
-    try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
-    except ValueError as error:  # also JSONDecodeError
-        raise ValueError(f"the tokenizer in {path} cannot be read ({error}); copy the model folder again") from error
 
 
 def load_model(

@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 # Bytes that are copied at once: what reading needs beside the file itself.
 CHUNK_BYTES = 4 * 2**20
-# Names that transformers before 5 gave (conversion_mapping.py, "llava"); the first that fits is replaced.
-OLDER_NAMES = (
+# Where transformers' names on disk differ from its modules' (conversion_mapping.py, "llava"); the first that fits.
+NAMES_ON_DISK = (
     ("language_model.lm_head.", "lm_head."),
     ("language_model.model.", "model.language_model."),
     ("vision_tower.", "model.vision_tower."),
@@ -110,7 +110,7 @@ def match(
     Raises:
         ValueError: names every tensor that is missing, extra, of another shape or of another kind of numbers.
     """
-    names = {name: name if is_original else _newer_name(name) for name in stored}
+    names = {name: name if is_original else _module_name(name) for name in stored}
     missing = set(layout) - set(names.values())
     if config.tie_word_embeddings:
         ends = [
@@ -139,15 +139,15 @@ def match(
     return names
 
 
-def _newer_name(name: str) -> str:
-    """Today's name of a tensor in a folder of transformers.
+def _module_name(name: str) -> str:
+    """A tensor's name in the model, from its name in a folder of transformers.
 
-    >>> _newer_name("language_model.model.norm.weight")
+    >>> _module_name("language_model.model.norm.weight")
     'model.language_model.norm.weight'
     """
-    for old, new in OLDER_NAMES:
-        if name.startswith(old):
-            return new + name.removeprefix(old)
+    for disk, module in NAMES_ON_DISK:
+        if name.startswith(disk):
+            return module + name.removeprefix(disk)
     return name
 
 

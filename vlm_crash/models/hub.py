@@ -41,7 +41,7 @@ def local_folder(path: str | Path, revision: str | None = None) -> Path:
     except (OSError, ValueError, HfHubHTTPError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"model.path={str(path)!r} is no folder here, and fetching {path} from the Hugging Face hub failed ({reason}); "
+            f"{path} is no folder here, and fetching it from the Hugging Face hub failed ({reason}); "
             "give a local folder, or see to the network, the name and the revision"
         ) from error
     log.info("%s (%s): %s", path, revision or "main", fetched)

@@ -108,7 +108,8 @@ def from_original(original: Mapping[str, Any], image_token_id: int) -> InternVLC
         image_token_id=image_token_id,
         image_seq_length=round((image_size // patch * ratio) ** 2),
         downsample_ratio=ratio,
-        vision_feature_layer=original.get("select_layer", -1),
+        # Counted from the end: transformers takes layer 0 for "no layer".
+        vision_feature_layer=layer if layer < 0 else layer - num_layers - 1,
         tie_word_embeddings=tie,
         dtype=dtype,
     )

@@ -1,0 +1,57 @@
+"""A row's rope depends on the row alone, and equals transformers' on a model that has seen nothing else."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tests.models.original_folder import Shape, config, write_original
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from vlm_crash.models.dynamic_rope import RowDynamicRope
+from vlm_crash.models.internvl import label_loss, load_model
+
+
+def _rope() -> LlamaRotaryEmbedding:
+    scaled = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+    return LlamaRotaryEmbedding(
+        LlamaConfig(hidden_size=32, num_attention_heads=2, max_position_embeddings=16, rope_parameters=scaled)
+    )
+
+
+@pytest.mark.parametrize("length", [3, 16, 17, 40])
+def test_one_row_equals_a_fresh_transformers_model(length: int) -> None:
+    positions = torch.arange(length)[None]
+    want = _rope()(torch.zeros(1), positions)
+    torch.testing.assert_close(RowDynamicRope(_rope())(torch.zeros(1), positions), want, atol=1e-5, rtol=0)
+
+
+def test_neither_the_past_nor_a_longer_row_matters() -> None:
+    rope, short = RowDynamicRope(_rope()), torch.arange(20)
+    want = rope(torch.zeros(1), short[None])[0]
+    rope(torch.zeros(1), torch.arange(90)[None])
+    assert torch.equal(rope(torch.zeros(1), short[None])[0], want)
+    both = torch.stack([short, torch.arange(70, 90)])
+    assert torch.equal(rope(torch.zeros(1), both)[0][:1], want)
+    assert not torch.allclose(rope(torch.zeros(1), both)[0][1], rope(torch.zeros(1), both[1:] - 70)[0])
+
+
+def test_a_padded_batch_has_the_losses_of_its_rows(tmp_path: Path) -> None:
+    """At lengths where the scaling acts."""
+    write_original(tmp_path, Shape())
+    content = config(Shape())
+    content["llm_config"]["max_position_embeddings"] = 8
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    model = load_model(tmp_path)
+    torch.manual_seed(0)
+    ids = torch.randint(3, 380, (2, 30))
+    mask = torch.ones_like(ids)
+    mask[1, 20:] = 0
+    labels = ids.masked_fill(mask == 0, -100)
+    with torch.no_grad():
+        embeds = model.get_input_embeddings()(ids)
+        whole, _ = label_loss(model, embeds, mask, labels)
+        first, _ = label_loss(model, embeds[:1], mask[:1], labels[:1])
+        second, _ = label_loss(model, embeds[1:, :20], mask[1:, :20], labels[1:, :20])
+    torch.testing.assert_close(whole, first + second, rtol=1e-5, atol=0)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.models.original_folder import Shape, config, write_original
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from tests.models.original_folder import Shape, config, write_original
 from vlm_crash.models.dynamic_rope import RowDynamicRope
 from vlm_crash.models.internvl import label_loss, load_model
 

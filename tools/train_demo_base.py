@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from vlm_crash.data.collate import Collator, Item
-from vlm_crash.data.conversation import frame_lines, question
+from vlm_crash.data.conversation import question, user_turn
 from vlm_crash.data.dataset import ModelInputs
 from vlm_crash.demo.base_model import IMAGE_SIZE, NUM_FRAMES, write_empty_model
 from vlm_crash.demo.draw import render_frame
@@ -362,7 +362,7 @@ def training_texts(seeds: range) -> list[str]:
     for seed in seeds:
         scene = sample_scene(seed)
         texts.append(render(schema, Annotation.of(schema, scene.event, scene.values)))
-    asked = [frame_lines(NUM_FRAMES, tenths / 10) + question(schema, "short") for tenths in range(30, 90)]
+    asked = [user_turn(question(schema, "short"), NUM_FRAMES, tenths / 10, "demo") for tenths in range(30, 90)]
     return texts + asked * 10
 
 

@@ -9,6 +9,7 @@ import logging
 import math
 import time
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from vlm_crash.data.collate import Batch
 from vlm_crash.data.dataset import ModelInputs
-from vlm_crash.data.tokenization import IGNORE_INDEX
+from vlm_crash.data.tokenization import IGNORE_INDEX, ConversationTokenizer
 from vlm_crash.metrics.field_match import FieldMatch
 from vlm_crash.models.attention import set_attention
 from vlm_crash.models.decoding import greedy_answers
@@ -112,7 +113,6 @@ class CrashVLM(LightningModule):
             enable = getattr(self.model, "activation_checkpointing_enable", None)
             (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
         self.inputs = self._inputs()
-        self.conversation = self.inputs.conversation_tokenizer
         self.field_match = FieldMatch(self.schema, embedder)
         self.provenance = ""
 
@@ -127,9 +127,18 @@ class CrashVLM(LightningModule):
             tokens_per_frame=tokens_per_frame(config),
             image_size=height,
             prompt=settings.prompt,
+            question=settings.question,
             num_frames=settings.num_frames,
+            frame_rule=settings.frame_rule,
             system_message=settings.system_message,
+            template=settings.template,
+            preset=settings.preset,
         )
+
+    @cached_property
+    def conversation(self) -> ConversationTokenizer:
+        """The folder's own; the command line puts the one that --data asks for in its place."""
+        return self.inputs.conversation_tokenizer
 
     def setup(self, stage: str) -> None:
         """fp16 weights where a GPU only predicts; what was asked for everywhere else."""

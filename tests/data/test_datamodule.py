@@ -1,6 +1,7 @@
 """Which samples each stage sees, and that every option of the section acts."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,46 @@ def test_options_reach_the_recipe(inputs, prepared):
     assert connected(inputs, "fit", folder=prepared, prompt="dataset").recipe.prompt == "dataset"
     with pytest.raises(ValueError, match="tell_event would do nothing"):
         connected(inputs, "fit", folder=prepared, prompt="dataset", tell_event=True)
+
+
+def test_what_is_given_goes_before_what_the_folder_says(inputs, prepared, tmp_path):
+    plain = connected(inputs, "fit", folder=prepared).recipe
+    defaults = {"frame_rule": "middle", "preset": "training", "template": "internvl2_5", "question": None}
+    assert {name: plain.remembered[name] for name in defaults} == defaults
+    told = {"frame_rule": "card", "preset": "card", "template": "internlm2-chat", "question": "Well?"}
+    folder = replace(inputs, **told)
+    assert {name: connected(folder, "fit", folder=prepared).recipe.remembered[name] for name in told} == told
+    (tmp_path / "own.txt").write_text("What now?\n")
+    given = {"frame_rule": "middle", "preset": "training", "template": "internvl2_5"}
+    recipe = connected(folder, "fit", folder=prepared, **given, prompt_file=tmp_path / "own.txt").recipe
+    assert recipe.remembered == {**plain.remembered, "question": "What now?"}
+    # A prompt that is asked for is asked, whatever the folder was trained with.
+    assert connected(folder, "fit", folder=prepared, prompt="full").recipe.question is None
+
+
+def test_a_labs_own_wording_is_asked(inputs, prepared, tmp_path):
+    file = tmp_path / "own.txt"
+    file.write_text("Was war los?")
+    data = connected(inputs, "predict", folder=prepared, prompt_file=file, preset="card", num_videos=1)
+    batch = next(iter(data.predict_dataloader()))
+    asked = inputs.tokenizer.decode(batch.input_ids_BS[0]).replace("<IMG_CONTEXT>", "")
+    assert asked == "<|im_start|>user\nFrame1: <img></img>\nWas war los?<|im_end|>\n<|im_start|>assistant\n"
+    with pytest.raises(ValueError, match="both given"):
+        CrashDataModule(prompt="short", prompt_file=file)
+    with pytest.raises(ValueError, match="a lab's own question, so tell_event would do nothing"):
+        connected(inputs, "predict", folder=prepared, prompt_file=file, tell_event=True)
+
+
+def test_the_frame_rule_acts(inputs, prepared):
+    options = {"folder": prepared, "num_videos": 1, "num_frames": 3}
+    middle, card = (
+        next(iter(connected(inputs, "predict", **options, frame_rule=rule).predict_dataloader()))
+        for rule in ("middle", "card")
+    )
+    assert torch.equal(middle.input_ids_BS, card.input_ids_BS)
+    assert not torch.equal(middle.pixel_values_N3HW, card.pixel_values_N3HW)
+    with pytest.raises(ValueError, match=r"frame_rule='first' is not one of \['middle', 'card'\]"):
+        connected(inputs, "predict", **options, frame_rule="first")
 
 
 def test_a_folder_beside_loose_clips_is_refused(inputs, prepared, demo_clips):

@@ -62,7 +62,8 @@ def test_prompts(recipe, sample):
     full = text(recipe, replace(recipe, prompt="full").item(sample, supervised=False))
     assert "- Weather: one of" in full and "Near miss".lower() in full
     own = replace(sample, question="<image>\nWhat do you see?")
-    assert "What do you see?" in text(recipe, replace(recipe, prompt="dataset").item(own, supervised=False))
+    asked = text(recipe, replace(recipe, prompt="dataset").item(own, supervised=False))
+    assert asked.endswith("</img>What do you see?<|im_end|>\n<|im_start|>assistant\n")
     with pytest.raises(ValueError, match="has no human turn"):
         replace(recipe, prompt="dataset").item(replace(sample, question=None), supervised=False)
 

@@ -71,14 +71,15 @@ def test_all_bad_lines_are_reported_at_once(tmp_path, schema):
         old_line(id="x", conversations=[]),
         old_line(id="y", fields={"Weather": "purple"}),
         old_line(id="z", fields={"Wether": "Clear"}),
+        old_line(id="t", conversations=[{"from": "human", "value": "And?"}, *json.loads(old_line())["conversations"]]),
         old_line(),
     ]
     path.write_text("\n".join(lines))
     with pytest.raises(InputProblems) as caught:
         read_jsonl(path, tmp_path, schema, "nearmiss")
-    assert [p.row for p in caught.value.problems] == [2, 3, 4, 5, 6, 7, 8]
+    assert [p.row for p in caught.value.problems] == [2, 3, 4, 5, 6, 7, 8, 9]
     assert "'nearmiss_1' is there twice" in caught.value.problems[-1].problem
-    for word in ("list", "'video'", "neither fields nor a gpt turn", "purple", "Wether"):
+    for word in ("list", "'video'", "neither fields nor a gpt turn", "purple", "Wether", "3 turns"):
         assert word in str(caught.value)
 
 

@@ -27,7 +27,6 @@ from vlm_crash.models.tokenizers import check_tokenizer, load_tokenizer, save_to
 PARITY = Path(__file__).parents[1] / "parity"
 FOLDERS = {"qwen2": PARITY / "checkpoints/qwen2_hico", "internlm2": PARITY / "checkpoints/internlm2"}
 INTERNLM2 = FOLDERS["internlm2"]
-SHARED = PARITY.parents[2] / "shared" / "parity"
 GOLDENS = json.loads((PARITY / "prompts.json").read_text(encoding="utf-8"))
 IMAGE = "<img>" + "<IMG_CONTEXT>" * 4 + "</img>"
 # CJK, emoji, a letter with a combining accent, blanks of several kinds, what sentencepiece writes for a blank.
@@ -93,8 +92,7 @@ def test_conversations_of_the_original_training(golden, tokenizers):
     assert tokenizers[golden["arch"]](rendered(template, turns))["input_ids"] == expand(golden["ids_rle"])
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the whole set of goldens is not beside the repository")
-@pytest.mark.parametrize("file", sorted(SHARED.glob("goldens/*.safetensors")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted(PARITY.glob("goldens/*.safetensors")), ids=lambda file: file.stem)
 def test_ids_of_every_golden_run(file, tokenizers):
     facts = json.loads(file.with_suffix(".json").read_text())
     if "checkpoint" in facts:  # a variant of another: its texts

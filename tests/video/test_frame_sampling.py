@@ -1,8 +1,12 @@
+import json
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
-from vlm_crash.video.frame_sampling import middle_frame_indices
+from vlm_crash.video.frame_sampling import FRAME_RULES, middle_frame_indices
+
+CASES = json.loads((Path(__file__).parents[1] / "parity/frame_indices.json").read_text())["cases"]
 
 # From upstream's training reader (VideoChat-Flash video_utils.py, sample="middle"): (frames, segments, indices).
 UPSTREAM = [
@@ -24,6 +28,22 @@ def test_equals_upstream(num_video_frames, num_segments, expected):
     assert middle_frame_indices(num_video_frames, num_segments) == expected
 
 
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['total_frames']}-{case['num_frames']}-{case['clip']}")
+def test_rules_are_upstreams(case):
+    """Both rules count within a part of a clip from its first frame on; which part that is differs."""
+    total, fps, num_frames = case["total_frames"], case["fps"], case["num_frames"]
+    first, length = 0, total
+    card_first, card_length = 0, total
+    if case["clip"]:
+        start, end = case["clip"]
+        first, length = int(start * fps), int((min(end, total / fps - 0.1) - start) * fps)
+        card_first = round(start * fps)
+        card_length = min(round(end * fps), total - 1) - card_first + 1
+    middle = [first + index for index in FRAME_RULES["middle"](length, num_frames)]
+    card = [card_first + index for index in FRAME_RULES["card"](card_length, num_frames)]
+    assert (middle, card) == (case["train_indices"], case["card_indices"])
+
+
 def test_truncated_linspace_differs_from_integer_division():
     """The quirk that is kept: for about 2 % of the pairs integer division takes another frame."""
     num_pairs = num_other = 0
@@ -37,10 +57,11 @@ def test_truncated_linspace_differs_from_integer_division():
     assert num_other / num_pairs < 0.05
 
 
-def test_indices_stay_inside_and_ascend():
+@pytest.mark.parametrize("rule", FRAME_RULES)
+def test_indices_stay_inside_and_ascend(rule):
     for length in (1, 2, 5, 31, 257, 50400):
         for segments in (1, 2, 32, 128):
-            indices = middle_frame_indices(length, segments)
+            indices = FRAME_RULES[rule](length, segments)
             assert len(indices) == segments
             assert indices == sorted(indices)
             assert indices[0] >= 0
@@ -48,6 +69,7 @@ def test_indices_stay_inside_and_ascend():
 
 
 @pytest.mark.parametrize(("length", "segments", "name"), [(0, 4, "num_video_frames"), (4, 0, "num_segments")])
-def test_refuses_less_than_one(length, segments, name):
+@pytest.mark.parametrize("rule", FRAME_RULES)
+def test_refuses_less_than_one(length, segments, name, rule):
     with pytest.raises(ValueError, match=name):
-        middle_frame_indices(length, segments)
+        FRAME_RULES[rule](length, segments)

@@ -1,12 +1,16 @@
 import builtins
+import json
 import pickle
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vlm_crash.video import UnreadableClipError, probe, read_frames
 from vlm_crash.video import reader as reader_module
+
+CASES = json.loads((Path(__file__).parents[1] / "parity/frame_indices.json").read_text())["cases"]
 
 
 def test_decord_reads_the_middle_frames(make_clip, numbers):
@@ -17,6 +21,21 @@ def test_decord_reads_the_middle_frames(make_clip, numbers):
     assert frames.frames_FHWC.shape == (8, 48, 64, 3)
     assert frames.frames_FHWC.dtype == np.uint8
     np.testing.assert_allclose(frames.times_s, np.array(frames.indices) / 10, atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+def test_the_cards_frames(make_clip, numbers, suffix):
+    """By both readers: decord and, for GIF, PyAV."""
+    path = make_clip(f"clip{suffix}", num_frames=40, codec="gif" if suffix == ".gif" else "libx264")
+    frames = read_frames(path, 8, "card")
+    assert frames.indices == (2, 7, 12, 17, 22, 26, 31, 36)
+    assert numbers(frames.frames_FHWC) == list(frames.indices)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case["total_frames"] <= 50 and not case["clip"]])
+def test_the_duration_that_training_was_told(case, make_clip):
+    path = make_clip(num_frames=case["total_frames"], fps=int(case["fps"]))
+    assert read_frames(path, 1).info.duration_s == pytest.approx(case["train_reader_duration"], abs=1e-3)
 
 
 def test_probe_says_what_a_clip_is(make_clip):

@@ -3,10 +3,8 @@
 Enters: the trained model. Leaves: files in the run's folder. Invariant: a file of a final name is whole.
 """
 
-import errno
+import copy
 import logging
-import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,11 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
-from safetensors import SafetensorError
 
 from vlm_crash.callbacks.predictions import cannot_write
+from vlm_crash.models.convert import write_folder
+from vlm_crash.models.training_checkpoint import SETTINGS
+from vlm_crash.models.weights import EMBEDDING, HEAD, StateDict
 
 log = logging.getLogger(__name__)
 
@@ -34,34 +34,28 @@ class ModelFolder(Callback):
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         folder = Path(trainer.default_root_dir) / self.dirname
-        recipe: Any = trainer.datamodule.recipe  # type: ignore[attr-defined]
-        model: Any = pl_module.model
-        settings: Mapping[str, Any] = getattr(model.config, "vlm_crash", None) or {}
-        model.config.vlm_crash = {**settings, "num_frames": recipe.num_frames, "prompt": recipe.prompt}
-        part = folder.with_name(f".{folder.name}.part")
+        module: Any = pl_module
+        config = copy.deepcopy(module.model.config)
+        config.vlm_crash = _settings(trainer, module)
+        tensors = module.model.state_dict()
+        if config.tie_word_embeddings:
+            tensors.pop(HEAD)
+        config.dtype = tensors[EMBEDDING].dtype
         try:
-            shutil.rmtree(part, ignore_errors=True)
-            model.save_pretrained(part)
-            pl_module.tokenizer.save_pretrained(part)  # type: ignore[operator, union-attr]
-            if folder.exists():
-                shutil.rmtree(folder)
-            part.replace(folder)
-        except (OSError, SafetensorError) as error:
-            shutil.rmtree(part, ignore_errors=True)
-            raise cannot_write(folder, _as_os_error(error)) from error
-        log.info("model folder: %s", folder)
+            write_folder(StateDict(tensors), config, module.path, folder)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """What `export` writes into the folder that it makes of a checkpoint."""
+        checkpoint[SETTINGS] = _settings(trainer, pl_module)
 
 
-def _as_os_error(error: OSError | SafetensorError) -> OSError:
-    """safetensors tells the system's error as text.
-
-    >>> _as_os_error(SafetensorError("I/O error: No space left on device (os error 28)")).errno == errno.ENOSPC
-    True
-    """
-    if isinstance(error, OSError):
-        return error
-    number = re.search(r"os error (\d+)", str(error))
-    return OSError(int(number[1]) if number else errno.EIO, str(error))
+def _settings(trainer: Trainer, module: Any) -> dict[str, Any]:
+    """How the model was trained, for its folder's config.json."""
+    recipe: Any = trainer.datamodule.recipe  # type: ignore[attr-defined]
+    settings: Mapping[str, Any] = getattr(module.model.config, "vlm_crash", None) or {}
+        model.config.vlm_crash = {**settings, **recipe.remembered}
 
 
 class WholeCheckpoints(TorchCheckpointIO):

@@ -180,7 +180,8 @@ def describe_run(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]
         "checkpoint": {str(path): _sha256(path) for path in weights if path.is_file()},
         "model": {name: str(value) for name, value in pl_module.hparams.items()},
         "sampling": {
-            name: getattr(recipe, name) for name in ("num_frames", "image_size", "prompt", "tell_event", "blank_frames")
+            **recipe.remembered,
+            **{name: getattr(recipe, name) for name in ("image_size", "tell_event", "blank_frames")},
         },
         "precision": str(next(pl_module.parameters()).dtype),
         "schema": pl_module.schema.fingerprint,  # type: ignore[union-attr]

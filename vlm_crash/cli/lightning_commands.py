@@ -20,9 +20,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from vlm_crash.callbacks import ModelFolder, PredictionWriter, TrainingMonitor, ValidationSample, WholeCheckpoints
 from vlm_crash.callbacks.predictions import refuse_old_predictions
 from vlm_crash.cli.arguments import explain, known_keys, resolve_configs
-from vlm_crash.cli.checkpoints import check_fits, read_state_dict
+from vlm_crash.cli.checkpoints import checkpoint_shapes
 from vlm_crash.data.datamodule import CrashDataModule
 from vlm_crash.lightning_module import CrashVLM
+from vlm_crash.models.training_checkpoint import check_fits, shapes_of
 
 log = logging.getLogger(__name__)
 
@@ -82,13 +83,13 @@ class CrashCLI(LightningCLI):
             "config_filename": "config.yaml" if self.subcommand == "fit" else f"{self.subcommand}_config.yaml",
         }
 
-    def _read_checkpoint(self, config: Namespace) -> dict[str, torch.Tensor] | None:
+    def _read_checkpoint(self, config: Namespace) -> dict[str, tuple[int, ...]] | None:
         path = config.get("ckpt_path")
         if path is None:
             return None
         if path == "last":
             config["ckpt_path"] = path = str(Path(config["output_dir"]) / CHECKPOINTS / "last.ckpt")
-        return read_state_dict(path)
+        return checkpoint_shapes(path)
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would put the checkpoint's settings over those that the user gave."""
@@ -129,10 +130,11 @@ class CrashCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         self.datamodule.connect(self.model.inputs)
+        self.model.conversation = self.datamodule.recipe.tokenizer
         self.trainer.predict = partial(self.trainer.predict, return_predictions=False)  # type: ignore[method-assign]
         if self.checkpoint is not None:
             path = self.config[self.subcommand]["ckpt_path"]
-            check_fits(path, self.checkpoint, self.model, self.model.path)
+            check_fits(path, self.checkpoint, shapes_of(self.model), self.model.path)
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -3,59 +3,145 @@
 Enters: a schema, how many frames, how long the clip is. Leaves: the user's turn of the chat, with one
 `<image>` placeholder per frame, and the chat template around it.
 
-The frame lines ("The video lasts ...", "Frame1: <image>") are the format InternVL's video checkpoints were
-trained with (VideoChat-Flash, xtuner-train_internvideo2_5); the wording of the questions is ours.
+The wording of our own questions apart, every string here is one that InternVL's video checkpoints were trained or are
+shown with: VideoChat-Flash (xtuner-train_internvideo2_5), the model card of InternVideo2_5_Chat_8B, and the
+conversation.py of the InternVL repository.
 """
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 from vlm_crash.schema.fields import UNKNOWN, Event, Field, Schema
 
 IMAGE_PLACEHOLDER = "<image>"
 PROMPTS = ("full", "short", "dataset")
+#: Where the frames go in a human turn; the line break behind it goes with it, as in VideoChat-Flash's training.
+_CLIP = re.compile(r"<(?:image|video)>\n?")
 
-#: System message of the internvl2_5 template (InternVL repository, conversation.py).
-INTERNVL2_5_SYSTEM = (
+_INTERNLM2_SYSTEM = (
+    "你是由上海人工智能实验室联合商汤科技开发的书生多模态大模型，英文名叫InternVL, 是一个有用无害的人工智能助手。"
+)
+_INTERNVL_SYSTEM = (
     "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
 )
+#: Chat templates by their upstream names: system message, and what ends a turn.
+TEMPLATES = {
+    "internvl2_5": (_INTERNVL_SYSTEM, "<|im_end|>\n"),
+    "internlm2-chat": (_INTERNLM2_SYSTEM, "<|im_end|>"),
+    "Hermes-2": (_INTERNLM2_SYSTEM, "<|im_end|>"),
+}
 
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """Text around the turns of a chat, in the `internvl2_5` layout.
+    """Text around the turns of a chat.
 
     Args:
-        system_message: what the system turn says; empty leaves the whole system turn out.
+        system_message: what the system turn says; None: the template's own; empty leaves the whole system turn out.
+        name: a key of TEMPLATES.
     """
 
-    system_message: str = INTERNVL2_5_SYSTEM
+    system_message: str | None = None
+    name: str = "internvl2_5"
 
-    def prompt(self, question: str) -> str:
-        """Everything before the answer."""
-        system = f"<|im_start|>system\n{self.system_message}<|im_end|>\n" if self.system_message else ""
-        return f"{system}<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+    def __post_init__(self) -> None:
+        if self.name not in TEMPLATES:
+            raise ValueError(
+                f"template={self.name!r} is not one of {list(TEMPLATES)}; set --data.template to the one that the "
+                "model was trained with"
+            )
+
+    @property
+    def system(self) -> str:
+        """The system turn, which opens a chat."""
+        message = TEMPLATES[self.name][0] if self.system_message is None else self.system_message
+        return f"<|im_start|>system\n{message}{self.end_of_answer}" if message else ""
+
+    def question(self, text: str) -> str:
+        """The user's turn and the head of the answer."""
+        return f"<|im_start|>user\n{text}{self.end_of_answer}<|im_start|>assistant\n"
 
     @property
     def end_of_answer(self) -> str:
-        """What the model learns to write after its answer; the first token of it ends generation."""
-        return "<|im_end|>\n"
+        """What ends each turn: the model learns to write it, and its first token ends generation."""
+        return TEMPLATES[self.name][1]
 
 
-def frame_lines(num_frames: int, duration_s: float | None) -> str:
-    """One line per frame, headed by the clip's duration where it is known.
+class Preset(NamedTuple):
+    """How the frames of a clip stand in the user's turn."""
+
+    tells_duration: bool
+    after_frames: str
+
+
+PRESETS = {
+    # VideoChat-Flash's training: the question follows the last frame on its line.
+    "training": Preset(tells_duration=True, after_frames=""),
+    # video_prefix of the model card of InternVideo2_5_Chat_8B.
+    "card": Preset(tells_duration=False, after_frames="\n"),
+    # The demo's base model was trained with this mixture of the two.
+    "demo": Preset(tells_duration=True, after_frames="\n"),
+}
+
+
+def frame_lines(num_frames: int, duration_s: float | None, preset: str = "training") -> str:
+    """One line per frame, headed by the clip's duration where it is known and the preset tells it.
 
     >>> print(frame_lines(2, 8.0))
     The video lasts for 8.00 seconds, and 2 frames are uniformly sampled from it.
     Frame1: <image>
     Frame2: <image>
-    <BLANKLINE>
     """
+    told = PRESETS[preset].tells_duration and duration_s is not None
     head = (
-        ""
-        if duration_s is None
-        else f"The video lasts for {duration_s:.2f} seconds, and {num_frames} frames are uniformly sampled from it.\n"
+        f"The video lasts for {duration_s:.2f} seconds, and {num_frames} frames are uniformly sampled from it.\n"
+        if told
+        else ""
     )
-    return head + "".join(f"Frame{i}: {IMAGE_PLACEHOLDER}\n" for i in range(1, num_frames + 1))
+    lines = "\n".join(f"Frame{i}: {IMAGE_PLACEHOLDER}" for i in range(1, num_frames + 1))
+    return head + lines + PRESETS[preset].after_frames
+
+
+def user_turn(text: str, num_frames: int, duration_s: float | None, preset: str = "training") -> str:
+    """The user's words with the frames where `<image>` or `<video>` stands in them, else in front.
+
+    >>> user_turn("<image>\\nWhat happens?", 1, None)
+    'Frame1: <image>What happens?'
+    >>> user_turn("What happens?\\n<video>", 1, None)
+    'What happens?\\nFrame1: <image>'
+
+    Raises:
+        ValueError: there are several places for the one clip.
+    """
+    before, *after = _CLIP.split(text)
+    if len(after) > 1:
+        raise ValueError(f"the question {text[:80]!r} has {len(after)} places for the clip; keep one <image>")
+    frames = frame_lines(num_frames, duration_s, preset)
+    return f"{before}{frames}{after[0]}" if after else frames + text
+
+
+def read_question(file: Path) -> str:
+    """A lab's own question from a UTF-8 text file, without the blanks around it.
+
+    Raises:
+        ValueError: no such file, not UTF-8, empty, or with a place for the clip in it (the preset has one).
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig").strip()
+    except OSError as error:
+        raise ValueError(f"prompt_file={str(file)!r} cannot be read ({error.strerror}); give a text file") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"prompt_file={str(file)!r} is not UTF-8 ({error.reason}); save it as UTF-8") from error
+    if not text:
+        raise ValueError(f"prompt_file={str(file)!r} is empty; write the question into it, or set --data.prompt")
+    if _CLIP.search(text):
+        raise ValueError(
+            f"prompt_file={str(file)!r} has a place for the clip in it; leave <image> and <video> out: --data.preset "
+            "says where the frames go"
+        )
+    return text
 
 
 def question(schema: Schema, prompt: str = "full", told_event: str | None = None) -> str:

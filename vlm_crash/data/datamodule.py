@@ -2,7 +2,9 @@
 
 import logging
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lightning import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
@@ -10,6 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from vlm_crash.data.clip_sources import limit_per_event, samples_from_event_folders, samples_from_paths
 from vlm_crash.data.collate import Batch, Collator
+from vlm_crash.data.conversation import read_question
 from vlm_crash.data.dataset import ClipDataset, ModelInputs, SampleRecipe
 from vlm_crash.data.prepared import load_prepared
 from vlm_crash.data.sampler import TrainingSampler
@@ -35,11 +38,19 @@ class CrashDataModule(LightningDataModule):
         event_dirs: folders to predict by event name, for schemas with other events than crash and nearmiss.
         num_videos: most clips per event to predict; 0: all. Unset: 10 of each event's folder, and all of `clips` or
             `folder`.
-        num_frames: frames per clip, at the middles of equal intervals. Unset: what the model folder says, else 32.
+        num_frames: frames per clip. Unset: what the model folder says, else 32.
+        frame_rule: which frames: middle (of equal intervals, as in VideoChat-Flash's training) or card (as the model
+            card of InternVideo2_5_Chat_8B takes them). Unset: what the model folder says, else middle.
         batch_size: clips per batch and process.
         num_workers: processes that read clips.
         prompt: question to ask: full (lists all fields and terms), short, or dataset (the JSONL's human turn).
             Unset: what the model folder says, else full.
+        prompt_file: UTF-8 text file with a question of your own wording, asked instead.
+        preset: how the frames stand in the prompt: training (duration, then a line a frame; as VideoChat-Flash's
+            training), card (a line a frame, as the model card) or demo (as the demo's base model knows it). Unset:
+            what the model folder says, else training.
+        template: chat template around the turns: internvl2_5, internlm2-chat or Hermes-2. Unset: what the model folder
+            says, else internvl2_5.
         tell_event: give the event away in the question, for labs that only want the fields.
         blank_frames: show black frames instead of the clips (a blind baseline: what is guessed without looking).
         schema: YAML with events and fields; unset: the crash and near-miss form.
@@ -57,9 +68,13 @@ class CrashDataModule(LightningDataModule):
         event_dirs: dict[str, Path] | None = None,
         num_videos: int | None = None,
         num_frames: int | None = None,
+        frame_rule: str | None = None,
         batch_size: int = 1,
         num_workers: int = 2,
         prompt: str | None = None,
+        prompt_file: Path | None = None,
+        preset: str | None = None,
+        template: str | None = None,
         tell_event: bool = False,
         blank_frames: bool = False,
         schema: Path | None = None,
@@ -79,10 +94,19 @@ class CrashDataModule(LightningDataModule):
         self.num_videos = num_videos
         if num_frames is not None and num_frames < 1:
             raise ValueError(f"num_frames={num_frames} is below 1; set --data.num_frames to 8, 16 or 32, say")
-        self.num_frames = num_frames
+        if prompt is not None and prompt_file is not None:
+            raise ValueError("--data.prompt and --data.prompt_file are both given, and only one can be asked; drop one")
+        # What is given here goes before what the model folder says; a given prompt also before its own wording.
+        self.given: dict[str, Any] = {
+            "num_frames": num_frames,
+            "frame_rule": frame_rule,
+            "prompt": prompt,
+            "question": None if prompt_file is None else read_question(prompt_file),
+            "preset": preset,
+            "template": template,
+        }
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.prompt = prompt
         self.tell_event = tell_event
         self.blank_frames = blank_frames
         self.schema: Schema = load_schema(schema)
@@ -92,14 +116,19 @@ class CrashDataModule(LightningDataModule):
 
     def connect(self, inputs: ModelInputs) -> None:
         """Say which model is fed; the command line does this once, before any loader is made."""
+        if self.given["prompt"] is not None:
+            inputs = replace(inputs, question=None)
+        inputs = replace(inputs, **{name: value for name, value in self.given.items() if value is not None})
         self.recipe = SampleRecipe(
             schema=self.schema,
             tokenizer=inputs.conversation_tokenizer,
-            num_frames=self.num_frames or inputs.num_frames or DEFAULT_NUM_FRAMES,
+            num_frames=inputs.num_frames or DEFAULT_NUM_FRAMES,
             image_size=inputs.image_size,
-            prompt=self.prompt or inputs.prompt,
+            prompt=inputs.prompt,
             tell_event=self.tell_event,
             blank_frames=self.blank_frames,
+            frame_rule=inputs.frame_rule or "middle",
+            question=inputs.question,
         )
 
     def setup(self, stage: str) -> None:

@@ -12,11 +12,12 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from vlm_crash.data.collate import FailedItem, Item
-from vlm_crash.data.conversation import INTERNVL2_5_SYSTEM, PROMPTS, ChatTemplate, question
+from vlm_crash.data.conversation import PROMPTS, ChatTemplate, question
 from vlm_crash.data.tokenization import ConversationTokenizer
 from vlm_crash.schema.fields import UNKNOWN, Schema
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.schema.response import parse, render
+from vlm_crash.video.frame_sampling import FRAME_RULES
 from vlm_crash.video.image_transform import to_pixel_values
 from vlm_crash.video.reader import Frames, UnreadableClipError, read_frames
 
@@ -30,22 +31,30 @@ class ModelInputs:
         tokens_per_frame: image tokens of one frame.
         image_size: side of its square frames, in pixels.
         prompt: the question it knows.
+        question: a wording of the lab's own that it knows better; None: none.
         num_frames: frames per clip; None: the folder does not say.
-        system_message: its system turn; None: InternVL's own.
+        frame_rule: how frames are chosen (video/frame_sampling.py); None: middle.
+        system_message: its system turn; None: the template's own.
+        template: its chat template; None: internvl2_5.
+        preset: how the frames stand in its prompt; None: training.
     """
 
     tokenizer: PreTrainedTokenizerBase
     tokens_per_frame: int
     image_size: int
     prompt: str = "full"
+    question: str | None = None
     num_frames: int | None = None
+    frame_rule: str | None = None
     system_message: str | None = None
+    template: str | None = None
+    preset: str | None = None
 
     @property
     def conversation_tokenizer(self) -> ConversationTokenizer:
         """The one that makes its prompts."""
-        system = INTERNVL2_5_SYSTEM if self.system_message is None else self.system_message
-        return ConversationTokenizer(self.tokenizer, self.tokens_per_frame, ChatTemplate(system))
+        template = ChatTemplate(self.system_message, self.template or "internvl2_5")
+        return ConversationTokenizer(self.tokenizer, self.tokens_per_frame, template, self.preset or "training")
 
 
 @dataclass(frozen=True)
@@ -55,11 +64,13 @@ class SampleRecipe:
     Args:
         schema: events and fields.
         tokenizer: conversation -> ids.
-        num_frames: frames taken from each clip, at the middles of equal intervals.
+        num_frames: frames taken from each clip.
         image_size: side of the square the frames are resized to, in pixels.
         prompt: "full", "short", or "dataset" (the human turn of the sample's JSONL line).
         tell_event: name the event in the question.
         blank_frames: show black frames instead of the clip, as a blind baseline.
+        frame_rule: which frames are taken, a key of FRAME_RULES.
+        question: the lab's own wording, asked instead of `prompt`.
     """
 
     schema: Schema
@@ -69,14 +80,22 @@ class SampleRecipe:
     prompt: str
     tell_event: bool
     blank_frames: bool
+    frame_rule: str = "middle"
+    question: str | None = None
 
     def __post_init__(self) -> None:
         if self.prompt not in PROMPTS:
             raise ValueError(f"prompt={self.prompt!r} is not one of {list(PROMPTS)}; set --data.prompt to one of them")
-        if self.prompt == "dataset" and self.tell_event:
+        if self.tell_event and (self.question is not None or self.prompt == "dataset"):
+            wording = "prompt=dataset asks the JSONL's" if self.question is None else "the model is asked a lab's"
             raise ValueError(
-                "prompt=dataset asks the JSONL's own question, so tell_event would do nothing; "
+                f"{wording} own question, so tell_event would do nothing; "
                 "set --data.prompt to full or short, or leave --data.tell_event off"
+            )
+        if self.frame_rule not in FRAME_RULES:
+            raise ValueError(
+                f"frame_rule={self.frame_rule!r} is not one of {list(FRAME_RULES)}; "
+                "set --data.frame_rule to one of them"
             )
         if self.num_frames < 1:
             raise ValueError(f"num_frames={self.num_frames} is below 1; set --data.num_frames to 8, 16 or 32, say")
@@ -88,7 +107,7 @@ class SampleRecipe:
             UnreadableClipError: the clip cannot be read.
             ValueError: the sample lacks what the recipe needs (an answer, an event to tell, a human turn).
         """
-        frames = read_frames(sample.path, self.num_frames)
+        frames = read_frames(sample.path, self.num_frames, self.frame_rule)
         answer = self._answer(sample) if supervised else None
         tokens = self.tokenizer(
             self._question(sample),
@@ -103,14 +122,28 @@ class SampleRecipe:
     def _pixels(self, frames: Frames) -> np.ndarray:
         return np.zeros_like(frames.frames_FHWC) if self.blank_frames else frames.frames_FHWC
 
+    @property
+    def remembered(self) -> dict[str, int | str | None]:
+        """What a model that was trained by this recipe must know of it to be asked the same way again."""
+        return {
+            "prompt": self.prompt,
+            "question": self.question,
+            "num_frames": self.num_frames,
+            "frame_rule": self.frame_rule,
+            "template": self.tokenizer.template.name,
+            "preset": self.tokenizer.preset,
+        }
+
     def _question(self, sample: VideoSample) -> str:
+        if self.question is not None:
+            return self.question
         if self.prompt == "dataset":
             if sample.question is None:
                 raise ValueError(
                     f"{sample.video} has no human turn; prompt=dataset takes the question from a prepared folder's "
                     "JSONL: set --data.prompt to full or short"
                 )
-            return sample.question.replace("<image>", "").strip()
+            return sample.question
         if self.tell_event and sample.event is None:
             raise ValueError(
                 f"tell_event is on, but nothing says which event {sample.video} shows; give the clips by "

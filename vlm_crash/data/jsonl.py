@@ -92,7 +92,10 @@ def _lines(path: Path) -> list[str]:
 def _sample(line: Any, root: Path, schema: Schema, event: str | None, lost: list[str]) -> VideoSample:
     if not isinstance(line, dict):
         raise ValueError(f"it is no JSON object but {type(line).__name__}")
-    turns = {turn["from"]: str(turn["value"]) for turn in line.get("conversations", [])}
+    said = [(turn["from"], str(turn["value"])) for turn in line.get("conversations", [])]
+    turns = dict(said)
+    if len(said) > len(turns):
+        raise ValueError(f"it has {len(said)} turns: one question and one answer a clip are supported")
     answer = turns.get("gpt")
     event = event or line.get("event")
     video = str(line["video"])

@@ -1,8 +1,9 @@
 """Conversation -> input_ids and labels.
 
 Enters: the question with its frames, the answer (training only), a fast tokenizer. Leaves: token ids in which every
-`<image>` has become `<img>`, the frame's image tokens and `</img>`, and labels that supervise the answer alone.
-The prompt and the answer are tokenized apart, so that training and prediction see the same prompt ids.
+`<image>` has become `<img>`, the frame's image tokens and `</img>`, and labels that supervise the answer and its end.
+Prompt and answer are tokenized apart, as VideoChat-Flash's preprocess_phi3_fast does: training and prediction see the
+same prompt ids, whatever the answer begins with.
 """
 
 # Suffixes: S sequence.
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from vlm_crash.data.conversation import IMAGE_PLACEHOLDER, ChatTemplate, frame_lines
+from vlm_crash.data.conversation import IMAGE_PLACEHOLDER, PRESETS, ChatTemplate, user_turn
 
 #: Positions with this label carry no loss (torch's default for cross entropy).
 IGNORE_INDEX = -100
@@ -37,13 +38,17 @@ class ConversationTokenizer:
         tokenizer: a fast tokenizer that knows `<img>`, `<IMG_CONTEXT>` and `</img>`.
         tokens_per_frame: image tokens of one frame, as the model makes them.
         template: the chat around the turns.
+        preset: how the frames stand in the user's turn, a key of PRESETS.
     """
 
     tokenizer: PreTrainedTokenizerBase
     tokens_per_frame: int
     template: ChatTemplate
+    preset: str = "training"
 
     def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise ValueError(f"preset={self.preset!r} is not one of {list(PRESETS)}; set --data.preset to one of them")
         vocabulary = self.tokenizer.get_vocab()
         absent = [token for token in (IMAGE_START, IMAGE_CONTEXT, IMAGE_END) if token not in vocabulary]
         if absent:
@@ -57,31 +62,47 @@ class ConversationTokenizer:
         answer: str | None = None,
         unsupervised: Sequence[tuple[int, int]] = (),
     ) -> TokenizedSample:
-        """Tokenize one conversation.
+        """Tokenize one conversation about a clip.
 
         Args:
-            question: the user's words, without image placeholders.
+            question: the user's words; the frames go where `<image>` or `<video>` stands in them, else in front.
             num_frames: frames of the clip; each becomes `tokens_per_frame` image tokens.
-            duration_s: length of the clip in seconds, told to the model where known.
+            duration_s: length of the clip in seconds, told to the model where known and the preset tells it.
             answer: the text to learn; None for prediction.
             unsupervised: (start, end) spans of characters of the answer that carry no loss: values nobody knows.
         """
-        prompt = self.template.prompt(frame_lines(num_frames, duration_s) + question)
+        asked = user_turn(question, num_frames, duration_s, self.preset)
         image = IMAGE_START + IMAGE_CONTEXT * self.tokens_per_frame + IMAGE_END
-        prompt_ids = self._ids(prompt.replace(IMAGE_PLACEHOLDER, image))
-        if answer is None:
-            return TokenizedSample(torch.tensor(prompt_ids), None)
-        encoded = self.tokenizer(
-            answer + self.template.end_of_answer, add_special_tokens=False, return_offsets_mapping=True
-        )
-        labels = [
-            IGNORE_INDEX if any(start < high and end > low for low, high in unsupervised) else token
-            for token, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
-        ]
-        return TokenizedSample(
-            torch.tensor(prompt_ids + encoded["input_ids"]),
-            torch.tensor([IGNORE_INDEX] * len(prompt_ids) + labels),
-        )
+        asked = asked.replace(IMAGE_PLACEHOLDER, image)
+        return self.encode([asked] if answer is None else [asked, answer], unsupervised)
+
+    def encode(self, turns: Sequence[str], unsupervised: Sequence[tuple[int, int]] = ()) -> TokenizedSample:
+        """Tokenize turns, the user's and the model's alternating; an odd number of them is a prompt.
+
+        Args:
+            turns: the words of each, images as their tokens.
+            unsupervised: (start, end) spans of characters of the last answer that carry no loss.
+        """
+        ids: list[int] = []
+        labels: list[int] = []
+        for place, text in enumerate(turns):
+            if place % 2 == 0:
+                # Only the very beginning gets what the tokenizer puts in front of a text (InternLM2: a BOS).
+                opening = self.template.system if place == 0 else ""
+                prompt = self._ids(opening + self.template.question(text), add_special_tokens=place == 0)
+                ids += prompt
+                labels += [IGNORE_INDEX] * len(prompt)
+                continue
+            encoded = self.tokenizer(
+                text + self.template.end_of_answer, add_special_tokens=False, return_offsets_mapping=True
+            )
+            unknown = unsupervised if place == len(turns) - 1 else ()
+            ids += encoded["input_ids"]
+            labels += [
+                IGNORE_INDEX if any(start < high and end > low for low, high in unknown) else token
+                for token, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+            ]
+        return TokenizedSample(torch.tensor(ids), torch.tensor(labels) if len(turns) % 2 == 0 else None)
 
     def answer_ids(self, text: str) -> list[int]:
         """Ids of a piece of answer, as training would see it."""
@@ -92,5 +113,5 @@ class ConversationTokenizer:
         """The token that ends an answer."""
         return self._ids(self.template.end_of_answer)[0]
 
-    def _ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+    def _ids(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]

@@ -87,6 +87,7 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> InternVLConfig:
     config.vlm_crash = {
         "prompt": "short",
         "num_frames": NUM_FRAMES,
+        "preset": "demo",
         "system_message": "",
         "base": "random weights",
     }

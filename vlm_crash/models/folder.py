@@ -57,19 +57,25 @@ class FolderSettings:
 
     Args:
         prompt: question it knows (see data/conversation.py).
+        question: a lab's own wording that it was trained with; None: none.
         num_frames: frames per clip; None: not said.
+        frame_rule: how they are chosen (see video/frame_sampling.py); None: middle.
         system_message: system turn; None: InternVL's own.
         base: what the weights are, in words.
         template: chat template it was trained with, by name (see data/conversation.py); None: internvl2_5.
+        preset: how the frames stood in its prompt, by name (see data/conversation.py); None: training.
         hico: token merging; None: none.
         image_size: side of a frame in pixels; None: the vision tower's own (else its positions are interpolated).
     """
 
     prompt: str = "full"
+    question: str | None = None
     num_frames: int | None = None
+    frame_rule: str | None = None
     system_message: str | None = None
     base: str | None = None
     template: str | None = None
+    preset: str | None = None
     hico: HicoSettings | None = None
     image_size: int | None = None
 

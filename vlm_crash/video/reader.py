@@ -1,6 +1,6 @@
 """A clip file becomes uint8 frames; every failure is an UnreadableClipError with one line of reason.
 
-In: a path and a number of frames. Out: the frames at the middles of equal intervals, their indices and times.
+In: a path, a number of frames and the rule that chooses them. Out: the frames, their indices and times.
 Must hold: an index counts the frames that can be decoded (headers lie), no frame stands in for another one silently,
 and only the chosen frames are kept in memory.
 
@@ -20,7 +20,7 @@ import av
 import numpy as np
 
 from vlm_crash.video.container import ClipInfo, PacketScan, UnreadableClipError, one_line, open_video, scan_packets
-from vlm_crash.video.frame_sampling import middle_frame_indices
+from vlm_crash.video.frame_sampling import FRAME_RULES
 
 __all__ = ["Frames", "UnreadableClipError", "probe", "read_frames"]
 
@@ -50,8 +50,11 @@ def probe(path: str | Path) -> ClipInfo:
     raise UnreadableClipError(path, "no frame of it can be decoded")
 
 
-def read_frames(path: str | Path, num_frames: int) -> Frames:
-    """Read the middle frames of `num_frames` equal intervals (a shorter clip repeats its last frame).
+def read_frames(path: str | Path, num_frames: int, rule: str = "middle") -> Frames:
+    """Read `num_frames` frames; a shorter clip repeats some.
+
+    Args:
+        rule: which frames, a key of FRAME_RULES: by default the middles of equal intervals.
 
     Raises:
         UnreadableClipError: nothing of it can be decoded.
@@ -62,13 +65,13 @@ def read_frames(path: str | Path, num_frames: int) -> Frames:
     scan = scan_packets(Path(path))
     doubt = scan.doubt
     if doubt is None:
-        indices = middle_frame_indices(scan.info.num_frames, num_frames)
+        indices = FRAME_RULES[rule](scan.info.num_frames, num_frames)
         frames = _read_decord(scan.info, indices)
         if isinstance(frames, np.ndarray):
             return _frames(scan, frames, indices, "decord")
         doubt = frames
     logger.debug("%s: read through with PyAV (%s)", path, doubt)
-    return _read_pyav(scan, num_frames)
+    return _read_pyav(scan, num_frames, rule)
 
 
 def _frames(scan: PacketScan, frames_FHWC: np.ndarray, indices: Sequence[int], reader: str) -> Frames:
@@ -111,11 +114,11 @@ def _decode(path: Path) -> Iterator[Any]:
             yield from frames
 
 
-def _read_pyav(scan: PacketScan, num_frames: int) -> Frames:
+def _read_pyav(scan: PacketScan, num_frames: int, rule: str) -> Frames:
     """Decode from the beginning, keep the chosen frames; once more where the packets promised another count."""
     expected = scan.info.num_frames
     for _attempt in range(2):
-        indices = middle_frame_indices(expected, num_frames)
+        indices = FRAME_RULES[rule](expected, num_frames)
         chosen, count = _pick(scan.info, set(indices))
         if count == 0:
             raise UnreadableClipError(scan.info.path, "no frame of it can be decoded")

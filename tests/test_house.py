@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vlm_crash"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 CONFIGS = sorted(ROOT.glob("configs/*.yaml"))
-SOURCES = sorted([*PACKAGE.rglob("*.py"), *ROOT.glob("tools/*.py"), *ROOT.glob("tests/**/*.py")])
+SOURCES = sorted([*PACKAGE.rglob("*.py"), *ROOT.glob("tools/**/*.py"), *ROOT.glob("tests/**/*.py")])
 
 
 def tracked() -> list[Path]:

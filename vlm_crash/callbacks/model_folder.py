@@ -45,6 +45,7 @@ class ModelFolder(Callback):
             write_folder(StateDict(tensors), config, module.path, folder)
         except OSError as error:
             raise cannot_write(folder, error) from error
+        log.info("model folder: %s", folder)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """What `export` writes into the folder that it makes of a checkpoint."""
@@ -55,7 +56,7 @@ def _settings(trainer: Trainer, module: Any) -> dict[str, Any]:
     """How the model was trained, for its folder's config.json."""
     recipe: Any = trainer.datamodule.recipe  # type: ignore[attr-defined]
     settings: Mapping[str, Any] = getattr(module.model.config, "vlm_crash", None) or {}
-        model.config.vlm_crash = {**settings, **recipe.remembered}
+    return {**settings, **recipe.remembered}
 
 
 class WholeCheckpoints(TorchCheckpointIO):

@@ -14,6 +14,8 @@ COMMANDS = {
     "validate": ("lightning_commands", "loss and scores on the validation split"),
     "test": ("lightning_commands", "loss and scores on the test split"),
     "predict": ("lightning_commands", "clips -> predictions.jsonl and the old scripts' *_results.json"),
+    "convert": ("commands", "an original OpenGVLab checkpoint -> a model folder in transformers' layout"),
+    "export": ("commands", "a training checkpoint -> a model folder"),
     "evaluate": ("commands", "predictions + truth -> metrics.json and tables"),
     "report": ("commands", "an evaluation folder -> one self-contained HTML page"),
 }

@@ -1,4 +1,4 @@
-"""demo, prepare, evaluate and report: thin commands around the package's functions."""
+"""demo, prepare, convert, export, evaluate and report: thin commands around the package's functions."""
 
 import sys
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 
+from vlm_crash.cli import checkpoint_commands
 from vlm_crash.cli.arguments import explain, known_keys, resolve_configs
 
 
@@ -134,6 +135,7 @@ COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace]
     "evaluate": (_evaluate_parser, _evaluate),
     "report": (_report_parser, _report),
     "demo": (_demo_parser, _demo),
+    **checkpoint_commands.COMMANDS,
 }
 
 

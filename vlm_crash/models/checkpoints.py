@@ -60,22 +60,22 @@ def materialise(model: InternVLForConditionalGeneration, device: str | torch.dev
     scale_rope_by_row(model)
 
 
-def load_weights(model: InternVLForConditionalGeneration, folder: Path, is_original: bool) -> None:
+def load_weights(model: InternVLForConditionalGeneration, folder: Path, original: bool) -> None:
     """Fill the model's tensors from the folder's files.
 
     Args:
         model: with memory; its parameters may be DTensors, of which only this process' rows are read.
         folder: local folder.
-        is_original: whether it is in the original OpenGVLab layout.
+        original: whether it is in the original OpenGVLab layout.
 
     Raises:
         ValueError: files that cannot be read; missing, extra or misshapen tensors, all of them; numbers too large for
             the model's dtype.
     """
     targets: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
-    layout = layout_of(model.config, {name: tuple(tensor.shape) for name, tensor in targets.items()}, is_original)
+    layout = layout_of(model.config, {name: tuple(tensor.shape) for name, tensor in targets.items()}, original)
     files = weight_files(folder)
-    names = match(stored_tensors(files), layout, model.config, folder, is_original)
+    names = match(stored_tensors(files), layout, model.config, folder, original)
     filled: set[int] = set()
     with torch.no_grad():
         for file in files:
@@ -88,12 +88,12 @@ def load_weights(model: InternVLForConditionalGeneration, folder: Path, is_origi
                         filled.add(id(target))
 
 
-def layout_of(config: InternVLConfig, shapes: Mapping[str, tuple[int, ...]], is_original: bool) -> dict[str, Packed]:
+def layout_of(config: InternVLConfig, shapes: Mapping[str, tuple[int, ...]], original: bool) -> dict[str, Packed]:
     """Name on disk -> where in the model its rows go."""
     text: Any = config.text_config
     return (
         original_layout(shapes, architecture_of(config), text.num_key_value_heads)
-        if is_original
+        if original
         else own_layout(shapes)
     )
 
@@ -103,14 +103,14 @@ def match(
     layout: Mapping[str, Packed],
     config: InternVLConfig,
     folder: Path,
-    is_original: bool,
+    original: bool,
 ) -> dict[str, str]:
     """Name on disk -> name in the layout, where every tensor has its place.
 
     Raises:
         ValueError: names every tensor that is missing, extra, of another shape or of another kind of numbers.
     """
-    names = {name: name if is_original else _module_name(name) for name in stored}
+    names = {name: name if original else _module_name(name) for name in stored}
     missing = set(layout) - set(names.values())
     if config.tie_word_embeddings:
         ends = [
@@ -148,6 +148,18 @@ def _module_name(name: str) -> str:
     for disk, module in NAMES_ON_DISK:
         if name.startswith(disk):
             return module + name.removeprefix(disk)
+    return name
+
+
+def name_on_disk(name: str) -> str:
+    """A tensor's name in a folder of transformers, from its name in the model.
+
+    >>> name_on_disk("model.language_model.norm.weight")
+    'language_model.model.norm.weight'
+    """
+    for disk, module in NAMES_ON_DISK:
+        if name.startswith(module):
+            return disk + name.removeprefix(module)
     return name
 
 

@@ -7,6 +7,7 @@ a setting that changes the numbers is carried over or refused by name; the same 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from transformers import InternVLConfig
 from transformers.activations import ACT2FN
 
@@ -184,3 +185,105 @@ def architecture_of(config: InternVLConfig) -> str:
             f"({', '.join(names)} have); use the folder in transformers' layout"
         )
     return names[text.model_type]
+
+
+def to_original(config: InternVLConfig, dtype: torch.dtype, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """config.json of the original layout.
+
+    Args:
+        config: of the model; its `vlm_crash` settings are the caller's.
+        dtype: of the weights.
+        before: the config.json that the folder came with; it is kept where it still says the same.
+
+    Raises:
+        ValueError: settings that the original layout has no place for.
+    """
+    name = str(dtype).removeprefix("torch.")
+    if before is not None and not _differences(from_original(before, config.image_token_id), config):
+        return dict(before) if before.get("torch_dtype") == name else {**before, "torch_dtype": name}
+    made = _new_original(config, name)
+    lost = _differences(from_original(made, config.image_token_id), config)
+    if lost:
+        raise ValueError(
+            f"the original layout has no place for {', '.join(lost)} of config.json; "
+            "use the folder in transformers' layout"
+        )
+    return made
+
+
+def _new_original(config: InternVLConfig, dtype: str) -> dict[str, Any]:
+    text: Any = config.text_config
+    vision: Any = config.vision_config
+    settings = getattr(config, "vlm_crash", None) or {}
+    architecture = architecture_of(config)
+    _, keys = LANGUAGE[architecture]
+    rope = dict(text.rope_parameters)
+    kind, theta, factor = (
+        rope.get("rope_type", "default"),
+        rope.get("rope_theta", DEFAULT_ROPE_THETA),
+        rope.get("factor"),
+    )
+    # InternLM2's own check lets rope_scaling have two keys (configuration_internlm2.py:139).
+    names = ("type",) if architecture == "InternLM2ForCausalLM" else ("type", "rope_type")
+    scaling = None if kind == "default" else {**dict.fromkeys(names, kind), "factor": factor}
+    modelling = f"modeling_internvl_chat{'_hico2' if settings.get('hico') else ''}.InternVLChatModel"
+    return {
+        "architectures": ["InternVLChatModel"],
+        "auto_map": {
+            "AutoConfig": "configuration_internvl_chat.InternVLChatConfig",
+            "AutoModel": modelling,
+            "AutoModelForCausalLM": modelling,
+        },
+        "downsample_ratio": config.downsample_ratio,
+        "dynamic_image_size": False,
+        "force_image_size": settings.get("image_size") or vision.image_size[0],
+        "llm_config": {
+            "architectures": [architecture],
+            "model_type": "internlm2" if architecture == "InternLM2ForCausalLM" else text.model_type,
+            **{theirs: getattr(text, ours) for theirs, ours, _ in keys},
+            "rope_theta": theta,
+            "rope_scaling": scaling,
+            "torch_dtype": dtype,
+        },
+        "model_type": "internvl_chat",
+        "ps_version": "v2",
+        "select_layer": config.vision_feature_layer,
+        "template": settings.get("template") or "internvl2_5",
+        "torch_dtype": dtype,
+        "use_backbone_lora": 0,
+        "use_llm_lora": 0,
+        "vision_config": {
+            "architectures": ["InternVisionModel"],
+            "model_type": "intern_vit_6b",
+            **{theirs: getattr(vision, ours) for theirs, ours, _ in VISION_KEYS},
+            "image_size": vision.image_size[0],
+            "patch_size": vision.patch_size[0],
+            "torch_dtype": dtype,
+        },
+    }
+
+
+# What says nothing about the numbers that a model computes.
+_SAYS_NOTHING = {
+    "transformers_version", "architectures", "vlm_crash", "dtype", "_name_or_path", "use_cache", "max_window_layers",
+    "id2label", "label2id", "pretraining_tp", "chunk_size_feed_forward", "image_seq_length", "initializer_range",
+    "layer_scale_init_value", "is_encoder_decoder", "return_dict", "output_hidden_states", "output_attentions",
+}  # fmt: skip
+
+
+def _differences(one: InternVLConfig, other: InternVLConfig) -> list[str]:
+    """Names of the settings that change numbers and differ."""
+    first, second = _flat(one.to_dict()), _flat(other.to_dict())
+    return sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        if name in _SAYS_NOTHING:
+            continue
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
+    return flat

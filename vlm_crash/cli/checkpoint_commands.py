@@ -1,0 +1,66 @@
+"""convert and export: thin commands around vlm_crash.models.convert."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+DTYPES = "Numbers of the new weights: float16, bfloat16, float32, or as_stored."
+REVISION = "Branch, tag or commit, where the model is a name on the hub."
+OVERWRITE = "Replace the folder of --out where it is a model folder already."
+
+
+def convert_parser(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("source", type=str, help="Folder in the original OpenGVLab layout, or OWNER/NAME on the Hugging Face hub.")
+    add("--out", type=Path, required=True, help="The new folder, in transformers' layout.")
+    add("--dtype", type=str, default="as_stored", help=DTYPES)
+    add("--hico", type=str, default="auto", help="Merge the tokens of frames: on, off, or auto (as the source says).")
+    add("--revision", type=str | None, help=REVISION)
+    add("--overwrite", type=bool, default=False, help=OVERWRITE)
+
+
+def convert(options: Namespace) -> int:
+    hico = {"auto": None, "on": True, "off": False}
+    # YAML reads on and off as true and false.
+    given = {"true": "on", "false": "off"}.get(str(options.hico).lower(), options.hico)
+    if given not in hico:
+        raise ValueError(f"hico={options.hico!r} is not one of {list(hico)}; set --hico to one of them")
+    from vlm_crash.models.convert import convert as run
+
+    folder = run(options.source, options.out, options.dtype, hico[given], options.revision, options.overwrite)
+    print(f"model folder: {folder}")
+    return 0
+
+
+def export_parser(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("checkpoint", type=Path, help="A .ckpt file that fit wrote, the folder of a sharded one, or a model folder.")
+    add("--model", type=str | None, help="Folder (or OWNER/NAME on the hub) that the checkpoint was trained from.")
+    add("--out", type=Path, required=True, help="The new folder.")
+    add("--layout", type=str, default="transformers", help="transformers, or original (OpenGVLab's).")
+    add("--dtype", type=str, default="as_stored", help=DTYPES)
+    add("--revision", type=str | None, help=REVISION)
+    add("--overwrite", type=bool, default=False, help=OVERWRITE)
+
+
+def export(options: Namespace) -> int:
+    from vlm_crash.models.convert import export as run
+
+    folder = run(
+        options.checkpoint,
+        options.out,
+        options.model,
+        options.layout,
+        options.dtype,
+        options.revision,
+        options.overwrite,
+    )
+    print(f"model folder: {folder}")
+    return 0
+
+
+COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace], int]]] = {
+    "convert": (convert_parser, convert),
+    "export": (export_parser, export),
+}

@@ -19,6 +19,7 @@ from pathlib import Path
 from parity.checkpoints import check_variant
 from parity.merging import check_tome
 from parity.report import Report
+from parity.texts import check_frame_indices, check_prompts
 from safetensors import SafetensorError, safe_open
 
 from vlm_crash.models.attention import set_attention
@@ -61,11 +62,11 @@ def first_cells(text: str, head: str) -> list[str]:
 def check(folder: Path) -> Report:
     """Everything in the folder."""
     report = Report()
-    checks: list[tuple[str, Callable[[], object]]] = [("folder", lambda: report.problems.extend(announced(folder)))]
+    checks: list[tuple[str, Callable[[], None]]] = [("folder", lambda: report.problems.extend(announced(folder)))]
     for file in sorted(folder.glob("goldens/*.json")):
         checks.append((file.stem, partial(check_variant, folder, file.stem, report)))
-    if (folder / "tome").is_dir():
-        checks.append(("tome", partial(check_tome, folder, report)))
+    parts = {"tome/tome.json": check_tome, "prompts.json": check_prompts, "frame_indices.json": check_frame_indices}
+    checks += [(name, partial(part, folder, report)) for name, part in parts.items() if (folder / name).is_file()]
     for name, run in checks:
         try:
             run()

@@ -48,6 +48,11 @@ def small(parity: Path, tmp_path: Path) -> Path:
     keep = "odd_counts"
     _change_json(folder / "tome/tome.json", lambda facts: _keep(facts["cases"], lambda name: name == keep))
     _change(folder / "tome/tome.safetensors", lambda tensors: _keep(tensors, lambda name: name.startswith(keep)))
+    for name in ("prompts.json", "frame_indices.json"):
+        shutil.copy(parity / name, folder)
+    _change_json(
+        folder / "prompts.json", lambda facts: facts.update(train=facts["train"][:1], infer=facts["infer"][:1])
+    )
     return folder
 
 
@@ -135,7 +140,7 @@ CHANGES = {
         "golden train.logits.tome16 is missing",
     ),
     "a part of the README": (
-        lambda folder: (folder / "README.md").write_text("`prompts.json` templates"),
+        lambda folder: [(folder / "README.md").write_text("`prompts.json` ids"), (folder / "prompts.json").unlink()],
         "prompts.json is missing",
     ),
     "weights": (lambda folder: next(folder.glob("checkpoints/*/model.safetensors")).unlink(), "qwen2_hico"),
@@ -147,6 +152,20 @@ CHANGES = {
     "an id": (
         lambda folder: _change(folder / GOLDENS, lambda tensors: tensors["gen.new_ids.tome16"][0, -1].add_(1)),
         "gen.new_ids differs",
+    ),
+    "an id of a prompt": (
+        lambda folder: _change_json(folder / "prompts.json", lambda facts: facts["infer"][0]["ids_rle"][0].reverse()),
+        "ids of infer[0]",
+    ),
+    "a label": (
+        lambda folder: _change_json(folder / "prompts.json", lambda facts: facts["train"][0]["label_ids"][0].reverse()),
+        "labels of train[0] differs",
+    ),
+    "an index of a frame": (
+        lambda folder: _change_json(
+            folder / "frame_indices.json", lambda facts: facts["cases"][0].update(card_indices=list(range(8)))
+        ),
+        "card_indices of 8 from 240 frames differs",
     ),
     "a loss in the json": (
         lambda folder: _change_json(

@@ -6,7 +6,6 @@ Enters: goldens/<variant>.json and .safetensors, checkpoints/, inputs/. Leaves: 
 # Suffixes: B batch, S sequence, N frames, V vocabulary.
 
 import json
-import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 from transformers import InternVLForConditionalGeneration
 
 from parity.report import Report
+from parity.texts import check_sample
 from vlm_crash.models.decoding import greedy_answers
 from vlm_crash.models.folder import folder_settings, read_config
 from vlm_crash.models.internvl import label_loss, load_model
@@ -68,9 +68,7 @@ def check_case(
     if hico and "merge_head" in facts:
         report.equal(f"{row}, text", "heads of merging", hico.merge_heads, facts["merge_head"])
     if "query_infer" in facts:
-        text = re.sub(r"<IMG_CONTEXT>\*(\d+)", lambda found: "<IMG_CONTEXT>" * int(found[1]), facts["query_infer"])
-        ids = load_tokenizer(source)(text)["input_ids"]
-        report.equal(f"{row}, text", "ids of the question", [ids], given["gen.input_ids"])
+        check_sample(f"{row}, text", load_tokenizer(source), facts, given, report)
     logits = []
     for attention in ATTENTION:
         model.set_attn_implementation(attention)

@@ -117,7 +117,10 @@ def test_an_unreadable_clip_in_fit(wrong, crash, say, tiny_model, tmp_path, work
     ("spoil", "message"),
     [
         (shutil.rmtree, "is no model folder"),
-        (lambda folder: (folder / "model.safetensors").unlink(), "has no weights (*.safetensors)"),
+        (
+            lambda folder: (folder / "model.safetensors").unlink(),
+            "has no weights (*.safetensors or pytorch_model*.bin)",
+        ),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"no weights"), "cannot be read"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer"),
         (lambda folder: (folder / "tokenizer.json").write_text("{"), "tokenizer"),

@@ -1,0 +1,79 @@
+"""convert and export on the command line: original checkpoint -> folder -> fit -> checkpoint -> folder."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from tests.cli.conftest import QUICK, QUICK_FIT, ROOT
+from tests.models.original_folder import Shape, write_original
+from vlm_crash.models.folder import folder_settings, read_config
+from vlm_crash.models.internvl import load_model
+
+
+def test_there_and_back(say, tmp_path: Path) -> None:
+    write_original(tmp_path / "source", Shape())
+    assert say("convert", tmp_path / "source", "--out", tmp_path / "a", "--hico", "on", "--dtype", "float32")[0] == 0
+    settings = folder_settings(read_config(tmp_path / "a"))
+    assert settings.hico is not None and load_model(tmp_path / "a").config.dtype == torch.float32
+    assert say("export", tmp_path / "a", "--out", tmp_path / "b", "--layout", "original", "--dtype", "bfloat16")[0] == 0
+    assert (tmp_path / "b/tokenizer.model").is_file()
+    assert say("convert", tmp_path / "source", "--out", tmp_path / "a", "--hico=off", "--overwrite", "true")[0] == 0
+    assert folder_settings(read_config(tmp_path / "a")).hico is None
+
+
+def test_fit_from_an_original_folder_and_export(say, prepared: Path, tmp_path: Path) -> None:
+    write_original(tmp_path / "source", Shape())
+    args = ["--model.path", tmp_path / "source", "--data.folder", prepared, "--output_dir", tmp_path / "fit"]
+    assert say("fit", *QUICK, *QUICK_FIT, *args)[0] == 0
+    checkpoint = tmp_path / "fit/checkpoints/last.ckpt"
+    args = [checkpoint, "--model", tmp_path / "source", "--out", tmp_path / "exported"]
+    assert say("export", *args)[0] == 0
+    # What fit wrote at its end, and what export makes of the last checkpoint, are the same folder.
+    ours, plain = tmp_path / "fit/model", tmp_path / "exported"
+    assert {path.name: path.read_bytes() for path in ours.glob("*.*")} == {
+        path.name: path.read_bytes() for path in plain.glob("*.*")
+    }
+    assert folder_settings(read_config(plain)).num_frames == 2
+    assert type(AutoProcessor.from_pretrained(plain)).__name__ == "InternVLProcessor"
+    model = AutoModelForImageTextToText.from_pretrained(plain)
+    trained = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert torch.equal(model.lm_head.weight, trained["model.lm_head.weight"])
+    assert not torch.equal(model.lm_head.weight, load_model(tmp_path / "source").lm_head.weight)
+
+
+def test_what_users_get_wrong(wrong, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    source, out = tmp_path / "source", tmp_path / "out"
+    write_original(source, Shape())
+    assert "is no model folder" in wrong("convert", tmp_path / "gone", "--out", out)
+    assert "from the Hugging Face hub failed" in wrong("convert", "NoSuchOwner/NoSuchModel", "--out", out)
+    assert "revision='main' is for names on the Hugging Face hub" in wrong(
+        "convert", source, "--out", out, "--revision", "main"
+    )
+    assert "dtype='int8' is not one of" in wrong("convert", source, "--out", out, "--dtype", "int8")
+    assert "hico='maybe' is not one of ['auto', 'on', 'off']" in wrong(
+        "convert", source, "--out", out, "--hico", "maybe"
+    )
+    assert "layout='flat' is not one of" in wrong("export", source, "--out", out, "--layout", "flat")
+    assert "there is no checkpoint" in wrong("export", tmp_path / "a.ckpt", "--model", source, "--out", out)
+    assert "--out must be given" in wrong("convert", source)
+    (source / "config.json").write_text('{"model_type": "llava"}')
+    assert "has model_type='llava'" in wrong("convert", source, "--out", out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("command", ["convert", "export"])
+def test_help_loads_nothing_heavy(command: str) -> None:
+    script = (
+        "import sys\nfrom vlm_crash.cli import main\n"
+        f"code = main([{command!r}, '--help'])\n"
+        "sys.exit(code or bool({'torch', 'transformers', 'lightning'} & set(sys.modules)))"
+    )
+    start = time.perf_counter()
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, check=False).returncode == 0
+    assert time.perf_counter() - start < 5

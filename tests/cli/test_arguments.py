@@ -1,8 +1,14 @@
 """Keys that do not exist, values that do not fit, configs that are not there: one message that says the nearest."""
 
-import pytest
+import re
 
-from tests.cli.conftest import QUICK, QUICK_FIT
+import pytest
+import yaml
+
+from tests.cli.conftest import QUICK, QUICK_FIT, ROOT
+from vlm_crash.cli import main
+
+CONFIGS = sorted(ROOT.glob("configs/*.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -34,6 +40,17 @@ from tests.cli.conftest import QUICK, QUICK_FIT
 )
 def test_command_line(wrong, args, message):
     assert message in wrong(*args.split())
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_config_is_accepted_by_its_command(path, monkeypatch, capsys):
+    command = re.search(rf"-m vlm_crash (\w+) --config {path.name}", path.read_text(encoding="utf-8"))
+    assert command is not None
+    monkeypatch.setattr("sys.argv", ["vlm_crash"])
+    assert main([command[1], "--config", path.name, "--print_config"]) == 0
+    accepted = yaml.safe_load(capsys.readouterr().out)
+    for section, settings in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+        assert {name: accepted[section][name] for name in settings if name != "callbacks"}.items() <= settings.items()
 
 
 @pytest.mark.parametrize(

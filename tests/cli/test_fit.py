@@ -102,6 +102,9 @@ def test_files(run):
     assert {path.name for path in (run / "model").iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
     settings = json.loads((run / "model" / "config.json").read_text())["vlm_crash"]
     assert (settings["num_frames"], settings["prompt"]) == (2, "short")
+    # How it was asked in training is how it will be asked.
+    remembered = {"preset": "demo", "template": "internvl2_5", "frame_rule": "middle", "question": None}
+    assert {name: settings[name] for name in remembered} == remembered
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["model"]["warmup_ratio"] == 0.2
     assert config["trainer"]["gradient_clip_val"] == 0.01

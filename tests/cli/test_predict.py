@@ -1,6 +1,7 @@
 """`predict` from the command line: lines as batches end, the old files, run ids, options, two processes."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -169,6 +170,26 @@ def test_logger_and_seed(again, monkeypatch):
     (plain_loggers, one), (given_loggers, same), (_, two) = found
     assert (plain_loggers, given_loggers) == (0, 1)
     assert one == same != two
+
+
+def test_an_original_folder_asked_as_the_model_card_asks(demo_clips, parity, say, caplog, tmp_path):
+    clip, out = demo_clips / "crash" / "1.mp4", tmp_path / "predictions"
+    folder = parity / "checkpoints" / "internlm2"
+    args = ["predict", "--config", "predict_legacy.yaml", *QUICK, "--model.path", folder, "--data.clips", clip]
+    options = ["--data.template", "internlm2-chat", "--data.prompt", "short", "--output_dir", out]
+    with caplog.at_level("INFO"):
+        code, error = say(*args, *options)
+    assert code == 0, error
+    (line,) = lines(out)
+    assert (line["status"], line["error"]) == ("ok", None)
+    # The line break that the card puts behind a frame is there, and the BOS of InternLM2.
+    assert re.search(r"first prompt:\n ?<s><\|im_start\|>", caplog.text)
+    assert re.search(
+        r"Frame2: *<img> *16 x <IMG_CONTEXT></img> *\nDescribe the traffic event\.<\|im_end\|><", caplog.text
+    )
+    sampling = json.loads((out / "run.json").read_text())["sampling"]
+    names = ("preset", "frame_rule", "template", "prompt")
+    assert [sampling[name] for name in names] == ["card", "card", "internlm2-chat", "short"]
 
 
 def test_two_processes_give_what_one_gives(arguments, again, tmp_path):

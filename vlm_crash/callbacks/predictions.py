@@ -20,6 +20,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from vlm_crash.callbacks.monitoring import decoded
 from vlm_crash.data.files import write_files
 from vlm_crash.schema.records import Prediction
 
@@ -73,6 +74,12 @@ class PredictionWriter(Callback):
         except OSError as error:
             raise cannot_write(path, error) from error
         self._counts.clear()
+
+    def on_predict_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if batch_idx == 0 and batch.samples and trainer.is_global_zero:
+            log.info("first prompt:\n%s", decoded(pl_module, batch))
 
     def on_predict_batch_end(
         self,

@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -47,7 +48,9 @@ def test_fit_from_an_original_folder_and_export(say, prepared: Path, tmp_path: P
 
 
 def test_what_users_get_wrong(wrong, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda *_, **__: (_ for _ in ()).throw(OSError("offline"))
+    )
     source, out = tmp_path / "source", tmp_path / "out"
     write_original(source, Shape())
     assert "is no model folder" in wrong("convert", tmp_path / "gone", "--out", out)

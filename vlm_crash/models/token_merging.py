@@ -62,26 +62,30 @@ def merge_tokens(x_GPC: Tensor, target: int, heads: int) -> Tensor:
     if x_GPC.shape[1] == target:
         return x_GPC
     with torch.autocast(x_GPC.device.type, enabled=False):
-        slot_GP = match_tokens(x_GPC, target, heads).slot_GP
-        size_GT1 = _pooled(torch.ones_like(x_GPC[..., :1]), slot_GP, target)
-        return (_pooled(x_GPC, slot_GP, target) / size_GT1).to(x_GPC.dtype)
+        wide_GPC = x_GPC.to(torch.promote_types(x_GPC.dtype, torch.float32))
+        slot_GP = _match(wide_GPC, x_GPC.dtype, target, heads).slot_GP
+        size_GT1 = _pooled(torch.ones_like(wide_GPC[..., :1]), slot_GP, target)
+        return (_pooled(wide_GPC, slot_GP, target) / size_GT1).to(x_GPC.dtype)
+
+
+def match_tokens(x_GPC: Tensor, target: int, heads: int) -> Matching:
+    """Find the tokens to merge: halve again and again, each even token being offered to the odd token most like it."""
+    return _match(x_GPC.to(torch.promote_types(x_GPC.dtype, torch.float32)), x_GPC.dtype, target, heads)
 
 
 @torch.no_grad()
-def match_tokens(x_GPC: Tensor, target: int, heads: int) -> Matching:
-    """Find the tokens to merge: halve again and again, each even token being offered to the odd token most like it."""
+def _match(x_GPC: Tensor, dtype: torch.dtype, target: int, heads: int) -> Matching:
+    """As match_tokens, of tokens that are rounded to `dtype` after each step, as upstream's are."""
     if x_GPC.shape[2] % heads:
         raise ValueError(
             f"hico.merge_heads={heads} does not divide the {x_GPC.shape[2]} channels of a token; "
             "set it to a number that does in vlm_crash.hico of config.json"
         )
-    dtype, wide = x_GPC.dtype, torch.promote_types(x_GPC.dtype, torch.float32)
-    if dtype == wide:  # Means may be taken in any order: the small one first. Half precision would round.
+    if dtype == x_GPC.dtype:  # Nothing is rounded, so that means may be taken in any order: the small one first.
         x_GPC, heads = _head_mean(x_GPC, heads), 1
-    # bf16 rounds where upstream does, so that the same tokens meet; fp16 would overflow there (golden fp16_overflow).
-    sums = wide if dtype == torch.float16 else dtype
-    x_GPC = x_GPC.to(wide)
-    size_GP1 = torch.ones_like(x_GPC[..., :1])
+    # Where upstream rounds we do, so that the same tokens meet later; but fp16 would overflow (golden fp16_overflow).
+    sums = torch.bfloat16 if dtype == torch.bfloat16 else x_GPC.dtype
+    sum_GPC, size_GP1 = x_GPC, torch.ones_like(x_GPC[..., :1])
     slot_GP = torch.arange(x_GPC.shape[1], device=x_GPC.device).expand(x_GPC.shape[0], -1)
     steps = []
     for num_merged in merge_schedule(x_GPC.shape[1], target):
@@ -89,10 +93,14 @@ def match_tokens(x_GPC: Tensor, target: int, heads: int) -> Matching:
         steps.append((src_GR, dst_GR))
         slot_GP = to_GP.gather(1, slot_GP)
         num_left = x_GPC.shape[1] - num_merged
-        sum_GPC = _pooled((x_GPC * size_GP1).to(sums), to_GP, num_left).to(sums)
-        size_GP1 = _pooled(size_GP1, to_GP, num_left).to(sums)
-        x_GPC = sum_GPC.div_(size_GP1).to(dtype).to(wide)
+        sum_GPC, size_GP1 = (_rounded(_pooled(t, to_GP, num_left), sums) for t in (sum_GPC, size_GP1))
+        x_GPC = _rounded(sum_GPC / size_GP1, dtype)
+        sum_GPC = _rounded(x_GPC * size_GP1, sums)
     return Matching(slot_GP, steps)
+
+
+def _rounded(x_GPC: Tensor, dtype: torch.dtype) -> Tensor:
+    return x_GPC.to(dtype).to(x_GPC.dtype)
 
 
 def _head_mean(x_GPC: Tensor, heads: int) -> Tensor:
@@ -124,8 +132,7 @@ def _halve(direction_GPK: Tensor, num_merged: int) -> tuple[Tensor, Tensor, Tens
 
 
 def _pooled(x_GPC: Tensor, to_GP: Tensor, num_places: int) -> Tensor:
-    """Sums of the tokens that go to the same place, in fp32 at least."""
-    x_GPC = x_GPC.to(torch.promote_types(x_GPC.dtype, torch.float32))
+    """Sums of the tokens that go to the same place."""
     num_groups, _, channels = x_GPC.shape
     first_G1 = torch.arange(0, num_groups * num_places, num_places, device=to_GP.device)[:, None]
     sums = x_GPC.new_zeros(num_groups * num_places, channels)

@@ -60,6 +60,28 @@ def materialise(model: InternVLForConditionalGeneration, device: str | torch.dev
     scale_rope_by_row(model)
 
 
+def fill(
+    model: InternVLForConditionalGeneration, folder: Path, original: bool, device: str | torch.device = "cpu"
+) -> None:
+    """Give a meta model memory on a device, and a folder's weights.
+
+    For several processes: build `meta_model` in each, let fully_shard make its parameters DTensors, then call this:
+    each process reads its own rows. Whole (replicated) models on GPUs: with `device`, weights go there from the file, a
+    few MiB at a time, and the file's pages are shared by all processes.
+
+    Args:
+        model: on meta.
+        folder: local folder.
+        original: whether it is in the original OpenGVLab layout.
+        device: of the parameters.
+
+    Raises:
+        ValueError: as load_weights says.
+    """
+    materialise(model, device)
+    load_weights(model, folder, original)
+
+
 def load_weights(model: InternVLForConditionalGeneration, folder: Path, original: bool) -> None:
     """Fill the model's tensors from the folder's files.
 
@@ -92,9 +114,7 @@ def layout_of(config: InternVLConfig, shapes: Mapping[str, tuple[int, ...]], ori
     """Name on disk -> where in the model its rows go."""
     text: Any = config.text_config
     return (
-        original_layout(shapes, architecture_of(config), text.num_key_value_heads)
-        if original
-        else own_layout(shapes)
+        original_layout(shapes, architecture_of(config), text.num_key_value_heads) if original else own_layout(shapes)
     )
 
 

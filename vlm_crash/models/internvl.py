@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, InternVLForConditionalGeneration
 
-from vlm_crash.models.checkpoints import load_weights, materialise, meta_model
+from vlm_crash.models.checkpoints import fill, meta_model
 from vlm_crash.models.dynamic_rope import scale_rope_by_row
 from vlm_crash.models.folder import is_original, read_config
 from vlm_crash.models.hub import local_folder
@@ -25,7 +25,11 @@ TOWERS = ("vision", "projector", "language")
 
 
 def load_model(
-    path: str | Path, init: str = "weights", dtype: torch.dtype = torch.float32, revision: str | None = None
+    path: str | Path,
+    init: str = "weights",
+    dtype: torch.dtype = torch.float32,
+    revision: str | None = None,
+    device: str | torch.device = "cpu",
 ) -> InternVLForConditionalGeneration:
     """Build InternVL from a folder in transformers' or in the original OpenGVLab layout.
 
@@ -34,6 +38,7 @@ def load_model(
         init: "weights" loads them; "random" takes the shapes alone and draws new ones.
         dtype: of the parameters.
         revision: branch, tag or commit, where `path` is a name on the hub.
+        device: where the parameters lie; they go there from the file, not by way of the host.
 
     Raises:
         ValueError: not a model folder; unknown init; weights absent, or others than config.json says.
@@ -42,14 +47,13 @@ def load_model(
     config = read_config(folder)
     if init == "random":
         config._attn_implementation = "sdpa"
-        model = InternVLForConditionalGeneration(config).to(dtype=dtype)  # type: ignore[call-arg]
+        model = InternVLForConditionalGeneration(config).to(device, dtype=dtype)  # type: ignore[arg-type]
         scale_rope_by_row(model)
         return model
     if init != "weights":
         raise ValueError(f"init={init!r} is not one of ['weights', 'random']; set --model.init to one of them")
     model = meta_model(config, dtype)
-    materialise(model)
-    load_weights(model, folder, is_original(folder))
+    fill(model, folder, is_original(folder), device)
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     return model.eval()

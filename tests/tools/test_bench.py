@@ -1,0 +1,94 @@
+"""tools/bench.py: a small run writes every figure; its parts measure what they say."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from bench import main
+from benches.common import peak_memory, side_by_side
+from benches.model import cache_bytes, plain_port, prefill, random_model, shape_config
+
+from vlm_crash.models.token_merging import merge_tokens
+
+SMALL = ["model", "--frames", "4", "8", "--groups", "1", "--rounds", "1", "--shapes", "tiny"]
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    page = tmp_path / "page.md"
+    page.write_text("# Page\n<!-- bench model -->\nold\n<!-- end of bench model -->\nafter\n")
+    return page
+
+
+def test_a_small_run(tmp_path: Path, page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "new/model.json"
+    assert main([*SMALL, "--json", str(file), "--markdown", str(page)]) == 0
+    found = json.loads(file.read_text())
+    assert found["ratios"]["merge_vs_port"] == pytest.approx(found["tables"][0]["rows"][0][3])
+    assert found["machine"]["threads"] == torch.get_num_threads() and found["versions"]["torch"]
+    prompts = next(table for table in found["tables"] if table["title"].startswith("A prompt"))
+    assert [row[:3] for row in prompts["rows"]] == [[4, 64, 16], [8, 128, 32]]
+    text = page.read_text()
+    assert text.startswith("# Page\n<!-- bench model -->\nMade by") and text.endswith(
+        "<!-- end of bench model -->\nafter\n"
+    )
+    assert "old" not in text and text.count("### Token merging") == 1
+    assert len(re.findall(r"^### ", text, flags=re.M)) == len(found["tables"])
+    assert "### Token merging" in capsys.readouterr().out
+
+
+def test_what_takes_too_long_is_left_out_and_said(tmp_path: Path) -> None:
+    file = tmp_path / "model.json"
+    assert main([*SMALL, "--limit_s", "0", "--json", str(file)]) == 0
+    found = json.loads(file.read_text())
+    rows = next(table["rows"] for table in found["tables"] if table["title"].startswith("A prompt"))
+    assert rows[0][3] is not None and rows[1][3:6] == [None] * 3
+    assert rows[1][6] > rows[0][6]
+    assert any("prefill of the tiny model, 8 frames, without merging" in note for note in found["notes"])
+
+
+def test_a_page_without_a_place_is_refused_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "page.md").write_text("# Page\n")
+    with pytest.raises(SystemExit) as stopped:
+        main([*SMALL, "--markdown", str(tmp_path / "page.md")])
+    assert stopped.value.code == 2 and "<!-- bench model -->" in capsys.readouterr().err
+
+
+def test_the_port_computes_the_same() -> None:
+    x_GPC = torch.randn(3, 64, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(plain_port(x_GPC, 9, 4), merge_tokens(x_GPC, 9, 4))
+
+
+def test_bytes_of_the_cache_are_those_of_a_real_one() -> None:
+    config = shape_config("tiny", is_merged=True)
+    with torch.no_grad():
+        cache = prefill(random_model(config, num_vision_layers=0), torch.randn(1, 50, 192))
+    real = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
+    assert cache_bytes(config, 50) == 2 * real
+
+
+def test_the_1b_model_has_its_size() -> None:
+    from vlm_crash.models.checkpoints import meta_model
+
+    model = meta_model(shape_config("1B", is_merged=True))
+    sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in model.model.named_children()}
+    assert 0.30e9 < sizes["vision_tower"] < 0.31e9 and 0.49e9 < sizes["language_model"] < 0.50e9
+    assert model.config.vlm_crash["hico"] == {"local_num_frames": 4, "num_tome_tokens": 64, "merge_heads": 8}
+
+
+def test_functions_take_turns_after_a_round_that_is_not_counted() -> None:
+    calls: list[str] = []
+    seconds, rounds = side_by_side([lambda: calls.append("a"), lambda: calls.append("b")], rounds=3, limit_s=60)
+    assert calls == ["a", "b"] * 4 and rounds == 3 and len(seconds) == 2
+    assert side_by_side([lambda: None], rounds=3, limit_s=0)[1] == 1
+
+
+def test_peak_memory_sees_what_is_gone_again() -> None:
+    peak = peak_memory(lambda: torch.ones(2**23).sum())
+    if peak is None:
+        pytest.skip("this system does not reset VmHWM")
+    assert 2**25 * 0.9 < peak < 2**25 * 1.5

@@ -1,0 +1,42 @@
+"""Measure: speed, memory and size of what vlm_crash does, beside the plain way, in one run.
+
+Enters: the name of a benchmark. Leaves: its tables on stdout; with --json every figure, the ratios, the machine and the
+versions; with --markdown the tables in their place on a page.
+
+    .venv/bin/python tools/bench.py model --json runs/bench_model.json --markdown docs/performance.md
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from benches import model
+from benches.common import has_section, markers, write_section
+
+BENCHES = {"model": model}
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    commands = parser.add_subparsers(dest="name", required=True, metavar="NAME")
+    for name, bench in BENCHES.items():
+        command = commands.add_parser(name, help=(bench.__doc__ or "").splitlines()[0])
+        command.add_argument("--json", type=Path, help="file for every figure")
+        command.add_argument("--markdown", type=Path, help="page with the lines <!-- bench NAME --> to write between")
+        bench.add_options(command)
+    options = parser.parse_args(arguments)
+    if options.markdown and not has_section(options.markdown, options.name):
+        begin, end = markers(options.name)
+        parser.error(f"{options.markdown} has no lines {begin} and {end}; write them where the tables go")
+    result = BENCHES[options.name].run(options)
+    print(result.to_markdown())
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(result.to_json() + "\n", encoding="utf-8")
+    if options.markdown:
+        write_section(options.markdown, options.name, result.to_markdown())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""What tools/bench.py measures, a name a module: each has `add_options(parser)` and `run(options) -> Result`."""

@@ -1,0 +1,252 @@
+"""Token merging against a plain port; tokens, prefill, cache and vision memory with and without it.
+
+Enters: nothing but options; weights are random. Leaves: a Result. Everything runs in this process, without gradients.
+"""
+
+# Suffixes: G groups, P tokens of a group, C channels, B batch, S sequence, D hidden.
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, InternVLConfig, InternVLForConditionalGeneration
+
+from benches.common import Result, Row, Table, peak_memory, side_by_side
+from vlm_crash.models.checkpoints import materialise, meta_model
+from vlm_crash.models.folder import HicoSettings, image_size, merge_heads, read_config, tokens_per_frame
+from vlm_crash.models.token_merging import merge_schedule, merge_tokens
+from vlm_crash.models.vision import image_features
+
+TINY = Path(__file__).parents[2] / "vlm_crash" / "demo" / "base"
+# Tokens of text that a prompt has beside its images: of each frame's line, and of the question.
+LINE_TOKENS, QUESTION_TOKENS = 8, 64
+CHUNK = 4
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--frames", type=int, nargs="+", default=[8, 16, 32, 64, 128, 256], help="frames of a clip")
+    parser.add_argument("--groups", type=int, default=8, help="groups of 1024 tokens of 4096 channels to merge")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each comparison")
+    parser.add_argument(
+        "--limit_s", type=float, default=60.0, help="a prefill is left out where one of half the frames took longer"
+    )
+    parser.add_argument("--shapes", nargs="+", default=["tiny", "1B"], choices=["tiny", "1B"], help="models to measure")
+
+
+def run(options: argparse.Namespace) -> Result:
+    torch.manual_seed(0)
+    notes: list[str] = []
+    with torch.no_grad():
+        merging, ratio = _merging(options.groups, options.rounds)
+        tables = [merging]
+        for shape in options.shapes:
+            tables.append(_prefill(shape, options.frames, options.rounds, options.limit_s, notes))
+        for shape in options.shapes:
+            tables += [_vision(shape, options.rounds), _chunks(shape, notes)]
+    return Result("model", tables, {"merge_vs_port": ratio}, notes)
+
+
+# ---------------------------------------------------------------------------------------------------- token merging
+
+
+def plain_port(x_GPC: Tensor, target: int, heads: int) -> Tensor:
+    """Token merging as its formulas read: group by group, tokens gathered, scattered and divided at each step."""
+    return torch.cat([_plain_group(x_1PC, target, heads) for x_1PC in x_GPC.split(1)])
+
+
+def _plain_group(x_1PC: Tensor, target: int, heads: int) -> Tensor:
+    size_1P1 = torch.ones_like(x_1PC[..., :1])
+    for num_merged in merge_schedule(x_1PC.shape[1], target):
+        metric = x_1PC.unflatten(2, (heads, -1)).mean(dim=2)
+        metric = metric / metric.norm(dim=-1, keepdim=True)
+        best, mate = (metric[:, ::2] @ metric[:, 1::2].mT).max(dim=-1)
+        order = best.argsort(dim=-1, descending=True)
+        src, kept = order[:, :num_merged, None], order[:, num_merged:, None]
+        dst = mate[..., None].gather(1, src)
+        merge = partial(_merge_step, src=src, kept=kept, dst=dst)
+        total, size_1P1 = merge(x_1PC * size_1P1), merge(size_1P1)
+        x_1PC = total / size_1P1
+    return x_1PC
+
+
+def _merge_step(x_1PC: Tensor, src: Tensor, kept: Tensor, dst: Tensor) -> Tensor:
+    even, odd, width = x_1PC[:, ::2], x_1PC[:, 1::2], x_1PC.shape[2]
+    moved = even.gather(1, src.expand(-1, -1, width))
+    odd = odd.scatter_add(1, dst.expand(-1, -1, width), moved)
+    return torch.cat([even.gather(1, kept.expand(-1, -1, width)), odd], dim=1)
+
+
+def _merging(groups: int, rounds: int) -> tuple[Table, float]:
+    rows: list[Row] = []
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        x_GPC = torch.randn(groups, 1024, 4096).to(dtype)
+        ways: list[Callable[[], Tensor]] = [partial(way, x_GPC, 64, 32) for way in (merge_tokens, plain_port)]
+        if dtype == torch.float32:
+            torch.testing.assert_close(ways[0](), ways[1](), rtol=1e-4, atol=1e-4)
+        (ours, port), counted = side_by_side(ways, rounds, limit_s=120)
+        rows.append([str(dtype).removeprefix("torch."), 1000 * ours, 1000 * port, port / ours, counted])
+    table = Table(
+        "Token merging",
+        f"{groups} groups of 1024 tokens with 4096 channels to 64 tokens each, 32 heads, beside a plain port of the "
+        "formulas (one group at a time, tokens gathered and scattered at every step); medians of rounds in turns.",
+        ["dtype", "vlm_crash (ms)", "plain port (ms)", "port / vlm_crash", "rounds"],
+        rows,
+    )
+    ratio = rows[0][3]
+    assert isinstance(ratio, float)
+    return table, ratio
+
+
+# ----------------------------------------------------------------------------------------------------------- models
+
+
+def shape_config(shape: str, is_merged: bool) -> InternVLConfig:
+    """Config of the demo's model, or of InternVL2.5-1B: InternViT-300M and Qwen2.5-0.5B."""
+    if shape == "tiny":
+        config = read_config(TINY)
+    else:
+        config = InternVLConfig(
+            vision_config={"image_size": 448, "patch_size": 14, "attention_bias": True},  # the others: InternViT-300M's
+            text_config={
+                "model_type": "qwen2",
+                "hidden_size": 896,
+                "intermediate_size": 4864,
+                "num_hidden_layers": 24,
+                "num_attention_heads": 14,
+                "num_key_value_heads": 2,
+                "vocab_size": 151674,
+                "max_position_embeddings": 32768,
+                "tie_word_embeddings": True,
+            },
+        )
+    if is_merged:
+        patches = tokens_per_frame(config)
+        vision: Any = config.vision_config
+        text: Any = config.text_config
+        heads = merge_heads(text.num_attention_heads, vision.hidden_size * round(1 / config.downsample_ratio) ** 2)
+        hico = HicoSettings(4, 64 if shape == "1B" else patches, heads)
+        config.vlm_crash = {**(getattr(config, "vlm_crash", None) or {}), "hico": asdict(hico)}
+    return config
+
+
+def random_model(config: InternVLConfig, num_vision_layers: int | None = None) -> InternVLForConditionalGeneration:
+    """A model with random weights; its tower cut to some layers where a number is given."""
+    model = meta_model(config)
+    if num_vision_layers is not None:
+        model.model.vision_tower.encoder.layer = model.model.vision_tower.encoder.layer[:num_vision_layers]
+    materialise(model)
+    for parameter in model.parameters():
+        parameter.normal_(std=0.02)
+    return model.eval()
+
+
+def prompt_tokens(config: InternVLConfig, num_frames: int) -> int:
+    """Tokens of a prompt: images, the lines that they stand in, and a question."""
+    return num_frames * (tokens_per_frame(config) + LINE_TOKENS) + QUESTION_TOKENS
+
+
+def prefill(model: InternVLForConditionalGeneration, embeds_BSD: Tensor) -> DynamicCache:
+    """The prompt through the language model into a new cache, with the logits of the next token."""
+    cache = DynamicCache(config=model.config.get_text_config())
+    output = model.model.language_model(inputs_embeds=embeds_BSD, past_key_values=cache, use_cache=True)
+    model.lm_head(output.last_hidden_state[:, -1])
+    return cache
+
+
+def cache_bytes(config: InternVLConfig, num_tokens: int) -> int:
+    """Bytes of a prompt's keys and values in fp16: of the tensors that a prefill makes, on the meta device."""
+    model = meta_model(config, torch.float16)
+    width = model.lm_head.in_features
+    cache = prefill(model, torch.empty(1, num_tokens, width, device="meta", dtype=torch.float16))
+    layers: list[Any] = list(cache.layers)
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+
+
+def _prefill(shape: str, frames: Sequence[int], rounds: int, limit_s: float, notes: list[str]) -> Table:
+    configs = [shape_config(shape, is_merged) for is_merged in (False, True)]
+    model = random_model(configs[0], num_vision_layers=0)  # both have the same language model
+    width = model.lm_head.in_features
+    rows: list[Row] = []
+    took = [0.0, 0.0]
+    for num_frames in sorted(frames):
+        sizes = [prompt_tokens(config, num_frames) for config in configs]
+        wanted = [place for place in range(2) if took[place] <= limit_s]
+        ways = [partial(prefill, model, torch.randn(1, sizes[place], width)) for place in wanted]
+        seconds, counted = side_by_side(ways, rounds, limit_s=30)
+        found = dict(zip(wanted, seconds, strict=True))
+        for place in {0, 1} - set(wanted):
+            name = f"prefill of the {shape} model, {num_frames} frames, {('without', 'with')[place]} merging"
+            notes.append(f"{name}: half the frames took {took[place]:.0f} s")
+        took = [found.get(place, took[place]) for place in range(2)]
+        rows.append(
+            [
+                num_frames,
+                *(num_frames * tokens_per_frame(config) for config in configs),
+                *(found.get(place) for place in range(2)),
+                found[0] / found[1] if len(found) == 2 else None,
+                *(cache_bytes(config, size) for config, size in zip(configs, sizes, strict=True)),
+                counted,
+            ]
+        )
+    before, after = (tokens_per_frame(config) for config in configs)
+    return Table(
+        f"A prompt of the {shape} model",
+        f"Without merging ({before} tokens a frame) and with it ({after}). The language model alone in fp32, from "
+        f"random embeddings of images and text ({LINE_TOKENS} tokens of text a frame, {QUESTION_TOKENS} of the "
+        "question) to the first token's logits; torch chooses the attention kernel. The vision tower is not in these "
+        "seconds. Cache: keys and values of the prompt in fp16, from the shapes that a prefill makes.",
+        [
+            "frames",
+            "visual tokens",
+            "merged",
+            "prefill (s)",
+            "merged (s)",
+            "ratio",
+            "cache (bytes)",
+            "merged (bytes)",
+            "rounds",
+        ],
+        rows,
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- vision
+
+
+def _vision(shape: str, rounds: int) -> Table:
+    models = [random_model(shape_config(shape, is_merged)) for is_merged in (False, True)]
+    side = image_size(models[0].config)[0]
+    pixels = torch.randn(4, 3, side, side)
+    ways = [partial(image_features, model, pixels, [4]) for model in models]
+    (plain, merged), counted = side_by_side(ways, rounds, limit_s=60)
+    return Table(
+        f"Four frames through the {shape} model's vision",
+        f"The whole tower, pixel shuffle, merging and projector, {side} pixels, fp32.",
+        ["without merging (s)", "with it (s)", "rounds"],
+        [[plain, merged, counted]],
+    )
+
+
+def _chunks(shape: str, notes: list[str], num_frames: int = 32) -> Table:
+    model = random_model(shape_config(shape, is_merged=True), num_vision_layers=2)
+    side = image_size(model.config)[0]
+    pixels = torch.randn(num_frames, 3, side, side)
+    rows: list[Row] = []
+    image_features(model, pixels[:CHUNK], [CHUNK])
+    for chunk in (CHUNK, None):
+        grown = peak_memory(partial(image_features, model, pixels, [num_frames], chunk))
+        if grown is None:
+            notes.append("peak memory: this system does not reset VmHWM")
+        rows.append([chunk or "all", None if grown is None else grown / 2**20])
+    return Table(
+        f"Frames at once through the {shape} model's tower",
+        f"{num_frames} frames of {side} pixels with merging, fp32, through 2 layers of the tower: without gradients, "
+        "more layers need no more memory. What the process grew by at most, beside weights and pixels.",
+        ["--model.vision_chunk", "peak growth (MiB)"],
+        rows,
+    )

@@ -10,10 +10,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from benches import model
+from benches import load, model
 from benches.common import has_section, markers, write_section
 
-BENCHES = {"model": model}
+BENCHES = {"load": load, "model": model}
 
 
 def main(arguments: list[str]) -> int:

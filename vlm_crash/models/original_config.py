@@ -4,12 +4,15 @@ Enters: the JSON as a dict; no code of a folder is ever run. Leaves: an InternVL
 a setting that changes the numbers is carried over or refused by name; the same tables serve both directions.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from transformers import InternVLConfig
 from transformers.activations import ACT2FN
+
+log = logging.getLogger(__name__)
 
 # (name in the original, name in transformers, what the original code assumes where the key is absent), after
 # InternVL 2410d1db internvl_chat/internvl/model/internvl_chat/configuration_intern_vit.py.
@@ -121,6 +124,8 @@ def _refuse_what_changes_numbers(vision: Mapping[str, Any], language: Mapping[st
     _one_of("vision_config.use_moe", bool(vision.get("use_moe")), (False,))
     _one_of("llm_config.moe_config", language.get("moe_config"), (None,))
     _one_of("llm_config.use_sliding_window", bool(language.get("use_sliding_window")), (False,))
+    if vision.get("drop_path_rate"):
+        log.warning("drop_path_rate=%s is not applied: no layer is left out in training", vision["drop_path_rate"])
     if vision.get("qk_normalization", True):
         # transformers' norm of queries and keys has no other epsilon (modeling_internvl.py, InternVLVisionAttention).
         _one_of("vision_config.layer_norm_eps", vision.get("layer_norm_eps", 1e-6), (1e-6,), "with qk_normalization")

@@ -247,6 +247,7 @@ REFUSED = [
     ("downsample_ratio", 0.4),
     ("force_image_size", 70),
     ("llm_config.architectures", ["Phi3ForCausalLM"]),
+    ("quantization_config", {"quant_method": "awq"}),
     ("llm_config.rope_scaling", {"type": "yarn", "factor": 4.0}),
     ("llm_config.hidden_act", "strange"),
     ("llm_config.num_key_value_heads", 3),

@@ -86,6 +86,7 @@ def from_original(original: Mapping[str, Any], image_token_id: int) -> InternVLC
     architecture = (language.get("architectures") or [None])[0]
     _one_of("llm_config.architectures[0]", architecture, tuple(LANGUAGE))
     _one_of("ps_version", original.get("ps_version", "v1"), ("v2",))  # absent: v1 (configuration_internvl_chat.py:38)
+    _one_of("quantization_config", original.get("quantization_config"), (None,))
     _refuse_what_changes_numbers(vision, language)
     model_type, keys = LANGUAGE[architecture]
     text_config = {ours: language.get(theirs, default) for theirs, ours, default in keys}
@@ -99,7 +100,7 @@ def from_original(original: Mapping[str, Any], image_token_id: int) -> InternVLC
     _check_shapes(vision_config, text_config, image_size, ratio)
     layer, num_layers = original.get("select_layer", -1), vision_config["num_hidden_layers"]
     _one_of("select_layer", layer, range(-num_layers - 1, num_layers + 1))
-    dtype = original.get("torch_dtype") or original.get("dtype") or "float32"
+    dtype = original.get("dtype") or original.get("torch_dtype") or "float32"
     tie = bool(text_config["tie_word_embeddings"])
     return InternVLConfig(
         vision_config=vision_config,
@@ -137,11 +138,12 @@ def _refuse_what_changes_numbers(vision: Mapping[str, Any], language: Mapping[st
 
 
 def _rope(language: Mapping[str, Any]) -> dict[str, Any]:
-    """transformers' rope_parameters from rope_theta and rope_scaling."""
-    scaling = language.get("rope_scaling") or {}
+    """transformers' rope_parameters from rope_theta and rope_scaling; folders saved by transformers 5 have them so."""
+    scaling = language.get("rope_scaling") or language.get("rope_parameters") or {}
     kind = scaling.get("rope_type") or scaling.get("type") or "default"
     _one_of("llm_config.rope_scaling.type", kind, ROPE_TYPES)
-    rope: dict[str, Any] = {"rope_type": kind, "rope_theta": float(language.get("rope_theta", DEFAULT_ROPE_THETA))}
+    theta = language.get("rope_theta", scaling.get("rope_theta", DEFAULT_ROPE_THETA))
+    rope: dict[str, Any] = {"rope_type": kind, "rope_theta": float(theta)}
     return rope if kind == "default" else {**rope, "factor": float(scaling.get("factor", 1.0))}
 
 
@@ -205,7 +207,8 @@ def to_original(config: InternVLConfig, dtype: torch.dtype, before: Mapping[str,
     """
     name = str(dtype).removeprefix("torch.")
     if before is not None and not _differences(from_original(before, config.image_token_id), config):
-        return dict(before) if before.get("torch_dtype") == name else {**before, "torch_dtype": name}
+        key = "dtype" if "dtype" in before else "torch_dtype"
+        return dict(before) if before.get(key) == name else {**before, key: name}
     made = _new_original(config, name)
     lost = _differences(from_original(made, config.image_token_id), config)
     if lost:

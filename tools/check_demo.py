@@ -26,6 +26,7 @@ BARS: tuple[tuple[str, str, str | None, float], ...] = (
     ("blind_exact_match_given_event", "<=", "majority_baseline", 0.05),
     ("exact_match", ">=", "linear_exact_match", 0.15),
     ("num_test_clips", ">=", None, 60),
+    ("render_seconds", "<", None, 60),
     ("seconds", "<", None, 600),
     ("peak_memory_gib", "<", None, 6),
 )

@@ -1,6 +1,7 @@
 """The system: it learns, its towers obey, its schedule is what the options say."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,8 @@ from vlm_crash.data.collate import Batch
 from vlm_crash.data.datamodule import CrashDataModule
 from vlm_crash.lightning_module import CrashVLM, prompts_of
 from vlm_crash.models.internvl import tower_of
+from vlm_crash.schema.records import Annotation
+from vlm_crash.schema.response import render
 
 RATES = {"lr_vision": 1e-3, "lr_projector": 2e-3, "lr_language": 3e-3}
 
@@ -134,6 +137,27 @@ def test_number_of_validation_answers(tiny_model, batch, most, answered):
     with torch.no_grad():
         counts = [len(module.validation_step(batch, number)["predictions"]) for number in range(2)]
     assert counts == (answered or [0, 0])
+
+
+def test_answers_are_scored_by_the_terms_of_the_dataset(tiny_model, prepared, batch, monkeypatch):
+    """ "a ... car" is the dataset's term "Car" in validation, as it is in `evaluate`."""
+    module = make(tiny_model).eval()
+    data = CrashDataModule(folder=prepared, num_frames=2)
+    data.connect(module.inputs)
+    data.setup("fit")
+    sample = next(sample for sample in data.samples["train"] if sample.event == "crash")
+    values = sample.annotation.values
+    free = {name: f"a certain {values[name]}" for name in ("Crash_vehicle_type", "Crash_with")}
+    text = render(module.schema, Annotation.of(module.schema, "crash", {**values, **free}))
+    monkeypatch.setattr(module, "answer", lambda _: [SimpleNamespace(response=text)] * 2)
+    module.trainer = SimpleNamespace(datamodule=data)  # type: ignore[assignment]
+    for setup, score in ((False, 0.0), (True, 1.0)):
+        if setup:
+            module.setup("test")
+        module.field_match.reset()
+        module._score(replace(batch, samples=[sample] * 2))
+        scores = module.field_match.compute()
+        assert [float(scores[f"crash/{name}"]) for name in free] == [score, score]
 
 
 def test_an_answer(tiny_model, batch):

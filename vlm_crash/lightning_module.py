@@ -141,9 +141,12 @@ class CrashVLM(LightningModule):
         return self.inputs.conversation_tokenizer
 
     def setup(self, stage: str) -> None:
-        """fp16 weights where a GPU only predicts; what was asked for everywhere else."""
+        """fp16 weights where a GPU only predicts; answers are scored by the terms of the dataset."""
         if stage == "predict" and self.trainer.strategy.root_device.type == "cuda":
             self.model.half()
+        dataset_schema = getattr(getattr(self.trainer, "datamodule", None), "dataset_schema", None)
+        if dataset_schema is not None:
+            self.field_match.schema = dataset_schema
         scores = stage == "test" or (stage in ("fit", "validate") and self.num_validation_answers > 0)
         if scores and self.field_match.embedder is not None:
             self.field_match.embedder.embed(["A wrong folder is told now, not after an epoch."])
@@ -229,7 +232,7 @@ class CrashVLM(LightningModule):
 
     def _score(self, batch: Batch) -> list[Prediction]:
         predictions = self.answer(prompts_of(batch, self.conversation.end_token_id))
-        parsed = [parse(self.schema, prediction.response) for prediction in predictions]
+        parsed = [parse(self.field_match.schema, prediction.response) for prediction in predictions]
         truths = [sample.annotation for sample in batch.samples]
         assert all(truths), "prepared samples carry annotations"
         self.field_match.update(parsed, [truth for truth in truths if truth is not None])

@@ -50,6 +50,7 @@ def test_predictions(wrong, tiny_model, demo_clips, tmp_path, monkeypatch):
     ("blocks", "options", "file"),
     [
         (1000, (), "checkpoints/epoch=0-step=2.ckpt"),
+        (100, ("--trainer.enable_checkpointing", "false"), "model"),
     ],
 )
 def test_checkpoint_and_model_folder(tiny_model, prepared, tmp_path, blocks, options, file):

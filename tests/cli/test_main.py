@@ -7,20 +7,19 @@ import pytest
 
 from tests.cli.conftest import ROOT
 from vlm_crash import __version__
-from vlm_crash.cli import COMMANDS
+from vlm_crash.cli import COMMANDS, main
+from vlm_crash.cli.shipped_help import shipped_help
+
+LIGHTNING = [command for command, (module, _) in COMMANDS.items() if module == "lightning_commands"]
 
 
 def test_help_lists_the_commands(capsys, say):
-    from vlm_crash.cli import main
-
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(f"\n  {command} " in text for command in COMMANDS)
 
 
 def test_no_command_and_a_wrong_one(say):
-    from vlm_crash.cli import main
-
     assert main([]) == 2
     code, message = say("predit")
     assert code == 2
@@ -28,13 +27,11 @@ def test_no_command_and_a_wrong_one(say):
 
 
 def test_version(capsys):
-    from vlm_crash.cli import main
-
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"vlm_crash {__version__}\n"
 
 
-@pytest.mark.parametrize("args", [["--help"], ["prepare", "--help"], ["evaluate", "--help"], ["report", "--help"]])
+@pytest.mark.parametrize("args", [["--help"], *([command, "--help"] for command in COMMANDS)], ids=" ".join)
 def test_help_loads_no_torch(args):
     code = (
         "import sys; from vlm_crash.cli import main; code = main(sys.argv[1:]); "
@@ -45,6 +42,22 @@ def test_help_loads_no_torch(args):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="argparse lays its text out by its own version")
+def test_shipped_help_is_the_parsers_own(tmp_path):
+    # In a process of its own: "known subclasses" are all that the tests of this one have loaded.
+    subprocess.run([sys.executable, "tools/make_help.py", tmp_path], cwd=ROOT, check=True)
+    for command in LIGHTNING:
+        made = (tmp_path / f"{command}.txt").read_text(encoding="utf-8").partition("\n")[2]
+        assert shipped_help(command) == made, "run tools/make_help.py"
+
+
+def test_other_versions_have_the_parsers_help(monkeypatch, capsys):
+    monkeypatch.setattr("vlm_crash.cli.shipped_help.version", lambda name: "0")
+    assert shipped_help("fit") is None
+    assert main(["fit", "--help"]) == 0
+    assert "--model.path PATH" in capsys.readouterr().out
+
+
 def test_a_reader_that_leaves_early_is_no_error():
     line = f"{sys.executable} -m vlm_crash fit --help | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -53,8 +66,6 @@ def test_a_reader_that_leaves_early_is_no_error():
 
 
 def test_our_options_are_explained(capsys, monkeypatch):
-    from vlm_crash.cli import main
-
     monkeypatch.setattr(sys, "argv", ["vlm_crash"])
     assert main(["predict", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())

@@ -60,4 +60,7 @@ def main(args: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    return run_guarded(command, rest, COMMANDS[command][0])
+    module = COMMANDS[command][0]
+    if module == "lightning_commands" and rest in (["-h"], ["--help"]):
+        module = "shipped_help"
+    return run_guarded(command, rest, module)

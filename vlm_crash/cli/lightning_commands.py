@@ -36,7 +36,7 @@ class RunConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, str(folder / self.config_filename), skip_none=False, overwrite=True)
+        self.parser.save(self.config, str(folder / self.config_filename), skip_unset=False, overwrite=True)
 
 
 class Progress(TQDMProgressBar):
@@ -114,7 +114,8 @@ class CrashCLI(LightningCLI):
         if self.subcommand != "predict" and config["trainer"].get("logger") in (None, True):
             kwargs["logger"] = TensorBoardLogger(output_dir, name="", version="tensorboard")
         given = _as_list(config["trainer"].get("callbacks"))
-        if self.subcommand == "fit" and not any("Checkpoint" in str(callback.class_path) for callback in given):
+        saves = self.subcommand == "fit" and config["trainer"].get("enable_checkpointing") is not False
+        if saves and not any("Checkpoint" in str(callback.class_path) for callback in given):
             extra.append(ModelCheckpoint(filename="{epoch}-{step}", save_last=True, save_on_exception=True))
         self.trainer_defaults["callbacks"] = extra
         kwargs["plugins"] = [*_as_list(config["trainer"].get("plugins")), WholeCheckpoints()]

@@ -7,7 +7,7 @@ the tensors, by name and reason, and take no part in them. Training pads on the 
 # Suffixes: B batch, S sequence, N frames of all clips of the batch, H height, W width.
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -48,7 +48,6 @@ class Batch:
     attention_mask_BS: Tensor
     labels_BS: Tensor | None
     pixel_values_N3HW: Tensor
-    extra: dict[str, Any] = field(default_factory=dict)
 
     def to(self, *args: Any, **kwargs: Any) -> "Batch":
         """A copy whose tensors are on another device."""
@@ -58,16 +57,6 @@ class Batch:
             attention_mask_BS=self.attention_mask_BS.to(*args, **kwargs),
             labels_BS=None if self.labels_BS is None else self.labels_BS.to(*args, **kwargs),
             pixel_values_N3HW=self.pixel_values_N3HW.to(*args, **kwargs),
-        )
-
-    def pin_memory(self) -> "Batch":
-        """A copy whose tensors lie in pinned memory."""
-        return replace(
-            self,
-            input_ids_BS=self.input_ids_BS.pin_memory(),
-            attention_mask_BS=self.attention_mask_BS.pin_memory(),
-            labels_BS=None if self.labels_BS is None else self.labels_BS.pin_memory(),
-            pixel_values_N3HW=self.pixel_values_N3HW.pin_memory(),
         )
 
     @property

@@ -16,6 +16,7 @@ from vlm_crash.data.conversation import read_question
 from vlm_crash.data.dataset import ClipDataset, ModelInputs, SampleRecipe
 from vlm_crash.data.prepared import load_prepared
 from vlm_crash.data.sampler import TrainingSampler
+from vlm_crash.data.vocabularies import observed_vocabularies
 from vlm_crash.schema.fields import Schema, load_schema
 from vlm_crash.schema.records import VideoSample
 
@@ -110,6 +111,8 @@ class CrashDataModule(LightningDataModule):
         self.tell_event = tell_event
         self.blank_frames = blank_frames
         self.schema: Schema = load_schema(schema)
+        #: The schema with its open fields filled with the dataset's terms, as soon as a dataset is read.
+        self.dataset_schema: Schema = self.schema
         self.seed = seed
         self.recipe: SampleRecipe | None = None
         self.samples: dict[str, list[VideoSample]] = {}
@@ -139,6 +142,8 @@ class CrashDataModule(LightningDataModule):
         if self.folder is None:
             raise ValueError("there is nothing to train on or score; set --data.folder to what `prepare` wrote")
         splits = load_prepared(self.folder, self.schema)
+        terms = observed_vocabularies([sample for samples in splits.values() for sample in samples], self.schema)
+        self.dataset_schema = self.schema.with_vocabularies({name: seen for name, seen in terms.items() if seen})
         for split in ("train", "val") if stage == "fit" else ("val",) if stage == "validate" else ("test",):
             self.samples[split] = splits[split]
             log.info("%s: %d clips of %s", split, len(splits[split]), self.folder)

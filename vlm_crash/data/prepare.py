@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,7 +89,6 @@ def prepare(
         ValueError: options that contradict each other or the splits.json of an earlier run.
         OSError: the dataset cannot be written; nothing was changed then.
     """
-    started = time.monotonic()
     check_fractions(fractions)
     _check_sources(sources, schema)
     out = Path(out)
@@ -121,7 +119,6 @@ def prepare(
     report = _report(out, sources, samples, splits, num_rows - len(rows), len(problems))
     for problem in problems[:MAX_SHOWN]:
         logger.warning("%s", problem)
-    logger.info("%s (%.1f s)", report, time.monotonic() - started)
     return report
 
 

@@ -25,7 +25,7 @@ from vlm_crash.video.reader import probe, read_frames
 logger = logging.getLogger(__name__)
 
 SIDE = 32  # pixels of the two pictures
-MAX_FRAMES = 64  # of a longer clip so many are averaged; shorter clips are read whole
+MAX_FRAMES = 64  # of a longer clip so many are taken, evenly (the last one 1/128 before its end); others are read whole
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # C of the regression: 6,144 standardised features need a small one
 
 

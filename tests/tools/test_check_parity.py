@@ -21,7 +21,10 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def _process_as_it_was():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the models are tiny, and other tests may run beside this one
     yield
+    torch.set_num_threads(threads)
     set_attention("auto")
     logging.disable(logging.NOTSET)
 
@@ -79,7 +82,7 @@ def _shift(name: str) -> Callable[[dict[str, torch.Tensor]], None]:
 
 def test_every_golden_here_is_met(parity: Path) -> None:
     command = [sys.executable, ROOT / "tools/check_parity.py", parity]
-    here = {**os.environ, "PYTHONPATH": str(ROOT)}
+    here = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=here, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()

@@ -20,6 +20,7 @@ from transformers import (
     InternVLVideoProcessor,
     PreTrainedTokenizerBase,
 )
+from transformers.convert_slow_tokenizer import import_protobuf
 
 from vlm_crash.models.folder import read_config
 from vlm_crash.models.tokenizers import check_tokenizer, load_tokenizer, save_tokenizer
@@ -256,6 +257,22 @@ def test_broken_files_are_named(family, change, message, tmp_path):
 def test_sentencepiece_models_of_another_form_are_refused(name, message, trained):
     with pytest.raises(ValueError, match=message):
         load_tokenizer(trained(name))
+
+
+def test_unused_pieces(tmp_path):
+    """Placeholders that nothing makes up may be unused; a word may not: sentencepiece would take it apart again."""
+    model = import_protobuf().ModelProto()
+    model.ParseFromString((INTERNLM2 / "tokenizer.model").read_bytes())
+    pieces = {piece.piece: piece for piece in model.pieces}
+    pieces["[UNUSED_TOKEN_141]"].type = 5
+    (tmp_path / "tokenizer.model").write_bytes(model.SerializeToString())
+    reference = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    text = "The [UNUSED_TOKEN_141] video"
+    assert load_tokenizer(tmp_path)(text, add_special_tokens=False)["input_ids"] == reference.encode(text)
+    pieces["▁video"].type = 5
+    (tmp_path / "tokenizer.model").write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match="unused pieces that others make up"):
+        load_tokenizer(tmp_path)
 
 
 def test_added_tokens_without_a_config(tokenizers, tmp_path):

@@ -168,13 +168,18 @@ def _added_tokens(folder: Path, settings: Mapping[str, Any]) -> dict[int, AddedT
 def _refuse_unsupported(file: Path, model: Any) -> None:
     """What no InternLM2 folder has and the conversion below would not do the same."""
     rule, trained = model.normalizer_spec, model.trainer_spec
+    pieces = {piece.piece for piece in model.pieces if piece.type in (NORMAL, USER_DEFINED)}
+    unused = [piece.piece for piece in model.pieces if piece.type == UNUSED]
     wrong = {
         f"model_type {trained.model_type}, not BPE (2)": trained.model_type != 2,
         f"normalizer {rule.name!r}, not identity": bool(rule.precompiled_charsmap),
         "remove_extra_whitespaces": rule.remove_extra_whitespaces,
         "no escape_whitespaces": not rule.escape_whitespaces,
         "treat_whitespace_as_suffix": trained.treat_whitespace_as_suffix,
-        "unused pieces": any(piece.type == UNUSED for piece in model.pieces),
+        # sentencepiece merges into these first and takes them apart again, which blocks other merges.
+        "unused pieces that others make up": any(
+            {name[:cut], name[cut:]} <= pieces for name in unused for cut in range(1, len(name))
+        ),
         "a symbol with a blank": any(p.type == USER_DEFINED and {" ", BLANK} & {*p.piece} for p in model.pieces),
     }
     found = [what for what, is_wrong in wrong.items() if is_wrong]
@@ -199,7 +204,7 @@ def _fast_sentencepiece(model: Any, added: Mapping[int, AddedToken]) -> Tokenize
     tokenizer = Tokenizer(
         BPE(
             vocabulary,
-            # Neither control nor byte pieces take part in merges.
+            # Neither control nor byte pieces take part in merges, and unused ones are never reached (see above).
             generate_merges({name: vocabulary[name] for name in scores}, scores),
             unk_token=model.trainer_spec.unk_piece,
             fuse_unk=True,

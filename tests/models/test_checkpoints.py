@@ -249,6 +249,7 @@ REFUSED = [
     ("llm_config.architectures", ["Phi3ForCausalLM"]),
     ("quantization_config", {"quant_method": "awq"}),
     ("llm_config.rope_scaling", {"type": "yarn", "factor": 4.0}),
+    ("llm_config.rope_pos_id_version", "v2pe_fix"),
     ("llm_config.hidden_act", "strange"),
     ("llm_config.num_key_value_heads", 3),
     ("llm_config.use_sliding_window", True),

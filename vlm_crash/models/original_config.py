@@ -36,7 +36,6 @@ _SHARED_KEYS = (
     ("hidden_size", "hidden_size", 4096),
     ("num_hidden_layers", "num_hidden_layers", 32),
     ("num_attention_heads", "num_attention_heads", 32),
-    ("num_key_value_heads", "num_key_value_heads", None),
     ("hidden_act", "hidden_act", "silu"),
     ("rms_norm_eps", "rms_norm_eps", 1e-6),
     ("initializer_range", "initializer_range", 0.02),
@@ -52,6 +51,7 @@ LANGUAGE = {
         (
             *_SHARED_KEYS,
             ("vocab_size", "vocab_size", 151936),
+            ("num_key_value_heads", "num_key_value_heads", 32),
             ("intermediate_size", "intermediate_size", 22016),
             ("max_position_embeddings", "max_position_embeddings", 32768),
             ("attention_dropout", "attention_dropout", 0.0),
@@ -62,6 +62,7 @@ LANGUAGE = {
         (
             *_SHARED_KEYS,
             ("vocab_size", "vocab_size", 103168),
+            ("num_key_value_heads", "num_key_value_heads", None),
             ("intermediate_size", "intermediate_size", 11008),
             ("max_position_embeddings", "max_position_embeddings", 2048),
             ("bias", "attention_bias", True),
@@ -125,6 +126,7 @@ def _refuse_what_changes_numbers(vision: Mapping[str, Any], language: Mapping[st
     _one_of("vision_config.use_moe", bool(vision.get("use_moe")), (False,))
     _one_of("llm_config.moe_config", language.get("moe_config"), (None,))
     _one_of("llm_config.use_sliding_window", bool(language.get("use_sliding_window")), (False,))
+    _one_of("llm_config.rope_pos_id_version", language.get("rope_pos_id_version", "default"), ("default",))
     if vision.get("drop_path_rate"):
         log.warning("drop_path_rate=%s is not applied: no layer is left out in training", vision["drop_path_rate"])
     if vision.get("qk_normalization", True):
@@ -231,7 +233,7 @@ def _new_original(config: InternVLConfig, dtype: str) -> dict[str, Any]:
         rope.get("rope_theta", DEFAULT_ROPE_THETA),
         rope.get("factor"),
     )
-    # InternLM2's own check lets rope_scaling have two keys (configuration_internlm2.py:139).
+    # InternLM2's own check lets rope_scaling have two keys (configuration_internlm2.py, _rope_scaling_validation).
     names = ("type",) if architecture == "InternLM2ForCausalLM" else ("type", "rope_type")
     scaling = None if kind == "default" else {**dict.fromkeys(names, kind), "factor": factor}
     modelling = f"modeling_internvl_chat{'_hico2' if settings.get('hico') else ''}.InternVLChatModel"

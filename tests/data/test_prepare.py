@@ -77,6 +77,31 @@ def test_one_event_alone(tmp_path, make_event, schema):
     assert "crash_ft.jsonl" not in [p.name for p in (tmp_path / "out").iterdir()]
 
 
+def test_a_rerun_without_an_event_leaves_nothing_of_it(tmp_path, make_event, schema, caplog):
+    out = tmp_path / "out"
+    crash = make_event("crash", 3)
+    run(out, schema, crash, make_event("nearmiss", 2))
+    others = out / "mine_ft.jsonl"
+    others.touch()
+    run(out, schema, crash)
+    assert not (out / "nearmiss_ft.jsonl").exists()
+    assert others.exists()
+    assert "nearmiss_ft.jsonl is removed" in caplog.text
+
+
+def test_another_schema_than_the_one_of_the_dataset(tmp_path, make_event, schema):
+    out = tmp_path / "out"
+    run(out, schema, make_event("crash", 3))
+    field = {"label": "Depth", "section": "Water", "kind": "text"}
+    event = {"title": "Flood", "opening": "A flood.", "openings": ["flood"], "fields": ["Depth"]}
+    other = Schema.from_dict({"events": {"flood": event}, "fields": {"Depth": field}})
+    with pytest.raises(
+        ValueError, match=r"prepared with another schema.*of the events flood\); give --data.schema"
+    ) as e:
+        load_prepared(out, other)
+    assert "\n" not in str(e.value)
+
+
 def test_same_content_stays_together_and_is_named_across_events(tmp_path, make_event, schema):
     crash, nearmiss = make_event("crash", 20), make_event("nearmiss", 20)
     for source, target in ((1, 7), (1, 13), (2, 19)):
@@ -185,6 +210,11 @@ def test_no_clip_left(tmp_path, make_event, schema):
 def test_sources_that_cannot_be(tmp_path, schema, sources, message):
     with pytest.raises(ValueError, match=message):
         prepare(sources, tmp_path / "out", schema, question=ask)
+
+
+def test_a_seed_below_zero(tmp_path, schema, make_event):
+    with pytest.raises(ValueError, match="seed=-1 is below 0; set --seed"):
+        run(tmp_path / "out", schema, make_event("crash", 2), seed=-1)
 
 
 def test_other_events_by_schema(tmp_path, make_event, schema, write_csv):
@@ -323,7 +353,7 @@ def test_another_schema_is_said(tmp_path, make_event, schema, caplog):
     data = schema.to_dict()
     data["fields"]["Weather"]["label"] = "The weather"
     load_prepared(out, Schema.from_dict(data))
-    assert "another version of the schema" in caplog.text
+    assert "another version of it; give --data.schema" in caplog.text
 
 
 def test_full_disk_leaves_the_old_dataset(tmp_path, make_event, schema, monkeypatch):

@@ -169,6 +169,11 @@ def test_nothing_in_common_is_an_error(schema: Schema, say, write_csv, write_lin
         evaluate([write_lines([say("1.mp4", "nearmiss", DRY, "nearmiss")])], [truth], tmp_path, schema, embedder=None)
 
 
+def test_a_seed_below_zero(tmp_path: Path):
+    with pytest.raises(ValueError, match="seed=-1 is below 0; set --seed"):
+        evaluate([tmp_path], [tmp_path], tmp_path / "out", seed=-1)
+
+
 def test_csvs_have_the_old_columns(case, tmp_path: Path, schema: Schema):
     case()
 

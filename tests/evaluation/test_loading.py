@@ -132,6 +132,19 @@ def test_truth_of_a_prepared_folder_whole_or_one_split(schema: Schema, tmp_path:
         load_truth([folder], schema, split="exam")
 
 
+def test_a_prepared_folder_is_what_its_data_file_names(schema: Schema, tmp_path: Path):
+    """Also where a file of another event lies there, from an earlier run: training does not see it either."""
+    for event in schema.event_names:
+        sample = VideoSample(
+            id=f"{event}_1", video="1.mp4", path=tmp_path / "1.mp4", event=event,
+            annotation=Annotation.of(schema, event, {}), duration_s=2.0,
+        )  # fmt: skip
+        (tmp_path / f"{event}_ft.jsonl").write_text(to_line(sample, schema, "What?") + "\n")
+    (tmp_path / "diy_ft_data.json").write_text(json.dumps({"crash": {"annotation": "crash_ft.jsonl", "root": "."}}))
+    samples, _ = load_truth([tmp_path], schema)
+    assert [sample.id for sample in samples] == ["crash_1"]
+
+
 def test_a_split_needs_a_prepared_dataset(schema: Schema, write_csv):
     path = write_csv("crash", {"1.mp4": {"Lanes": "2"}})
     with pytest.raises(ValueError, match=r"split='test' needs a prepared dataset.*leave split out"):

@@ -145,6 +145,11 @@ def test_a_folder_without_evaluation_is_named(tmp_path: Path):
         report(tmp_path)
 
 
+def test_a_folder_of_clips_that_is_not_there(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"clips='.*nope' is no folder; set --clips"):
+        report(tmp_path, clips=tmp_path / "nope")
+
+
 def test_rare_terms_of_a_matrix_are_gathered_and_none_is_lost(schema: Schema):
     event = schema.event("crash")
 

@@ -3,7 +3,8 @@
 In: per event a CSV and a folder. Out, in one folder: `<event>_ft.jsonl`, `diy_ft_data.json` (upstream reads both),
 `splits.json`, `dataset.json` and `problems.csv`.
 Must hold: a clip that cannot be read, or whose row is bad, is left out and named, never replaced; clips of the same
-content stand in the same split; a second run moves no clip; all files are written, or none.
+content stand in the same split; a second run moves no clip; all files are written, or none; a file of an event that a
+second run does not have is removed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,8 @@ def prepare(
         OSError: the dataset cannot be written; nothing was changed then.
     """
     check_fractions(fractions)
+    if seed < 0:
+        raise ValueError(f"seed={seed} is below 0; set --seed to 0 or more")
     _check_sources(sources, schema)
     out = Path(out)
     splits_settings = {"seed": seed, "fractions": list(fractions), "group_by": group_column or "clip content"}
@@ -115,7 +118,11 @@ def prepare(
         ),
         out / PROBLEMS_FILE: problems_csv(problems),
     }
+    stale = _stale(out, texts.keys())
     write_files(texts)
+    for path in stale:
+        logger.warning("%s is removed: its event was not given, so it is no longer of the dataset", path)
+        path.unlink(missing_ok=True)
     report = _report(out, sources, samples, splits, num_rows - len(rows), len(problems))
     for problem in problems[:MAX_SHOWN]:
         logger.warning("%s", problem)
@@ -143,6 +150,14 @@ def _frozen(path: Path, settings: Mapping[str, Any]) -> dict[str, str]:
                 "give the same, another output folder, or delete that file"
             )
     return assign
+
+
+def _stale(out: Path, written: Iterable[Path]) -> list[Path]:
+    """Conversation files of an earlier run of ours in this folder, of events that this run does not have."""
+    earlier = read_json(out / DATA_FILE, {})
+    if not (out / DATASET_FILE).is_file() or not isinstance(earlier, dict):
+        return []
+    return [path for path in (out / f"{event}_ft.jsonl" for event in earlier) if path not in written and path.is_file()]
 
 
 def _read_sources(

@@ -39,18 +39,45 @@ def load_prepared(folder: Path, schema: Schema) -> dict[str, list[VideoSample]]:
         InputProblems, ValueError, FileNotFoundError: the files are absent or contradict each other or the schema.
     """
     data_file = _data_file(folder)
-    samples = _read_data_file(data_file, schema)
+    samples = load_samples(folder, schema)
     splits_file = data_file.parent / SPLITS_FILE
     if not splits_file.is_file():
         logger.warning("%s has no %s: split on the fly; run `prepare` for frozen splits", data_file.parent, SPLITS_FILE)
         ids = make_splits(samples, {})
     else:
         ids = _assigned(splits_file, samples)
-    fingerprint = _facts(data_file.parent).get("schema")
-    if fingerprint not in (None, schema.fingerprint):
-        logger.warning("%s was prepared with another version of the schema; run `prepare` again", data_file.parent)
     by_id = {sample.id: sample for sample in samples}
     return {split: [by_id[id] for id in ids[split]] for split in SPLITS}
+
+
+def load_samples(folder: Path, schema: Schema) -> list[VideoSample]:
+    """All samples of a dataset, whatever their split: those that diy_ft_data.json names, and no others.
+
+    Args:
+        folder: as `load_prepared` takes it.
+        schema: events and fields.
+
+    Raises:
+        InputProblems, ValueError, FileNotFoundError: as `load_prepared` says.
+    """
+    data_file = _data_file(folder)
+    is_same = _facts(data_file.parent).get("schema") in (None, schema.fingerprint)
+    try:
+        samples = _read_data_file(data_file, schema)
+    except InputProblems as error:
+        if is_same:
+            raise
+        raise ValueError(
+            f"{data_file.parent} was prepared with another schema, and does not fit this one (of the events "
+            f"{', '.join(schema.event_names)}); give --data.schema (evaluate: --schema), or run `prepare` again"
+        ) from error
+    if not is_same:
+        logger.warning(
+            "%s was prepared with another schema, or another version of it; give --data.schema (evaluate: --schema), "
+            "or run `prepare` again",
+            data_file.parent,
+        )
+    return samples
 
 
 def load_vocabularies(folder: Path) -> dict[str, list[str]]:

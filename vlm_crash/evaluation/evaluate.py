@@ -61,6 +61,8 @@ def evaluate(
         ValueError, FileNotFoundError: files that cannot be used, with every problem named.
         OSError: the scores cannot be written; nothing was changed then.
     """
+    if seed < 0:
+        raise ValueError(f"seed={seed} is below 0; set --seed to 0 or more")
     schema = schema or load_schema()
     loaded = load_predictions([Path(path) for path in predictions], schema)
     samples, bad_rows = load_truth([Path(path) for path in truth], schema, split)

@@ -1,7 +1,8 @@
 """Prediction files -> `LoadedPrediction`s; truth files -> `VideoSample`s whose annotation is known.
 
 Read: our predictions.jsonl and the old scripts' <event>_results.json; truth as CSV or JSONL, or a folder of a prepared
-dataset. The event of an old JSON, a CSV or a plain JSONL is told by its file name.
+dataset, of which the clips count that its diy_ft_data.json names, as in training. The event of an old JSON, a CSV or a
+plain JSONL is told by its file name.
 All problems of the given files are gathered and raised once.
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 
 from vlm_crash.data.annotations import read_annotations
 from vlm_crash.data.jsonl import read_jsonl
-from vlm_crash.data.prepared import DATA_FILE, load_prepared
+from vlm_crash.data.prepared import DATA_FILE, load_prepared, load_samples
 from vlm_crash.data.problems import Problem
 from vlm_crash.schema.fields import Schema
 from vlm_crash.schema.records import Prediction, VideoSample
@@ -105,6 +106,8 @@ def load_truth(
     for path in paths:
         if split is not None:
             samples += _of_split(path, schema, split)
+        elif (path / DATA_FILE).is_file():
+            samples += load_samples(path, schema)
         else:
             for file in _truth_files(path):
                 event = event_of_file_name(file, schema)

@@ -45,10 +45,14 @@ def report(folder: Path, out: Path | None = None, clips: Path | None = None) -> 
 
     Raises:
         FileNotFoundError: the folder holds neither.
-        ValueError: its files are not what `evaluate` or `predict` writes.
+        ValueError: its files are not what `evaluate` or `predict` writes, or there is no folder `clips`.
         OSError: the page cannot be written; an old one is as it was then.
     """
     folder = Path(folder)
+    if clips is not None and not Path(clips).is_dir():
+        raise ValueError(
+            f"clips={str(clips)!r} is no folder; set --clips to the one that holds the clips, or leave it out"
+        )
     lines = sorted(folder.glob("predictions*.jsonl"))
     if lines and not (folder / "metrics.json").is_file():
         name, context, shown, places = _answers(lines)

@@ -130,13 +130,39 @@ def test_vision_chunk_acts(tiny_model, batch):
         assert calls(module.model, "model.vision_tower", lambda module=module: module._loss(batch)) == passes
 
 
-@pytest.mark.parametrize(("most", "answered"), [(0, []), (1, [2, 0]), (3, [2, 2])])
+@pytest.mark.parametrize(("most", "answered"), [(0, []), (1, [1, 0]), (3, [2, 1]), (9, [2, 2])])
 def test_number_of_validation_answers(tiny_model, batch, most, answered):
     module = make(tiny_model, num_validation_answers=most).eval()
     module.on_validation_epoch_start()
     with torch.no_grad():
         counts = [len(module.validation_step(batch, number)["predictions"]) for number in range(2)]
     assert counts == (answered or [0, 0])
+
+
+@pytest.mark.parametrize("most", [0, 1, 3, 4])
+def test_validation_answers_are_counted_over_all_processes(tiny_model, batch, monkeypatch, most):
+    """Two processes with two batches of two clips each."""
+    module = make(tiny_model, num_validation_answers=most).eval()
+    monkeypatch.setattr(module, "answer", lambda asked: [SimpleNamespace(response="")] * len(asked.samples))
+    monkeypatch.setattr(module, "log", lambda *_, **__: None)
+    counts = []
+    for rank in range(2):
+        module._trainer = SimpleNamespace(global_rank=rank, world_size=2)  # type: ignore[assignment]
+        module.on_validation_epoch_start()
+        with torch.no_grad():
+            counts.append(sum(len(module.validation_step(batch, number)["predictions"]) for number in range(2)))
+    assert counts == [(most + 1) // 2, most // 2]
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate"])
+def test_all_towers_frozen_is_refused_only_in_training(tiny_model, stage):
+    module = make(tiny_model, freeze=["vision", "projector", "language"], num_validation_answers=0)
+    module._trainer = SimpleNamespace()  # type: ignore[assignment]
+    if stage == "fit":
+        with pytest.raises(ValueError, match="leaves nothing to train"):
+            module.setup(stage)
+    else:
+        module.setup(stage)
 
 
 def test_answers_are_scored_by_the_terms_of_the_dataset(tiny_model, prepared, batch, monkeypatch):

@@ -55,7 +55,8 @@ class CrashVLM(LightningModule):
         activation_checkpointing: compute activations again in the backward pass instead of keeping them.
         vision_chunk: frames that go through the vision tower at once; unset: all of a batch.
         max_new_tokens: most tokens of an answer.
-        num_validation_answers: clips of each validation run that are answered and scored (0: the loss alone).
+        num_validation_answers: clips of each validation run that are answered and scored, over all processes (0: the
+            loss alone).
         embedder: sentence embedder of the text fields: minilm, a folder, or unset for none.
         schema: YAML with events and fields; unset: the crash and near-miss form. Follows data.schema.
     """
@@ -106,8 +107,6 @@ class CrashVLM(LightningModule):
         check_tokenizer(self.tokenizer, self.model.config)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(tower_of(name) not in (freeze or []))
-        if not any(parameter.requires_grad for parameter in self.model.parameters()):
-            log.warning("every tower is frozen: nothing will be learnt")
         if activation_checkpointing:
             # Its name in transformers 5.0 to 5.22 was gradient_checkpointing_enable.
             enable = getattr(self.model, "activation_checkpointing_enable", None)
@@ -140,8 +139,15 @@ class CrashVLM(LightningModule):
         """The folder's own; the command line puts the one that --data asks for in its place."""
         return self.inputs.conversation_tokenizer
 
+    def check_trainable(self) -> None:
+        """ValueError where every tower is frozen: there is nothing to train."""
+        if not any(parameter.requires_grad for parameter in self.model.parameters()):
+            raise ValueError(f"freeze={list(TOWERS)} leaves nothing to train; leave one of them out of --model.freeze")
+
     def setup(self, stage: str) -> None:
         """fp16 weights where a GPU only predicts; answers are scored by the terms of the dataset."""
+        if stage == "fit":
+            self.check_trainable()
         if stage == "predict" and self.trainer.strategy.root_device.type == "cuda":
             self.model.half()
         dataset_schema = getattr(getattr(self.trainer, "datamodule", None), "dataset_schema", None)
@@ -203,16 +209,17 @@ class CrashVLM(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.field_match.reset()
-        self._answered = 0
+        # The processes take the clips in turns, so the first ones of each are the first ones of all.
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self._trainer else (0, 1)
+        self._to_answer = (self.num_validation_answers - rank + world - 1) // world
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Prediction]]:
-        """Loss of every clip; answers of the first `num_validation_answers`."""
+        """Loss of every clip; answers of the first `num_validation_answers` of all processes."""
         loss_sum, num_labels = self._loss(batch)
         self.log("val/loss", loss_sum / num_labels, batch_size=int(num_labels), prog_bar=True, sync_dist=True)
-        if self._answered >= self.num_validation_answers:
-            return {"predictions": []}
-        self._answered += len(batch.samples)
-        return {"predictions": self._score(batch)}
+        answered = batch.first(max(0, self._to_answer))
+        self._to_answer -= len(answered.samples)
+        return {"predictions": self._score(answered) if answered.samples else []}
 
     def on_validation_epoch_end(self) -> None:
         if self.num_validation_answers:

@@ -159,6 +159,23 @@ def test_a_resumed_run_ends_with_the_same_weights(run, arguments, tmp_path, monk
     assert_same_weights(run, out)
 
 
+def test_a_checkpoint_of_the_best_validation_needs_one(tiny_model, demo_clips, say, tmp_path):
+    """Said before anything is trained; the remedy is one."""
+    args = ["--out", tmp_path / "all", "--fractions", "[1,0,0]"]
+    args += ["--crash_csv", demo_clips / "AV_crash_modified_r.csv", "--crash_dir", demo_clips / "crash"]
+    assert say("prepare", *args)[0] == 0
+    fit = ["fit", "--config", "demo.yaml", *QUICK, "--model.path", tiny_model, "--data.folder", tmp_path / "all"]
+    fit += ["--output_dir", tmp_path / "fit", "--trainer.max_steps", "1"]
+    code, message = say(*fit)
+    assert code == 2
+    assert "checkpoints are chosen by val/loss, and there is no validation" in message
+    assert "all has no val clips" in message and "--trainer.callbacks null" in message
+    assert not (tmp_path / "fit" / "config.yaml").exists()
+    code, message = say(*fit, "--trainer.callbacks", "null")
+    assert code == 0, message
+    assert (tmp_path / "fit" / "checkpoints" / "last.ckpt").is_file()
+
+
 def test_freeze_and_the_model_folder(arguments, tiny_model, tmp_path):
     out = tmp_path / "fit"
     assert main([*arguments, "--output_dir", str(out), "--trainer.max_steps", "1", "--model.freeze", "[vision]"]) == 0

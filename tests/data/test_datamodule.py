@@ -11,7 +11,10 @@ from lightning import seed_everything
 from vlm_crash.data.clip_sources import samples_from_paths
 from vlm_crash.data.datamodule import DEFAULT_NUM_FRAMES, CrashDataModule
 from vlm_crash.data.dataset import ModelInputs
+from vlm_crash.data.prepared import load_prepared
 from vlm_crash.models.tokenizers import load_tokenizer
+from vlm_crash.schema.fields import Schema, load_schema
+from vlm_crash.schema.records import VideoSample
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +178,30 @@ def test_loose_clips_keep_their_order(demo_clips):
     samples = samples_from_paths([demo_clips / "nearmiss", demo_clips / "crash" / "1.mp4"], None)
     assert [sample.video for sample in samples] == [*(f"{n}.mp4" for n in range(1, 11)), "1.mp4"]
     assert {sample.event for sample in samples} == {None}
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_told"),
+    [
+        ({"crash": "Describe the crash.", "nearmiss": "Describe the near-miss."}, True),
+        ({"crash": "Describe the accident.", "nearmiss": "Almost a crash: describe it."}, True),
+        ({"crash": "Is it a crash or a near miss?", "nearmiss": "Is it a crash or a near miss?"}, False),
+        ({"crash": "What happens?", "nearmiss": "What happens?"}, False),
+    ],
+)
+def test_a_human_turn_that_gives_the_event_away_is_told(inputs, prepared, monkeypatch, caplog, asked, is_told):
+    num_clips = len(load_prepared(prepared, load_schema())["test"])
+
+    def with_question(folder: Path, schema: Schema) -> dict[str, list[VideoSample]]:
+        splits = load_prepared(folder, schema)
+        return {
+            split: [replace(s, question=f"<image>\n{asked[s.event]}") for s in samples]
+            for split, samples in splits.items()
+        }
+
+    monkeypatch.setattr("vlm_crash.data.datamodule.load_prepared", with_question)
+    connected(inputs, "test", folder=prepared, prompt="dataset")
+    assert (f"the human turn of {num_clips} clips" in caplog.text) == is_told
+    caplog.clear()
+    connected(inputs, "test", folder=prepared, prompt="short")
+    assert "human turn" not in caplog.text

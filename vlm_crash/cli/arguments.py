@@ -1,12 +1,13 @@
 """Parsers: configs by name, and unknown keys answered with the nearest known one."""
 
+import argparse
 import difflib
 import re
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
 # What jsonargparse says of a key that it does not know, of one that is lacking, and of a value that does not fit.
 _UNKNOWN = (
@@ -18,6 +19,14 @@ _UNKNOWN = (
 )
 _REQUIRED = re.compile(r"the following arguments are required: (?P<keys>.+)")
 _TYPE = re.compile(r"Parser key ['\"](?P<key>[\w.]+)['\"]: (?P<what>.+)")
+
+
+class HelpFormatter(DefaultHelpFormatter):
+    """jsonargparse's, with types as a reader knows them: Path, not <class 'Path'>."""
+
+    def _get_type_str(self, action: argparse.Action) -> str | None:
+        text = super()._get_type_str(action)
+        return text and re.sub(r"<class '([\w.]+)'>", r"\1", text)
 
 
 def find_config(name: str) -> Path:

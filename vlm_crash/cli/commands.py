@@ -1,13 +1,15 @@
 """demo, prepare, convert, export, evaluate and report: thin commands around the package's functions."""
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 
 from vlm_crash.cli import checkpoint_commands
-from vlm_crash.cli.arguments import explain, known_keys, resolve_configs
+from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys, resolve_configs
 
 
 def _prepare_parser(parser: ArgumentParser) -> None:
@@ -27,7 +29,7 @@ def _prepare_parser(parser: ArgumentParser) -> None:
         type=str | None,
         help="CSV column whose equal values stay in one split; unset: equal clips do.",
     )
-    add("--prompt", type=str, default="full", help="Question written into the JSONL's human turn: full or short.")
+    add("--prompt", type=Literal["full", "short"], default="full", help="Question written into the JSONL's human turn.")
 
 
 def _prepare(options: Namespace) -> int:
@@ -144,7 +146,11 @@ def build_parser(command: str) -> ArgumentParser:
     from vlm_crash.cli import COMMANDS as HELP
 
     parser = ArgumentParser(
-        prog=f"vlm_crash {command}", description=HELP[command][1], exit_on_error=False, allow_abbrev=False
+        prog=f"vlm_crash {command}",
+        description=HELP[command][1],
+        exit_on_error=False,
+        allow_abbrev=False,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML with these options.")
     COMMANDS[command][0](parser)
@@ -157,6 +163,13 @@ def run(command: str, args: list[str]) -> int:
     try:
         options = parser.parse_args(resolve_configs(args))
     except ArgumentError as error:
-        raise explain(error, known_keys(parser), command) from error
+        message = str(explain(error, known_keys(parser), command))
+        section = re.match(r"there is no option '(model|data|trainer)\b[^;]*", message)
+        if section:
+            message = (
+                f"{section[0]} in {command}: a config with model, data and trainer (demo.yaml, say) is for fit, "
+                "validate, test or predict; leave it out"
+            )
+        raise ValueError(message) from error
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     return COMMANDS[command][1](options)

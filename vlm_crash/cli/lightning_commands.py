@@ -19,7 +19,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from vlm_crash.callbacks import ModelFolder, PredictionWriter, TrainingMonitor, ValidationSample, WholeCheckpoints
 from vlm_crash.callbacks.predictions import refuse_old_predictions
-from vlm_crash.cli.arguments import explain, known_keys, resolve_configs
+from vlm_crash.cli import COMMANDS, effects
+from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys, resolve_configs
 from vlm_crash.cli.checkpoints import checkpoint_shapes
 from vlm_crash.data.datamodule import CrashDataModule
 from vlm_crash.lightning_module import CrashVLM
@@ -57,6 +58,20 @@ class CrashCLI(LightningCLI):
             "--overwrite", type=bool, default=False, help="Replace what an earlier run left in output_dir."
         )
         parser.link_arguments("data.schema", "model.schema")
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        """Lightning's, with our descriptions, usage lines as one types them, and options that act alone in the help."""
+        super()._add_subcommands(parser, **kwargs)
+        for command, child in self._subcommand_parsers.items():
+            child.prog = f"{parser.prog} {command}"
+            child.description = COMMANDS[command][1]
+            child.formatter_class = HelpFormatter
+            effects.hide(child, command)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        command = self.config["subcommand"]
+        effects.check(command, args, self.config[command], self._subcommand_parsers[command])
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -130,6 +145,8 @@ class CrashCLI(LightningCLI):
         return trainer
 
     def after_instantiate_classes(self) -> None:
+        if self.subcommand == "fit":
+            self.model.check_trainable()  # before anything is written
         self.datamodule.connect(self.model.inputs)
         self.model.conversation = self.datamodule.recipe.tokenizer
         self.trainer.predict = partial(self.trainer.predict, return_predictions=False)  # type: ignore[method-assign]

@@ -59,6 +59,18 @@ class Batch:
             pixel_values_N3HW=self.pixel_values_N3HW.to(*args, **kwargs),
         )
 
+    def first(self, num_clips: int) -> "Batch":
+        """Its first clips alone (all have as many frames)."""
+        num_frames = len(self.pixel_values_N3HW) // max(1, len(self.samples))
+        return replace(
+            self,
+            samples=self.samples[:num_clips],
+            input_ids_BS=self.input_ids_BS[:num_clips],
+            attention_mask_BS=self.attention_mask_BS[:num_clips],
+            labels_BS=None if self.labels_BS is None else self.labels_BS[:num_clips],
+            pixel_values_N3HW=self.pixel_values_N3HW[: num_clips * num_frames],
+        )
+
     @property
     def num_tokens(self) -> int:
         """Tokens of the batch without padding."""

@@ -1,8 +1,10 @@
 """Wiring: which samples each stage sees, and their loaders."""
 
 import logging
+import re
 from collections import Counter
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from vlm_crash.data.sampler import TrainingSampler
 from vlm_crash.data.vocabularies import observed_vocabularies
 from vlm_crash.schema.fields import Schema, load_schema
 from vlm_crash.schema.records import VideoSample
+from vlm_crash.schema.wording import words
 
 log = logging.getLogger(__name__)
 
@@ -151,10 +154,27 @@ class CrashDataModule(LightningDataModule):
                 raise ValueError(
                     f"{self.folder} has no {split} clips; run `prepare` with more clips or other fractions"
                 )
+        if stage == "fit":
+            self._check_monitors()
         if stage == "validate" and not self.samples["val"]:
             raise ValueError(f"{self.folder} has no val clips; run `prepare` with more clips or other fractions")
         # The clips that are answered in validation come first: every event must be among them.
         self.samples = {name: _alternating(samples) for name, samples in self.samples.items()}
+        if self.recipe is not None and self.recipe.prompt == "dataset" and self.recipe.question is None:
+            _warn_of_told_events(self.samples, self.schema)
+
+    def _check_monitors(self) -> None:
+        """A checkpoint cannot be chosen by a number of a validation that there is not."""
+        if self.trainer is None or (self.samples["val"] and self.trainer.limit_val_batches):
+            return
+        monitors = {getattr(callback, "monitor", None) for callback in self.trainer.callbacks}  # type: ignore[attr-defined]
+        watched = sorted(name for name in monitors if name and name.startswith("val/"))
+        if watched:
+            why = "--trainer.limit_val_batches is 0" if self.samples["val"] else f"{self.folder} has no val clips"
+            raise ValueError(
+                f"checkpoints are chosen by {', '.join(watched)}, and there is no validation: {why}; run `prepare` "
+                "with a share for val, or set --trainer.callbacks null to keep the last checkpoint"
+            )
 
     def _predict_samples(self) -> list[VideoSample]:
         unknown = sorted(set(self.event_dirs) - set(self.schema.event_names))
@@ -220,6 +240,25 @@ class CrashDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         return self._loader("predict", train=False)
+
+
+def _warn_of_told_events(samples: dict[str, list[VideoSample]], schema: Schema) -> None:
+    """Say it where the dataset's own question names the clip's event, and no other: the answer is given away."""
+    wordings = [(text, event.name) for event in schema.events for text in (event.title, *event.openings)]
+    events = {" ".join(words(text)): name for text, name in wordings}
+    # The longest first: "near crash" is no crash.
+    pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, sorted(events, key=len, reverse=True)))})\b")
+    told: Counter[str] = Counter()
+    for sample in chain.from_iterable(samples.values()):
+        named = {events[found] for found in pattern.findall(" ".join(words(sample.question or "")))}
+        if len(schema.events) > 1 and named == {sample.event}:
+            told[str(sample.event)] += 1
+    if told:
+        log.warning(
+            "the human turn of %d clips names their event (%s), so the model is told it; set --data.prompt to full or "
+            "short if it is to find out",
+            told.total(), ", ".join(f"{event}: {count}" for event, count in told.items()),
+        )  # fmt: skip
 
 
 def _alternating(samples: list[VideoSample]) -> list[VideoSample]:

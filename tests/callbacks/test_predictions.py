@@ -56,6 +56,16 @@ def test_half_a_line_is_taken_back(tmp_path: Path):
 
 def test_old_predictions_are_refused(tmp_path: Path):
     refuse_old_predictions(tmp_path)
-    (tmp_path / "predictions.rank000.jsonl").touch()
+    (tmp_path / "predictions.rank000.jsonl").write_text("{}\n")
     with pytest.raises(ValueError, match="holds predictions already"):
+        refuse_old_predictions(tmp_path)
+
+
+@pytest.mark.parametrize(("content", "refused"), [("", False), ("{}\n", True)])
+def test_what_a_run_without_answers_left_is_not_in_the_way(tmp_path, content, refused):
+    (tmp_path / "predictions.jsonl").write_text(content)
+    if refused:
+        with pytest.raises(ValueError, match="holds predictions already"):
+            refuse_old_predictions(tmp_path)
+    else:
         refuse_old_predictions(tmp_path)

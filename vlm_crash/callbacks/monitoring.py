@@ -21,6 +21,9 @@ from vlm_crash.video.image_transform import IMAGENET_MEAN, IMAGENET_STD
 
 log = logging.getLogger(__name__)
 
+#: What is said of a validation run in one line; all scores are in the loggers.
+VALIDATION_RESULTS = ("val/loss", "val/event/balanced_accuracy", "val/mean")
+
 
 class TrainingMonitor(Callback):
     """Logs learning rates, gradient norms, tokens/s, clips/s and the share of time spent waiting for data."""
@@ -28,8 +31,10 @@ class TrainingMonitor(Callback):
     def __init__(self) -> None:
         self._batch_end: float | None = None
         self._batch_start = 0.0
+        self._step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step = trainer.global_step
         self._batch_end = time.perf_counter()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
@@ -63,16 +68,25 @@ class TrainingMonitor(Callback):
             "speed/data_wait_share": waited / elapsed,
         }
         pl_module.log_dict(numbers)
-        if trainer.global_step % trainer.log_every_n_steps == 0 and trainer.progress_bar_callback is None:  # type: ignore[attr-defined]
+        # Several batches may make one step.
+        has_stepped, self._step = trainer.global_step != self._step, trainer.global_step
+        is_due = has_stepped and trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        if is_due and trainer.is_global_zero and trainer.progress_bar_callback is None:
             log.info(
                 "epoch %d, step %d of %d: loss %.4f, %.2f clips/s, %.0f %% of the time waiting for data",
                 trainer.current_epoch, trainer.global_step, trainer.estimated_stepping_batches,
-                float(outputs["loss"]), numbers["speed/clips_per_s"], 100 * numbers["speed/data_wait_share"],
+                # Lightning hands out the share of the step's loss.
+                float(outputs["loss"]) * trainer.accumulate_grad_batches,
+                numbers["speed/clips_per_s"], 100 * numbers["speed/data_wait_share"],
             )  # fmt: skip
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Validation is no waiting for training data.
         self._batch_end = time.perf_counter()
+        if trainer.is_global_zero and not trainer.sanity_checking:
+            found = {name: trainer.callback_metrics.get(name) for name in VALIDATION_RESULTS}
+            results = ", ".join(f"{name} {float(value):.4f}" for name, value in found.items() if value is not None)
+            log.info("validation after step %d: %s", trainer.global_step, results or "nothing was scored")
 
 
 def decoded(pl_module: LightningModule, batch: Batch) -> str:

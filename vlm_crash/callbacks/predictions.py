@@ -30,8 +30,8 @@ PACKAGES = ("vlm_crash", "torch", "lightning", "transformers", "torchvision", "d
 
 
 def refuse_old_predictions(output_dir: Path) -> None:
-    """ValueError where a folder holds predictions already."""
-    if any(output_dir.glob("predictions*.jsonl")):
+    """ValueError where a folder holds predictions already; a run that failed before its first left an empty file."""
+    if any(path.stat().st_size for path in output_dir.glob("predictions*.jsonl")):
         raise ValueError(
             f"{output_dir} holds predictions already; set --output_dir to another folder, "
             "or --overwrite true to replace them"

@@ -115,6 +115,28 @@ def test_every_make_target_that_is_mentioned_exists():
     assert all(f"make {target}" in texts[ROOT / "README.md"] for target in ("demo", "test", "lint"))
 
 
+def test_a_second_make_installs_nothing(tmp_path):
+    if shutil.which("make") is None:
+        pytest.skip("no make")
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+
+    def steps() -> str:
+        options = ["-n", "test", f"PYTHON={sys.executable}"]
+        return subprocess.run(["make", *options], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    first = steps()
+    assert "pip install" in first and "-m pytest" in first
+    stamp = re.search(r"touch (\.venv/\.installed-\d+)", first)
+    assert stamp is not None
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / stamp[1]).touch()
+    assert steps() == ".venv/bin/python -m pytest\n"
+    with (tmp_path / "requirements.lock").open("a") as lock:
+        lock.write("# changed\n")
+    assert "pip install" in steps()
+
+
 def test_the_tree_in_the_readme_is_the_house():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     tree = text.split("```\nvlm_crash/\n")[1].split("```")[0]

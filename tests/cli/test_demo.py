@@ -2,14 +2,18 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from vlm_crash.cli import main
-from vlm_crash.cli.demo import BASE_MODEL
+from vlm_crash.cli.demo import BASE_MODEL, make_room
+from vlm_crash.data.prepared import load_prepared
 from vlm_crash.demo.clips import MOST_CLIPS, MOST_SEEDS
+from vlm_crash.evaluation.baselines import linear_baseline
 from vlm_crash.schema.fields import load_schema
 
 
@@ -42,7 +46,7 @@ def _answers(out: Path, folder: str) -> Iterator[dict]:
         yield from map(json.loads, file)
 
 
-@pytest.mark.parametrize(("folder", "prefix"), [("predictions", ""), ("blind", "blind_")])
+@pytest.mark.parametrize(("folder", "prefix"), [("predictions", ""), ("blind", "blind_"), ("base", "base_")])
 def test_figures_follow_from_the_files(out: Path, figures: dict[str, float], folder: str, prefix: str) -> None:
     truth = _truth(out)
     answers = {(row["source_event"], row["video"]): row for row in _answers(out, folder)}
@@ -75,10 +79,13 @@ def test_majority_baseline_follows_from_the_csvs(out: Path, figures: dict[str, f
     assert figures["majority_baseline"] == pytest.approx(sum(shares) / len(shares))
 
 
-def test_linear_baseline_is_written_down(out: Path, figures: dict[str, float]) -> None:
-    linear = json.loads((out / "linear_baseline.json").read_text())
-    assert linear["exact_match"] == figures["linear_exact_match"]
-    assert 0 < linear["exact_match"] < 1
+def test_linear_baseline_follows_from_the_clips(out: Path, figures: dict[str, float]) -> None:
+    schema = load_schema()
+    splits = load_prepared(out / "dataset", schema)
+    linear = linear_baseline(splits["train"], splits["test"], schema)
+    assert linear.exact_match == pytest.approx(figures["linear_exact_match"])
+    assert linear.event_balanced_accuracy == pytest.approx(figures["linear_balanced_accuracy"])
+    assert json.loads((out / "linear_baseline.json").read_text()) == pytest.approx(asdict(linear))
 
 
 def test_blind_frames_are_black(out: Path) -> None:
@@ -89,6 +96,19 @@ def test_blind_frames_are_black(out: Path) -> None:
 
 def test_the_page_is_there(out: Path) -> None:
     assert "<html" in (out / "report.html").read_text(encoding="utf-8")[:500]
+
+
+def test_an_earlier_demo_is_kept(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    for whole, kept in ((True, True), (False, True)):
+        out.mkdir()
+        (out / ".demo").touch()
+        if whole:
+            (out / "demo.json").write_text("{}")
+        make_room(out)
+        assert [path.name for path in out.iterdir()] == [".demo"]
+        assert (tmp_path / "demo.earlier" / "demo.json").exists() is kept
+        shutil.rmtree(out)
 
 
 def test_a_folder_of_others_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

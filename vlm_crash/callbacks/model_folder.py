@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class ModelFolder(Callback):
-    """Writes the trained model as a folder that `predict --model.path` takes, when fit ends.
+    """Writes the trained model, of the last step, as a folder that `predict --model.path` takes, when fit ends.
 
     Args:
         dirname: name of the folder, below the run's own.
@@ -45,7 +45,9 @@ class ModelFolder(Callback):
             write_folder(StateDict(tensors), config, module.path, folder)
         except OSError as error:
             raise cannot_write(folder, error) from error
-        log.info("model folder: %s", folder)
+        log.info("model folder, of the last step: %s", folder)
+        for best in {getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks} - {""}:
+            log.info("best checkpoint: %s (`export` makes a model folder of it)", best)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """What `export` writes into the folder that it makes of a checkpoint."""

@@ -10,7 +10,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -22,6 +22,13 @@ from jsonargparse import Namespace
 log = logging.getLogger(__name__)
 
 BASE_MODEL = Path(str(files("vlm_crash") / "demo" / "base"))
+#: What random weights need instead of the gentle rates that a trained base is fine-tuned with.
+FROM_SCRATCH = {
+    "model.init": "random", "model.lr_vision": 2e-4, "model.lr_projector": 4e-4, "model.lr_language": 4e-4,
+    "trainer.max_epochs": 4,
+}  # fmt: skip
+#: Written last: a folder that has it holds a whole demo.
+FIGURES = "demo.json"
 
 
 class PeakMemory:
@@ -50,27 +57,24 @@ class PeakMemory:
             self.gib = max(self.gib, total / 2**30)
 
 
-def _command(args: Sequence[str | Path]) -> None:
+def _command(name: str, options: Mapping[str, Any], *folders: Path) -> None:
     """Run a command of ours in this process, as a user would type it."""
     from vlm_crash.cli import COMMANDS
 
-    words = [str(arg) for arg in args]
-    print(f"\n$ python -m vlm_crash {' '.join(words)}", flush=True)
+    words = [*map(str, folders)]
+    words += [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    print(f"\n$ python -m vlm_crash {name} {' '.join(words)}", flush=True)
     start = time.perf_counter()
-    code = importlib.import_module(f"vlm_crash.cli.{COMMANDS[words[0]][0]}").run(words[0], words[1:])
-    assert code == 0, f"{words[0]} ended with {code}"
-    print(f"  {words[0]}: {time.perf_counter() - start:.0f} s", flush=True)
+    code = importlib.import_module(f"vlm_crash.cli.{COMMANDS[name][0]}").run(name, words)
+    assert code == 0, f"{name} ended with {code}"
+    print(f"  {name}: {time.perf_counter() - start:.0f} s", flush=True)
 
 
 def demo(options: Namespace) -> int:
-    """Render, prepare, fit, predict (with the clips, and blind), evaluate, report; print the figures."""
+    """Render, prepare, predict with the base, fit, predict (with the clips, and blind), evaluate, report."""
     start = time.perf_counter()
     out = Path(options.out)
-    if out.exists() and any(out.iterdir()) and not (out / ".demo").exists():
-        raise ValueError(f"{out} is not empty and was not made by demo; set --out to another folder")
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    (out / ".demo").touch()
+    make_room(out)
     with PeakMemory() as memory:
         render_seconds = _render(out / "clips", options)
         _steps(out, options)
@@ -78,9 +82,27 @@ def demo(options: Namespace) -> int:
     figures["render_seconds"] = round(render_seconds, 1)
     figures["seconds"] = round(time.perf_counter() - start, 1)
     figures["peak_memory_gib"] = round(memory.gib, 2)
-    (out / "demo.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    (out / FIGURES).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     print(_summary(figures, out))
     return 0
+
+
+def make_room(out: Path) -> None:
+    """An empty folder to work in; a finished demo that lies there is kept beside it until the next one is finished."""
+    if out.exists() and any(out.iterdir()):
+        if not (out / ".demo").exists():
+            raise ValueError(f"{out} is not empty and was not made by demo; set --out to another folder")
+        if (out / FIGURES).exists():
+            earlier = out.with_name(f"{out.name}.earlier")
+            if earlier.exists() and not (earlier / ".demo").exists():
+                raise ValueError(f"{earlier} is in the way of the earlier demo; move it, or set --out elsewhere")
+            shutil.rmtree(earlier, ignore_errors=True)
+            out.rename(earlier)
+            print(f"the earlier demo is kept in {earlier}", flush=True)
+        else:
+            shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / ".demo").touch()
 
 
 def _render(clips: Path, options: Namespace) -> float:
@@ -95,53 +117,33 @@ def _render(clips: Path, options: Namespace) -> float:
 
 
 def _steps(out: Path, options: Namespace) -> None:
-    clips, dataset = out / "clips", out / "dataset"
-    prepare: list[str | Path] = [
-        "prepare",
-        "--out",
-        dataset,
-        "--fractions",
-        "[0.66,0.1,0.24]",
-        "--seed",
-        str(options.seed),
-    ]
+    clips, dataset, model = out / "clips", out / "dataset", out / "fit" / "model"
+    prepare = {"out": dataset, "fractions": "[0.66,0.1,0.24]", "seed": options.seed}
     for event in ("crash", "nearmiss"):
-        prepare += [f"--{event}_csv", clips / f"AV_{event}_modified_r.csv", f"--{event}_dir", clips / event]
-    _command(prepare)
-    fit: list[str | Path] = ["fit", "--config", "demo.yaml", "--model.path", BASE_MODEL, "--data.folder", dataset]
-    fit += ["--output_dir", out / "fit", "--seed_everything", str(options.seed)]
+        prepare |= {f"{event}_csv": clips / f"AV_{event}_modified_r.csv", f"{event}_dir": clips / event}
+    _command("prepare", prepare)
+    _answer(out, "base", {"model.path": BASE_MODEL})
+    fit = {"config": "demo.yaml", "model.path": BASE_MODEL, "data.folder": dataset, "output_dir": out / "fit"}
+    fit["seed_everything"] = options.seed
     if options.from_scratch:
-        fit += ["--model.init", "random"]
+        fit |= FROM_SCRATCH
     if options.max_epochs is not None:
-        fit += ["--trainer.max_epochs", str(options.max_epochs)]
-    _command(fit)
-    for name, blind in (("predictions", "false"), ("blind", "true")):
-        predict: list[str | Path] = [
-            "predict",
-            "--model.path",
-            out / "fit" / "model",
-            "--data.folder",
-            dataset,
-            "--data.split",
-            "test",
-        ]
-        predict += ["--data.batch_size", "16", "--data.blank_frames", blind, "--model.max_new_tokens", "256"]
-        predict += ["--model.embedder", "null", "--trainer.accelerator", "cpu", "--output_dir", out / name]
-        _command(predict)
-        evaluation = out / ("evaluation" if name == "predictions" else "blind_evaluation")
-        evaluate: list[str | Path] = [
-            "evaluate",
-            "--predictions",
-            out / name,
-            "--truth",
-            dataset,
-            "--split",
-            "test",
-            "--out",
-            evaluation,
-        ]
-        _command(evaluate if name == "predictions" else [*evaluate, "--embedder", "null"])
-    _command(["report", out / "evaluation", "--out", out / "report.html"])
+        fit["trainer.max_epochs"] = options.max_epochs
+    _command("fit", fit)
+    _answer(out, "", {"model.path": model}, embedder="minilm")
+    _answer(out, "blind", {"model.path": model, "data.blank_frames": "true"})
+    _command("report", {"out": out / "report.html"}, out / "evaluation")
+
+
+def _answer(out: Path, name: str, options: Mapping[str, Any], embedder: str = "null") -> None:
+    """Answer the held-out clips and score the answers."""
+    predictions, evaluation = out / (name or "predictions"), out / "_".join(filter(None, (name, "evaluation")))
+    dataset, split = out / "dataset", "test"
+    predict = {"data.folder": dataset, "data.split": split, "data.batch_size": 16, "model.max_new_tokens": 256}
+    predict |= {"trainer.accelerator": "cpu", "output_dir": predictions}
+    _command("predict", {**options, **predict})
+    evaluate = {"predictions": predictions, "truth": dataset, "split": split, "out": evaluation}
+    _command("evaluate", evaluate | {"embedder": embedder})
 
 
 def _figures(out: Path) -> dict[str, Any]:
@@ -153,9 +155,9 @@ def _figures(out: Path) -> dict[str, Any]:
     splits = load_prepared(out / "dataset", schema)
     linear = linear_baseline(splits["train"], splits["test"], schema)
     (out / "linear_baseline.json").write_text(json.dumps(asdict(linear), indent=1) + "\n", encoding="utf-8")
-    seen, blind = (
+    seen, blind, base = (
         json.loads((out / name / "metrics.json").read_text(encoding="utf-8"))
-        for name in ("evaluation", "blind_evaluation")
+        for name in ("evaluation", "blind_evaluation", "base_evaluation")
     )
     mean, blind_mean = seen["overall"]["mean"], blind["overall"]["mean"]
     return {
@@ -164,6 +166,8 @@ def _figures(out: Path) -> dict[str, Any]:
         "exact_match_low": mean["low"],
         "exact_match_high": mean["high"],
         "exact_match_given_event": mean["given_event"],
+        "base_balanced_accuracy": base["event"]["balanced_accuracy"],
+        "base_exact_match": base["overall"]["mean"]["score"],
         "majority_baseline": mean["baseline"],
         "blind_balanced_accuracy": blind["event"]["balanced_accuracy"],
         "blind_exact_match": blind_mean["score"],
@@ -180,15 +184,18 @@ def _summary(figures: dict[str, Any], out: Path) -> str:
     def percent(name: str) -> str:
         return "-" if figures[name] is None else f"{100 * figures[name]:5.1f} %"
 
-    columns = ("model", "black frames", "linear on pixels", "majority class")
-    rows = {
-        "crash or near miss": ("balanced_accuracy", "blind_balanced_accuracy", "linear_balanced_accuracy", None),
-        "fields, exact match": ("exact_match", "blind_exact_match", "linear_exact_match", "majority_baseline"),
+    columns = {
+        "fine-tuned": ("balanced_accuracy", "exact_match"),
+        "base alone": ("base_balanced_accuracy", "base_exact_match"),
+        "black frames": ("blind_balanced_accuracy", "blind_exact_match"),
+        "linear on pixels": ("linear_balanced_accuracy", "linear_exact_match"),
+        "majority class": (None, "majority_baseline"),
     }
-    lines = [f"{figures['num_test_clips']} held-out clips".ljust(22) + "".join(name.rjust(18) for name in columns)]
+    rows = dict(zip(("crash or near miss", "fields, exact match"), zip(*columns.values(), strict=True), strict=True))
+    lines = [f"{figures['num_test_clips']} held-out clips".ljust(22) + "".join(name.rjust(17) for name in columns)]
     for row, names in rows.items():
         cells = ("50.0 %" if name is None else percent(name) for name in names)
-        lines.append(row.ljust(22) + "".join(cell.rjust(18) for cell in cells))
+        lines.append(row.ljust(22) + "".join(cell.rjust(17) for cell in cells))
     lines += [
         f"{figures['seconds']:.0f} s, {figures['peak_memory_gib']:.2f} GiB of memory at the peak",
         f"open {out / 'report.html'}",

@@ -53,6 +53,17 @@ MATCHER = Matcher(PHRASES)
         ("fog or something", None),
         ("something or fog", None),
         ("fog or fog", "Foggy"),
+        ("fog?", None),
+        ("maybe fog", None),
+        ("fog, maybe", None),
+        ("fog (maybe)", None),
+        ("Fog. Maybe.", None),
+        ("maybe fog, but rain", None),
+        ("fog which may have many causes", "Foggy"),
+        ("What is it? Fog.", "Foggy"),
+        ("Fog. It may lift.", "Foggy"),
+        ("clear of fog, rain", "Rainy"),
+        ("fog is unlikely, rain", "Rainy"),
         ("fog/rain", None),
         ("", None),
         ("...", None),
@@ -60,6 +71,13 @@ MATCHER = Matcher(PHRASES)
 )
 def test_what_a_text_says(text, term):
     assert MATCHER.term(text) == term
+
+
+def test_a_word_can_leave_in_doubt_in_one_field_only():
+    matcher = Matcher(PHRASES, doubts=[("off",), ("out", "of", "order")])
+    assert matcher.term("night, lamps off") is None
+    assert matcher.term("night, lamps out of order") is None
+    assert matcher.term("night, lamps on") == MATCHER.term("night, lamps off") == "Lit"
 
 
 PARTS = ["fog", "rain", "clear", "not", "no", "or", "and", ",", ".", "but", "lamps", "night", "light", "x", "without"]

@@ -21,7 +21,7 @@ OLD_METRICS = ("exact_match", "cosine_similarity")
 RESERVED_NAMES = ("event", "overall", "clips", "settings", "unknown")
 EVENT_KEYS = ("title", "opening", "openings", "fields")
 _REQUIRED = ("label", "section", "kind")
-_LISTS = ("columns", "aliases", "vocabulary")
+_LISTS = ("columns", "aliases", "vocabulary", "doubts")
 _TABLES = ("wordings", "whole")
 FIELD_KEYS = (*_REQUIRED, *_LISTS, *_TABLES, "closed", "partial", "old_metric", "description")
 _NAME = re.compile(r"[A-Za-z0-9_]+")
@@ -88,7 +88,7 @@ def _field(place: str, name: object, entry: object) -> Iterator[str]:
     if entry.get("kind") == "categorical":
         yield from _vocabulary(place, entry)
     elif entry.get("kind") in KINDS:
-        for key in ("vocabulary", "wordings", "whole", "partial"):
+        for key in ("vocabulary", "wordings", "whole", "partial", "doubts"):
             if entry.get(key):
                 yield f"{place}.{key}: a {entry['kind']} field has none; leave it out or make the kind categorical"
 

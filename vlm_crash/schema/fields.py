@@ -48,6 +48,7 @@ class Field:
         wordings: free wording -> term, found anywhere in an answer.
         whole: wording -> term, where the wording is the whole answer.
         partial: wording -> the terms that it leaves possible ("night": lighted or not); none: it says nothing.
+        doubts: words that leave an answer in doubt wherever they stand in it ("off", of lights).
         old_metric: how the old scripts scored it.
     """
 
@@ -62,6 +63,7 @@ class Field:
     wordings: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     whole: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     partial: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict, hash=False)
+    doubts: tuple[str, ...] = ()
     old_metric: OldMetric = "exact_match"
     description: str = ""
 
@@ -93,9 +95,8 @@ class Field:
             if known or not terms:
                 phrases[words(wording)] = known
         phrases |= {key: (term,) for key, term in self._terms_by_words.items()}
-        return Matcher(
-            phrases, alone={key for key, term in self._terms_by_words.items() if normal_form(term) == _OTHER}
-        )
+        alone = {key for key, term in self._terms_by_words.items() if normal_form(term) == _OTHER}
+        return Matcher(phrases, alone, [words(doubt) for doubt in self.doubts])
 
 
 @dataclass(frozen=True)

@@ -1,31 +1,50 @@
 """Finds the one term that a free text says.
 
 Enters: phrases with the terms that they allow, and a text. Leaves: a term, or None.
-Must hold: whole words only, the longest phrase first; a negated phrase says nothing, and phrases that contradict each
-other say nothing. Linear in the length of the text.
+Must hold: whole words only, the longest phrase first; a negated phrase says nothing, phrases that contradict each
+other say nothing, and neither does a text that hedges. Linear in the length of the text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
-from itertools import pairwise
 
-from vlm_crash.schema.wording import BREAK, COMMA, tokens
+from vlm_crash.schema.wording import BREAK, COMMA, MARKS, STOP, tokens
 
 _NEGATORS = """no not non un never neither nor without none nothing nobody hardly barely scarcely almost nearly free
-lack lacks lacking absent absence except excluding unlike unsure uncertain unclear cannot cant isnt arent wasnt werent
+lack lacks lacking absent absence except excluding unlike unlikely improbable cannot cant isnt arent wasnt werent
 dont doesnt didnt couldnt wont wouldnt hasnt havent avoid avoids avoided avoiding avoidance avert averts averted
-averting prevent prevents prevented preventing evade evades evaded escape escapes escaped"""
+averting prevent prevents prevented preventing evade evades evaded escape escapes escaped innocent blameless"""
 NEGATORS = frozenset(_NEGATORS.split())
-_NEGATOR_PAIRS = {("rather", "than"), ("instead", "of"), ("other", "than"), ("opposed", "to")}
-# "not only rainy but foggy" denies nothing; "no doubt rainy" neither.
-_NEUTRAL_PAIRS = {("not", "only"), ("no", "doubt"), ("without", "doubt"), ("no", "question"), ("no", "matter")}
-# Words at which a negation ends, and words over which it reaches.
-_CLAUSE_WORDS = frozenset(
-    {"but", "however", "although", "though", "yet", "instead", "whereas", "rather", "actually"}
-    | {"where", "which", "while", "when"}
-)
-_LINKS = {"and": "link", "or": "or", "nor": "or"}
+# Words of one who does not know: what stands in their sentence is not taken as said.
+_HEDGES = """? maybe perhaps possible possibly possibility probable probably probability presumably presumed supposedly
+supposed apparently seemingly seem seems seemed potential potentially conceivably conceivable plausible plausibly
+hypothetical likely likelihood might may could would should if whether unless assume assumes assumed assuming assumption
+guess guesses guessed guessing think believe believed suspect suspected suspicion suspiciously doubt doubtful dubious
+debatable disputed questionable arguably arguable unsure uncertain uncertainty unclear ambiguous inconclusive
+undetermined indeterminate unknown unconfirmed unverified allegedly alleged reportedly chance chances risk risks
+expected forecast predicted suggests suggesting"""
+HEDGES = frozenset(_HEDGES.split())
+# What the words do that are no phrase of a field.
+_GRAMMAR: dict[tuple[str, ...], str] = {
+    **dict.fromkeys(((word,) for word in NEGATORS), "negation"),
+    **dict.fromkeys(((word,) for word in HEDGES), "hedge"),
+    **dict.fromkeys([("rather", "than"), ("instead", "of"), ("other", "than"), ("opposed", "to")], "negation"),
+    **dict.fromkeys([("clear", "of"), ("devoid", "of"), ("far", "from"), ("anything", "but")], "negation"),
+    **dict.fromkeys([("not", "sure"), ("not", "certain"), ("not", "confirmed"), ("hard", "to")], "hedge"),
+    **dict.fromkeys([("difficult", "to"), ("about", "to"), ("going", "to", "be")], "hedge"),
+    # "not only rainy but foggy" denies nothing; "no doubt rainy" neither.
+    **dict.fromkeys([("not", "only"), ("no", "doubt"), ("without", "doubt"), ("no", "question")], "word"),
+    ("no", "matter"): "word",
+    # Where a negation ends, and where a hedge does.
+    **dict.fromkeys([("but",), ("however",), ("although",), ("though",), ("yet",), ("instead",)], "break"),
+    **dict.fromkeys([("whereas",), ("rather",), ("actually",), (BREAK,)], "break"),
+    **dict.fromkeys([("where",), ("which",), ("while",), ("when",), (STOP,)], "stop"),
+    ("and",): "link",
+    ("or",): "or",
+    ("nor",): "or",
+}
+_BREAKS, _LINKS = ("break", "stop"), ("link", "or")
 
 
 _DOUBT: tuple[frozenset[str], int] = (frozenset(), 2)  # a mention that cannot be read
@@ -37,17 +56,22 @@ class Matcher:
     Args:
         phrases: words -> the terms that they leave possible ("night" leaves two); no term: the words say nothing.
         alone: words among them that count only where nothing else is said beside them.
+        doubts: words that leave in doubt what stands in their sentence, as "maybe" does everywhere.
     """
 
     def __init__(
-        self, phrases: Mapping[tuple[str, ...], Iterable[str]], alone: Container[tuple[str, ...]] = frozenset()
+        self,
+        phrases: Mapping[tuple[str, ...], Iterable[str]],
+        alone: Container[tuple[str, ...]] = frozenset(),
+        doubts: Iterable[tuple[str, ...]] = (),
     ) -> None:
         self._alone = alone
         self._phrases = {key: frozenset(terms) for key, terms in phrases.items() if key}
-        self._lengths = sorted({len(key) for key in self._phrases}, reverse=True)
+        self._grammar = _GRAMMAR | dict.fromkeys(doubts, "hedge")
+        self._lengths = sorted({len(key) for key in (*self._phrases, *self._grammar) if key}, reverse=True)
 
     def term(self, text: str) -> str | None:
-        """The only term that all said phrases allow; None where nothing, or more than one thing, is said.
+        """The only term that all said phrases allow; None where nothing, or more than one thing, or a maybe is said.
 
         >>> weather = Matcher({("foggy",): ["Foggy"], ("rain",): ["Rainy"]})
         >>> weather.term("dense and foggy"), weather.term("not foggy, rain"), weather.term("not foggy")
@@ -55,7 +79,10 @@ class Matcher:
         """
         possible: frozenset[str] | None = None
         denied: set[str] = set()
-        for terms, negations in _mentions(self._steps(tokens(text))):
+        steps = self._steps(tokens(text))
+        if _hedges(steps):
+            return None
+        for terms, negations in _mentions(steps):
             if negations > 1:  # "not without rain": too clever to be read
                 return None
             if negations:
@@ -66,48 +93,58 @@ class Matcher:
         return next(iter(left)) if len(left) == 1 else None
 
     def _steps(self, found: list[str]) -> list[frozenset[str] | str]:
-        """The text as phrases (their terms), "negation", "link", "or", "break" and "word", in order."""
+        """The text as phrases (their terms) and the roles of _GRAMMAR, in order; "word" for all else."""
         steps: dict[int, frozenset[str] | str] = {}
-        taken = [token in (BREAK, COMMA) for token in found]
+        taken = [False] * len(found)
 
         def take(start: int, length: int, what: frozenset[str] | str) -> None:
             if not any(taken[start : start + length]):
                 taken[start : start + length] = [True] * length
                 steps[start] = what
 
+        list_commas = _list_commas(found)
+        for start in (start for start, token in enumerate(found) if token == COMMA):
+            take(start, 1, "link" if start in list_commas else "break")
         for length in self._lengths:
             for start in range(len(found) - length + 1):
                 key = tuple(found[start : start + length])
-                if (terms := self._phrases.get(key)) is None or (length == 1 and _denies_next(found, start)):
-                    continue
-                if key not in self._alone or _stands_alone(found, start, start + length):
+                if (terms := self._phrases.get(key)) is not None and self._counts(key, found, start):
                     take(start, length, terms)
-        for start, pair in enumerate(pairwise(found)):
-            if pair in _NEGATOR_PAIRS or pair in _NEUTRAL_PAIRS:
-                take(start, 2, "negation" if pair in _NEGATOR_PAIRS else "word")
-        list_commas = _list_commas(found)
-        for start, token in enumerate(found):
-            if token == BREAK or (token == COMMA and start not in list_commas):
-                steps[start] = "break"
-            elif token == COMMA:
-                steps[start] = "link"
-            elif token in NEGATORS:
-                take(start, 1, "negation")
-            elif token in _CLAUSE_WORDS:
-                take(start, 1, "break")
-            else:
-                take(start, 1, _LINKS.get(token, "word"))
+                elif (role := self._grammar.get(key)) is not None:
+                    take(start, length, role)
+        for start in range(len(found)):
+            take(start, 1, "word")
         return [steps[start] for start in sorted(steps)]
+
+    def _counts(self, key: tuple[str, ...], found: list[str], start: int) -> bool:
+        """Whether the phrase means its terms where it stands."""
+        if len(key) == 1 and _denies_next(found, start):
+            return False
+        return key not in self._alone or _stands_alone(found, start, start + len(key))
 
 
 def _denies_next(found: list[str], at: int) -> bool:
     """Whether this is the "no" of "no vehicle", not the answer "No"."""
-    return found[at] in NEGATORS and at + 1 < len(found) and found[at + 1] not in (BREAK, COMMA)
+    return found[at] in NEGATORS and at + 1 < len(found) and found[at + 1] not in MARKS
 
 
 def _stands_alone(found: list[str], start: int, end: int) -> bool:
     before, after = found[max(start - 1, 0) : start], found[end : end + 1]
-    return all(token in (BREAK, COMMA) or token in _LINKS for token in (*before, *after))
+    return all(token in MARKS or _GRAMMAR.get((token,)) in _LINKS for token in (*before, *after))
+
+
+def _hedges(steps: list[frozenset[str] | str]) -> bool:
+    """Whether a sentence with a phrase hedges ("clear, maybe"), or one says nothing else ("Clear. Maybe.")."""
+    hedged = met = talk = False
+    for what in [*steps, "stop"]:
+        if what == "stop":
+            if hedged and (met or not talk):
+                return True
+            hedged = met = talk = False
+        hedged |= what == "hedge"
+        met |= isinstance(what, frozenset) and bool(what)
+        talk |= what == "word"
+    return False
 
 
 def _mentions(steps: list[frozenset[str] | str]) -> list[tuple[frozenset[str], int]]:
@@ -134,15 +171,15 @@ def _mentions(steps: list[frozenset[str] | str]) -> list[tuple[frozenset[str], i
             after, met, linked, alternative = 0, True, False, False
         elif what == "negation":
             before, after = before + 1, after + 1
-        elif what == "break":
+        elif what in _BREAKS:
             behind += after if met or not talk else 0
             if alternative and met and not before:
                 mentions.append(_DOUBT)
             before = after = 0
             met = linked = talk = alternative = False
-        elif what in ("link", "or"):
+        elif what in _LINKS:
             linked, alternative = True, what == "or"
-        else:
+        elif what == "word":
             talk = True
     mentions[group:] = [(terms, count + behind) for terms, count in mentions[group:]]
     return mentions
@@ -158,6 +195,6 @@ def _list_commas(found: list[str]) -> set[int]:
         elif token in ("or", "nor"):
             joined.update(waiting)
             waiting = []
-        elif token == BREAK or token in _CLAUSE_WORDS:
+        elif _GRAMMAR.get((token,)) in _BREAKS:
             waiting = []
     return joined

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from vlm_crash.schema.fields import UNKNOWN, Field
-from vlm_crash.schema.matcher import NEGATORS
+from vlm_crash.schema.matcher import HEDGES, NEGATORS
 from vlm_crash.schema.wording import EMPTY_WORDS, clean_text, is_unknown, normal_form, words
 
 _NUMBERS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
@@ -17,9 +17,9 @@ seventeen eighteen nineteen twenty"""
 _NUMBER_WORDS = {word: str(number) for number, word in enumerate(_NUMBERS.split())} | {"single": "1"}
 # Words beside which a number is no longer one exact count.
 _QUALIFIERS = """least most more than over under less fewer about around approximately approx roughly nearly almost up
-to or and with each per both either every way ways other others another additional extra maybe perhaps possibly minimum
+to or and with each per both either every way ways other others another additional extra minimum
 maximum min max several between plus half some few couple many multiple x"""
-_INEXACT = NEGATORS | frozenset(_QUALIFIERS.split())
+_INEXACT = NEGATORS | HEDGES | frozenset(_QUALIFIERS.split())
 # Signs that do the same: 3+, ~3, 2-3, -1, 2.5, 1/2
 _DASH = r"[\-\u2010-\u2014\u2212_]"
 _INEXACT_SIGN = re.compile(
@@ -32,7 +32,7 @@ def to_term(field: Field, text: str) -> str | None:
     """The term that `text` says.
 
     Text fields give back the cleaned text, and so do open fields as long as no dataset has filled their vocabulary.
-    None: ambiguous, negated, or not understood. Words such as "unknown" give UNKNOWN.
+    None: ambiguous, negated, in doubt, or not understood. Words such as "unknown" give UNKNOWN.
     """
     said = clean_text(text)
     if field.kind == "text":

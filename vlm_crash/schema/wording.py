@@ -18,9 +18,11 @@ not visible|undetermined|indeterminate|not determined|cannot be determined|can n
 could not be determined|cannot tell|unknown value"""
 UNKNOWN_WORDS = EMPTY_WORDS | frozenset(_UNKNOWN_WORDS.replace("\n", "").split("|"))
 ARTICLES = frozenset({"a", "an", "the"})
-BREAK, COMMA = "\x00", "\x01"  # tokens that stand for the ends of clauses; no word can be one of them
+# Tokens that stand for the ends of clauses and sentences; no word can be one of them.
+BREAK, COMMA, STOP = "\x00", "\x01", "\x02"
+MARKS = frozenset({BREAK, COMMA, STOP})
 
-_TOKEN = re.compile(r"([^\W_]+|/)|(,)|([\n;:!?()\[\]{}\u2014]|\.(?!\d)|\s[-\u2013]\s)")
+_TOKEN = re.compile(r"([^\W_]+|[/?])|(,)|([\n;!]|\.(?!\d))|[:()\[\]{}\u2014]|\s[-\u2013]\s")
 _APOSTROPHES = str.maketrans("", "", "'\u2018\u2019`\\")
 _SEPARATORS = re.compile(r"[\s_\-\u2010\u2011]+")
 
@@ -57,23 +59,25 @@ def is_unknown(text: str, unknown: frozenset[str] = UNKNOWN_WORDS) -> bool:
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The words of a text in lower case, without articles and punctuation; a slash reads "or".
+    """The words of a text in lower case, without articles and punctuation; a slash reads "or", a "?" is a word.
 
-    >>> words("The Highway/Freeway isn't wet.")
-    ('highway', 'or', 'freeway', 'isnt', 'wet')
+    >>> words("The Highway/Freeway isn't wet."), words("Wet?")
+    (('highway', 'or', 'freeway', 'isnt', 'wet'), ('wet', '?'))
     """
-    return tuple(token for token in tokens(text) if token not in (BREAK, COMMA))
+    return tuple(token for token in tokens(text) if token not in MARKS)
 
 
 def tokens(text: str) -> list[str]:
-    """The words, with BREAK and COMMA between them where a clause may end."""
+    """The words, with BREAK and COMMA between them where a clause may end, and STOP where a sentence does."""
     found = []
     for match in _TOKEN.finditer(text.casefold().translate(_APOSTROPHES)):
         if word := match.group(1):
             if word not in ARTICLES:
                 found.append("or" if word == "/" else word)
+            if word == "?":
+                found.append(STOP)
         else:
-            found.append(COMMA if match.group(2) else BREAK)
+            found.append(COMMA if match.group(2) else STOP if match.group(3) else BREAK)
     return found
 
 

@@ -50,6 +50,7 @@ def field_arguments(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
         "wordings": _by_wording(entry.get("wordings")),
         "whole": _by_wording(entry.get("whole")),
         "partial": {w: tuple(g.get("terms") or ()) for g in entry.get("partial") or () for w in g["wordings"]},
+        "doubts": tuple(entry.get("doubts") or ()),
         "old_metric": entry.get("old_metric") or ("cosine_similarity" if entry["kind"] == "text" else "exact_match"),
         "description": entry.get("description") or "",
     }

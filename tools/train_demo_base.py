@@ -1,6 +1,9 @@
 """Train the small base model that ships with the package, on rendered scenes that the demo never shows.
 
-    python tools/train_demo_base.py --out vlm_crash/demo/base --scenes 24000 --epochs 4
+    python tools/train_demo_base.py --out vlm_crash/demo/base --scenes 16000 --test_scenes 300 \\
+        --epochs 3 --vision_epochs 9
+
+That is what the shipped weights were made with (vlm_crash/demo/base/base.json).
 
 Scenes are drawn straight to the model's frames (no file, no codec), from seeds far above the demo's; a tokenizer is
 trained on their response texts; then the same LightningModule as everywhere learns the form. The log, with the scores

@@ -365,3 +365,25 @@ def test_a_megabyte_of_anything_is_parsed_in_linear_time(shipped, unit):
     parse(shipped, text)
     parse(shipped, "- Weather: " + text, "crash")
     assert time.process_time() - start < 30
+
+
+@pytest.mark.parametrize(
+    ("below", "said"),
+    [
+        ("The car skidded.", "The car skidded."),
+        ("\nThe car skidded.", "The car skidded."),
+        ("- The car skidded.", "The car skidded."),
+        ("The car skidded:\nit hit a tree.\n\nI hope this helps.", "The car skidded:\nit hit a tree."),
+        ("The car skidded.\n- Crash severity: Injury", "The car skidded."),
+        ("- Note: It rained.", "It rained."),
+        ("It was late.\n- Note: It rained.", "It rained."),
+        ("- Crash severity: Injury", None),
+        ("**Environmental Conditions**\nClear", None),
+        ("", None),
+    ],
+)
+def test_a_text_below_its_label(shipped, below, said):
+    text = f"This is a crash scenario.\n**Additional Notes:**\n{below}"
+    answer = parse(shipped, text).answers["Note"]
+    assert (answer.said, answer.value) == (said, None if said is None else " ".join(said.split()))
+    assert answer.span is None or text[slice(*answer.span)] == said

@@ -26,12 +26,14 @@ class Line:
         start, end: where it stands in the text, without its line break.
         label: comparable form of what stands before the colon; None where the line has no label.
         value: where the value stands; (n, n) where nothing follows the colon.
+        body: where the line begins behind its bullet or number.
     """
 
     start: int
     end: int
     label: str | None
     value: tuple[int, int]
+    body: int
 
 
 def label_key(label: str) -> str:
@@ -57,17 +59,18 @@ def read_lines(text: str) -> Iterator[Line]:
 
 def _read_line(text: str, start: int, end: int) -> Line:
     start, end = _trim(text, start, end)
-    at, emphasis = start, ""
+    at, body, emphasis = start, start, ""
     for _ in range(6):  # "- 1. **" is two bullets and an emphasis
         if bullet := _BULLET.match(text, at, end):
             at = bullet.end()
+            body = body if emphasis else at
         elif not emphasis and (mark := _EMPHASIS.match(text, at, end)):
             at, emphasis = mark.end(), mark.group()
         else:
             break
     colon = _COLON.search(text, at, min(end, at + MAX_LABEL_CHARS))
     if colon is None:
-        return Line(start, end, None, (end, end))
+        return Line(start, end, None, (end, end), body)
     label = text[at : colon.start()].rstrip()
     bare = label.rstrip(emphasis[0]) if emphasis else label
     value_start, value_end = _trim(text, colon.end(), end)
@@ -77,7 +80,7 @@ def _read_line(text: str, start: int, end: int) -> Line:
         elif text.endswith(emphasis, value_start, value_end):
             value_end -= len(emphasis)
         value_start, value_end = _trim(text, value_start, value_end)
-    return Line(start, end, label_key(bare), (value_start, value_end))
+    return Line(start, end, label_key(bare), (value_start, value_end), body)
 
 
 def _trim(text: str, start: int, end: int) -> tuple[int, int]:

@@ -6,7 +6,7 @@ Must hold: parse(schema, render(schema, a)) gives back exactly `a`; what is not 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from vlm_crash.schema.fields import UNKNOWN, Event, Field, Schema
 from vlm_crash.schema.lines import Line, label_key, read_lines
@@ -45,10 +45,18 @@ def parse(schema: Schema, text: str, event: str | None = None) -> ParsedResponse
     told = event if event is not None else _tell_event(schema, text, lines)
     fields = schema.event(told).fields if told is not None else schema.fields
     names = _names_by_label((schema.event(told),) if told is not None else schema.events)
-    found: dict[str, list[Line]] = {}
-    for line in lines:
-        if line.label in names and line.value[0] < line.value[1]:
-            found.setdefault(names[line.label], []).append(line)
+    found: dict[str, list[tuple[int, int]]] = {}
+    below: dict[str, list[tuple[int, int]]] = {}
+    ends = _labels(schema) | _headings(schema) | FREE_LABELS
+    for index, line in enumerate(lines):
+        if line.label not in names:
+            continue
+        if line.value[0] < line.value[1]:
+            found.setdefault(names[line.label], []).append(line.value)
+        elif span := _paragraph(text, lines, index + 1, ends):
+            below.setdefault(names[line.label], []).append(span)
+    # A label alone on its line can be a heading ("Additional Notes:"): what stands below it goes after "Note: value".
+    found = below | found
     answers = {field.name: _answer(field, text, found.get(field.name, [])) for field in fields}
     return ParsedResponse(told, answers)
 
@@ -59,16 +67,41 @@ def tell_event(schema: Schema, text: str) -> str | None:
 
 
 def _tell_event(schema: Schema, text: str, lines: list[Line]) -> str | None:
-    labels = {label for event in schema.events for label in event.names_by_label}
-    headings = {label_key(field.section) for field in schema.fields}
+    labels, headings = _labels(schema), _headings(schema)
     opening: list[str] = []
     for line in lines:
         if line.label in labels:
             break
-        if line.label in FREE_LABELS or label_key(text[line.start : line.end].strip("*#: ")) in headings:
+        if line.label in FREE_LABELS or _bare(text, line) in headings:
             continue
         opening.append(text[line.start : line.end])
     return schema.event_matcher.term("\n".join(opening))
+
+
+def _labels(schema: Schema) -> set[str]:
+    return {label for event in schema.events for label in event.names_by_label}
+
+
+def _headings(schema: Schema) -> set[str]:
+    return {label_key(field.section) for field in schema.fields}
+
+
+def _bare(text: str, line: Line) -> str:
+    """The line as a heading: without marks around it."""
+    return label_key(text[line.start : line.end].strip("*#: "))
+
+
+def _paragraph(text: str, lines: list[Line], at: int, ends: Container[str]) -> tuple[int, int] | None:
+    """Where the text below a label stands: until a blank line, a label or a heading; None where there is none."""
+    span = None
+    for index in range(at, len(lines)):
+        line = lines[index]
+        if line.start == line.end and span is None:
+            continue
+        if line.start == line.end or line.label in ends or _bare(text, line) in ends:
+            break
+        span = (span[0] if span else line.body, line.end)
+    return span if span and span[0] < span[1] else None
 
 
 def _names_by_label(events: Iterable[Event]) -> dict[str, str]:
@@ -81,15 +114,15 @@ def _names_by_label(events: Iterable[Event]) -> dict[str, str]:
     return {label: name for label, name in names.items() if label not in clashing}
 
 
-def _answer(field: Field, text: str, lines: list[Line]) -> Answer:
-    """One answer of all lines of a field: lines that contradict each other are not understood."""
-    if not lines:
+def _answer(field: Field, text: str, spans: list[tuple[int, int]]) -> Answer:
+    """One answer of all places where a field is answered: those that contradict each other are not understood."""
+    if not spans:
         return MISSING
-    values = [to_term(field, text[slice(*line.value)]) for line in lines]
-    said = text[slice(*lines[0].value)]
+    values = [to_term(field, text[slice(*span)]) for span in spans]
+    said = text[slice(*spans[0])]
     if values[0] is None or len(set(values)) > 1:
-        return Answer("not_understood", None, said, lines[0].value)
-    return Answer("value", values[0], said, lines[0].value)
+        return Answer("not_understood", None, said, spans[0])
+    return Answer("value", values[0], said, spans[0])
 
 
 def _check(event: Event, annotation: Annotation) -> None:

@@ -46,7 +46,7 @@ def test_what_takes_too_long_is_left_out_and_said(tmp_path: Path) -> None:
     rows = next(table["rows"] for table in found["tables"] if table["title"].startswith("A prompt"))
     assert rows[0][3] is not None and rows[1][3:6] == [None] * 3
     assert rows[1][6] > rows[0][6]
-    assert any("prefill of the tiny model, 8 frames, without merging" in note for note in found["notes"])
+    assert any("prefill of the tiny model without merging, 8 frames" in note for note in found["notes"])
 
 
 def test_a_page_without_a_place_is_refused_before_anything_runs(

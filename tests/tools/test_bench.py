@@ -88,7 +88,7 @@ def test_functions_take_turns_after_a_round_that_is_not_counted() -> None:
 
 
 def test_peak_memory_sees_what_is_gone_again() -> None:
-    peak = peak_memory(lambda: torch.ones(2**23).sum())
+    peak = peak_memory(lambda: torch.ones(2**26).sum())  # too large to come from memory that was freed before
     if peak is None:
         pytest.skip("this system does not reset VmHWM")
-    assert 2**25 * 0.9 < peak < 2**25 * 1.5
+    assert 2**28 * 0.9 < peak < 2**28 * 1.2

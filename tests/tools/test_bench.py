@@ -46,7 +46,7 @@ def test_what_takes_too_long_is_left_out_and_said(tmp_path: Path) -> None:
     rows = next(table["rows"] for table in found["tables"] if table["title"].startswith("A prompt"))
     assert rows[0][3] is not None and rows[1][3:6] == [None] * 3
     assert rows[1][6] > rows[0][6]
-    assert any("prefill of the tiny model, 8 frames, without merging" in note for note in found["notes"])
+    assert any("prefill of the tiny model without merging, 8 frames" in note for note in found["notes"])
 
 
 def test_a_page_without_a_place_is_refused_before_anything_runs(
@@ -88,7 +88,7 @@ def test_functions_take_turns_after_a_round_that_is_not_counted() -> None:
 
 
 def test_peak_memory_sees_what_is_gone_again() -> None:
-    peak = peak_memory(lambda: torch.ones(2**23).sum())
+    peak = peak_memory(lambda: torch.ones(2**26).sum())  # too large to come from memory that was freed before
     if peak is None:
         pytest.skip("this system does not reset VmHWM")
-    assert 2**25 * 0.9 < peak < 2**25 * 1.5
+    assert 2**28 * 0.9 < peak < 2**28 * 1.2

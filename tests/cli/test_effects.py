@@ -75,6 +75,15 @@ def test_a_config_for_several_commands(say, tiny_model, prepared, tmp_path, capl
         assert ("model.num_validation_answers" in keys) == (command != "validate")
 
 
+@pytest.mark.parametrize("command", ["validate", "predict"])
+def test_towers_may_all_be_frozen_where_nothing_is_trained(say, tiny_model, prepared, tmp_path, command):
+    config = tmp_path / "frozen.yaml"
+    config.write_text("model:\n  freeze: [vision, projector, language]\n")
+    args = ["--config", config, *QUICK, "--model.path", tiny_model, "--data.folder", prepared]
+    code, message = say(command, *args, "--output_dir", tmp_path / "out")
+    assert code == 0, message
+
+
 @pytest.mark.parametrize("config", ["predict.yaml", "predict_legacy.yaml"])
 def test_the_shipped_configs_name_nothing_idle(say, tiny_model, tmp_path, caplog, config):
     with caplog.at_level(logging.INFO):

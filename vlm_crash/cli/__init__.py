@@ -51,12 +51,16 @@ def main(args: Sequence[str] | None = None) -> int:
 
         print(f"vlm_crash {__version__}")
         return 0
-    from vlm_crash.cli.errors import nearest, run_guarded
+    from vlm_crash.cli.errors import run_guarded
 
     command, rest = args[0], args[1:]
     if command not in COMMANDS:
+        from vlm_crash.schema.wording import closest
+
+        meant = closest(command, COMMANDS)
+        hint = f"; did you mean {meant}?" if meant else ""
         print(
-            f"vlm_crash: there is no command {command!r}{nearest(command, COMMANDS)}; commands: {', '.join(COMMANDS)}",
+            f"vlm_crash: there is no command {command!r}{hint}; commands: {', '.join(COMMANDS)}",
             file=sys.stderr,
         )
         return 2

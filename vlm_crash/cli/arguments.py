@@ -1,13 +1,14 @@
 """Parsers: configs by name, and unknown keys answered with the nearest known one."""
 
 import argparse
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
+
+from vlm_crash.schema.wording import closest
 
 # What jsonargparse says of a key that it does not know, of one that is lacking, and of a value that does not fit.
 _UNKNOWN = (
@@ -41,10 +42,10 @@ def find_config(name: str) -> Path:
         if place.is_file():
             return place
     known = sorted({path.name for place in places[1:] for path in place.parent.glob("*.yaml")})
-    close = difflib.get_close_matches(name, known, n=1)
+    meant = closest(name, known)
     raise ValueError(
         f"there is no config {name}: not in the working folder, not in configs/; "
-        + (f"did you mean {close[0]}? " if close else "")
+        + (f"did you mean {meant}? " if meant else "")
         + f"shipped configs: {', '.join(known) or 'none'}"
     )
 
@@ -104,8 +105,8 @@ def _names(keys: str, command: str) -> list[str]:
 
 def _nearest_key(key: str, keys: Sequence[str]) -> str:
     same_end = [known for known in keys if known.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
-    close = same_end or difflib.get_close_matches(key, keys, n=1, cutoff=0.4)
-    return f"did you mean {close[0]}?" if close else "--help lists the options"
+    meant = same_end[0] if same_end else closest(key, keys)
+    return f"did you mean {meant}?" if meant else "--help lists the options"
 
 
 def _readable(what: str) -> str:

@@ -13,6 +13,8 @@ from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys, resolve_
 
 
 def _prepare_parser(parser: ArgumentParser) -> None:
+    from vlm_crash.data.splits import DEFAULT_FRACTIONS
+
     add = parser.add_argument
     add("--crash_csv", type=Path | None, help="Annotations of the crash clips.")
     add("--crash_dir", type=Path | None, help="Folder of the crash clips.")
@@ -22,7 +24,7 @@ def _prepare_parser(parser: ArgumentParser) -> None:
     add("--event_dirs", type=dict[str, Path], default={}, help="Clip folders by event, for schemas of other events.")
     add("--out", type=Path, required=True, help="Folder for the dataset.")
     add("--schema", type=Path | None, help="YAML with events and fields; unset: the crash and near-miss form.")
-    add("--fractions", type=tuple[float, float, float], default=(0.7, 0.1, 0.2), help="Shares of train, val, test.")
+    add("--fractions", type=tuple[float, float, float], default=DEFAULT_FRACTIONS, help="Shares of train, val, test.")
     add("--seed", type=int, default=0, help="Seed of the splits.")
     add(
         "--group_column",

@@ -4,7 +4,6 @@ What a user did (bad options, files, folders, a full disk) ends with 2 and one m
 the traceback; Ctrl-C ends with 130, SIGTERM with 143.
 """
 
-import difflib
 import errno
 import importlib
 import logging
@@ -12,7 +11,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -116,13 +115,3 @@ def _from_worker(text: str) -> str | None:
         r"^(?:vlm_crash\.[\w.]+|ValueError|FileNotFoundError): (.*)", text[frames[-1].end() :], re.M | re.S
     )
     return found[1].strip() if found else None
-
-
-def nearest(word: str, allowed: Iterable[str]) -> str:
-    """A hint at the nearest allowed word, or nothing.
-
-    >>> nearest("predit", ["predict", "prepare"])
-    '; did you mean predict?'
-    """
-    close = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""

@@ -8,7 +8,6 @@ number only where the CSV names no clips.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections import defaultdict
@@ -20,6 +19,7 @@ from vlm_crash.data.csv_table import Table, column_key, is_missing, read_table
 from vlm_crash.data.problems import InputProblems, Problem
 from vlm_crash.schema.fields import UNKNOWN, Event, Field, Schema
 from vlm_crash.schema.records import Annotation, VideoSample, cell_value
+from vlm_crash.schema.wording import closest
 from vlm_crash.video.clip_files import VIDEO_SUFFIXES, list_clips
 
 #: Columns that may name the clip, in the order they are asked; without any of them the row number is the name.
@@ -119,8 +119,8 @@ def _columns(table: Table, schema: Schema, event_name: str, group_column: str | 
 
 def _nearest(name: str, header: Sequence[str]) -> str:
     keys = {column_key(column): column for column in header}
-    close = difflib.get_close_matches(column_key(name), list(keys), n=1, cutoff=0.7)
-    return f" (the nearest there is {keys[close[0]]!r})" if close else ""
+    close = closest(column_key(name), keys)
+    return f" (the nearest there is {keys[close]!r})" if close else ""
 
 
 def _clips(csv_path: Path, clip_dir: Path | None) -> _Clips | None:

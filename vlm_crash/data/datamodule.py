@@ -18,6 +18,7 @@ from vlm_crash.data.conversation import read_question
 from vlm_crash.data.dataset import ClipDataset, ModelInputs, SampleRecipe
 from vlm_crash.data.prepared import load_prepared
 from vlm_crash.data.sampler import TrainingSampler
+from vlm_crash.data.splits import SPLITS
 from vlm_crash.data.vocabularies import observed_vocabularies
 from vlm_crash.schema.fields import Schema, load_schema
 from vlm_crash.schema.records import VideoSample
@@ -25,7 +26,6 @@ from vlm_crash.schema.wording import words
 
 log = logging.getLogger(__name__)
 
-SPLITS = ("train", "val", "test")
 #: Frames per clip of the old scripts.
 DEFAULT_NUM_FRAMES = 32
 

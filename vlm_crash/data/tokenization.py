@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from vlm_crash.data.conversation import IMAGE_PLACEHOLDER, PRESETS, ChatTemplate, user_turn
 
-#: Positions with this label carry no loss (torch's default for cross entropy).
-IGNORE_INDEX = -100
+#: Positions with this label carry no loss: torch's own constant, which the loss takes from there, too.
+IGNORE_INDEX: int = nn.CrossEntropyLoss().ignore_index
 IMAGE_START, IMAGE_CONTEXT, IMAGE_END = "<img>", "<IMG_CONTEXT>", "</img>"
 
 

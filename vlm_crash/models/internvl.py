@@ -20,7 +20,6 @@ from vlm_crash.models.hub import local_folder
 
 log = logging.getLogger(__name__)
 
-IGNORE_INDEX = nn.CrossEntropyLoss().ignore_index
 TOWERS = ("vision", "projector", "language")
 
 
@@ -81,10 +80,10 @@ def label_loss(
         use_cache=False,
     ).last_hidden_state
     target_BS = labels_BS[:, 1:]
-    is_label_BS = target_BS != IGNORE_INDEX
+    cross_entropy = nn.CrossEntropyLoss(reduction="sum")
+    is_label_BS = target_BS != cross_entropy.ignore_index
     logits_LV = model.lm_head(hidden_BSD[:, :-1][is_label_BS]).float()
-    loss = nn.functional.cross_entropy(logits_LV, target_BS[is_label_BS], reduction="sum")
-    return loss, is_label_BS.sum()
+    return cross_entropy(logits_LV, target_BS[is_label_BS]), is_label_BS.sum()
 
 
 def tower_of(name: str) -> str:

@@ -81,6 +81,15 @@ def tokens(text: str) -> list[str]:
     return found
 
 
+def closest(name: str, allowed: Iterable[str]) -> str | None:
+    """The allowed name that is meant, as it seems; None where none is near.
+
+    >>> closest("predit", ["predict", "prepare"]), closest("x", ["predict", "prepare"])
+    ('predict', None)
+    """
+    return next(iter(difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)), None)
+
+
 def nearest(name: object, allowed: Iterable[str]) -> str:
     """The tail of a message: the nearest allowed name, or all of them.
 
@@ -88,5 +97,5 @@ def nearest(name: object, allowed: Iterable[str]) -> str:
     ("; nearest: 'Weather'", '; allowed: Weather, Lanes')
     """
     names = list(allowed)
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
-    return f"; nearest: {close[0]!r}" if close else f"; allowed: {', '.join(names) or 'none'}"
+    close = closest(str(name), names)
+    return f"; nearest: {close!r}" if close else f"; allowed: {', '.join(names) or 'none'}"

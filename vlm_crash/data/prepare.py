@@ -77,7 +77,7 @@ def prepare(
 
     Args:
         sources: event -> (CSV, folder of its clips), for one event of the schema or more.
-        out: folder of the dataset. When it holds splits.json already, the clips named there keep their split.
+        out: folder of the dataset. When it holds splits.json already, its clips keep their split, also under new names.
         schema: events and fields.
         seed: of the splits.
         fractions: shares of train, val and test.
@@ -96,7 +96,7 @@ def prepare(
     _check_sources(sources, schema)
     out = Path(out)
     splits_settings = {"seed": seed, "fractions": list(fractions), "group_by": group_column or "clip content"}
-    frozen = _frozen(out / SPLITS_FILE, splits_settings)
+    earlier, of_content = _frozen(out / SPLITS_FILE, splits_settings)
     rows, problems = _read_sources(sources, schema, group_column)
     num_rows = len({(p.file, p.row) for p in problems if p.row is not None} | {(r.file, r.row) for r in rows})
     rows, hashes, unreadable = inspect_clips(rows)
@@ -108,11 +108,14 @@ def prepare(
     samples = same_spellings([row.sample for row in rows], schema)
     labels = {row.sample.id: row.group for row in rows if row.group}
     groups = unite([hashes, labels])
+    # What a clip shows goes before its name: a renamed clip stays, and one that took over a name comes after.
+    frozen = earlier | {id: of_content[content] for id, content in hashes.items() if content in of_content}
     splits = make_splits(samples, groups, fractions, seed, frozen)
-    assign = frozen | {id: split for split in SPLITS for id in splits[split]}
+    assign = earlier | {id: split for split in SPLITS for id in splits[split]}
+    of_content = {hashes[sample.id]: assign[sample.id] for sample in samples} | of_content
     texts = {
         **_conversations(out, sources, samples, schema, question),
-        out / SPLITS_FILE: _json({**splits_settings, "assign": assign, "content": hashes}),
+        out / SPLITS_FILE: _json({**splits_settings, "assign": assign, "assign_content": of_content}),
         out / DATASET_FILE: _json(
             {"schema": schema.fingerprint, "vocabularies": observed_vocabularies(samples, schema)}
         ),
@@ -137,19 +140,22 @@ def _check_sources(sources: Mapping[str, tuple[Path, Path]], schema: Schema) -> 
         raise ValueError(f"{', '.join(unknown)}: not an event of the schema; allowed: {', '.join(schema.event_names)}")
 
 
-def _frozen(path: Path, settings: Mapping[str, Any]) -> dict[str, str]:
-    """Assignment of an earlier run; its settings must be those of this one, for else they would be ignored."""
+def _frozen(path: Path, settings: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """Splits of an earlier run, by id and by content hash.
+
+    Its settings must be those of this one, for else they would be ignored.
+    """
     earlier = read_json(path, None)
     if earlier is None:
-        return {}
-    assign = checked_assign(path, earlier)
+        return {}, {}
+    assign, of_content = checked_assign(path, earlier), checked_assign(path, earlier, "assign_content")
     for name, value in settings.items():
         if earlier.get(name, value) != value:
             raise ValueError(
                 f"{name}={value} contradicts {path}, which was made with {name}={earlier[name]} and is frozen; "
                 "give the same, another output folder, or delete that file"
             )
-    return assign
+    return assign, of_content
 
 
 def _stale(out: Path, written: Iterable[Path]) -> list[Path]:

@@ -150,10 +150,11 @@ def _assigned(path: Path, samples: Sequence[VideoSample]) -> dict[str, list[str]
     return {split: [sample.id for sample in samples if assign[sample.id] == split] for split in SPLITS}
 
 
-def checked_assign(path: Path, content: Any) -> dict[str, str]:
-    assign = content.get("assign") if isinstance(content, dict) else None
+def checked_assign(path: Path, content: Any, key: str = "assign") -> dict[str, str]:
+    """The splits under this key; ValueError where they are none."""
+    assign = content.get(key, {} if key != "assign" else None) if isinstance(content, dict) else None
     if not isinstance(assign, dict) or not set(assign.values()) <= set(SPLITS):
-        raise ValueError(f'{path}: need {{"assign": {{id: one of {", ".join(SPLITS)}}}}}; restore or delete the file')
+        raise ValueError(f'{path}: need {{"{key}": {{id: one of {", ".join(SPLITS)}}}}}; restore or delete the file')
     return assign
 
 

@@ -92,7 +92,6 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("walk_zebra", "walk", STRAIGHT, CROSSING, "Yes", 6.0, zebra=True),
     Scenario("walk_both", "walk", CHANGING, CROSSING, "Both", 5.0, ego_shift=1, min_lanes=2, two_way=False),
 )
-BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 # group -> (Crash_type, Type_of_impact)
 IMPACTS = {

@@ -25,15 +25,18 @@ from vlm_crash.data.dataset import ModelInputs
 from vlm_crash.data.tokenization import IGNORE_INDEX, ConversationTokenizer
 from vlm_crash.metrics.field_match import FieldMatch
 from vlm_crash.models.attention import set_attention
+from vlm_crash.models.context import Context
 from vlm_crash.models.decoding import greedy_answers
 from vlm_crash.models.folder import folder_settings, image_size, tokens_per_frame
 from vlm_crash.models.hub import local_folder
 from vlm_crash.models.internvl import TOWERS, label_loss, load_model, tower_of
 from vlm_crash.models.tokenizers import check_tokenizer, load_tokenizer
+from vlm_crash.models.training_checkpoint import SETTINGS
 from vlm_crash.models.vision import embed_prompt
-from vlm_crash.schema.fields import load_schema
+from vlm_crash.schema.fields import SHIPPED, load_schema
 from vlm_crash.schema.records import Prediction
 from vlm_crash.schema.response import parse
+from vlm_crash.video.clip_files import readable_name
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +115,8 @@ class CrashVLM(LightningModule):
             enable = getattr(self.model, "activation_checkpointing_enable", None)
             (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
         self.inputs = self._inputs()
+        self.context = Context.of(self.model.config)
+        self.fitted_schema = folder_settings(self.model.config).schema
         self.field_match = FieldMatch(self.schema, embedder)
         self.provenance = ""
 
@@ -156,15 +161,59 @@ class CrashVLM(LightningModule):
         scores = stage == "test" or (stage in ("fit", "validate") and self.num_validation_answers > 0)
         if scores and self.field_match.embedder is not None:
             self.field_match.embedder.embed(["A wrong folder is told now, not after an epoch."])
+        self._check_context(stage)
         counts = dict.fromkeys(TOWERS, 0)
         for name, parameter in self.model.named_parameters():
             counts[tower_of(name)] += parameter.numel()
         log.info("parameters: %s", ", ".join(f"{tower} {count:,}" for tower, count in counts.items()))
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A checkpoint brings its form with it, in place of the folder's."""
+        self.fitted_schema = (checkpoint.get(SETTINGS) or {}).get("schema")
+
+    # These three come after a checkpoint is read, and before anything is written or deleted.
+    def on_validation_model_eval(self) -> None:
+        self._check_form()
+        super().on_validation_model_eval()
+
+    def on_test_model_eval(self) -> None:
+        self._check_form()
+        super().on_test_model_eval()
+
+    def on_predict_model_eval(self) -> None:
+        self._check_form()
+        super().on_predict_model_eval()
+
+    def _check_form(self) -> None:
+        """The form that answers are read with must be the one that they are written in; training may bring another."""
+        if self.fitted_schema in (None, self.schema.fingerprint) or self.trainer.state.fn == "fit":
+            return
+        path = self.trainer.ckpt_path or self.path
+        if self.hparams["schema"] is None:
+            raise ValueError(
+                f"{path} was fitted with another form than the shipped one; give --data.schema, the YAML that it was "
+                f"fitted with (or, to read its answers with the shipped one all the same, {SHIPPED})"
+            )
+        log.warning(
+            "%s was fitted with another form, or another version of it, than %s; fields that differ will be missing",
+            path, self.hparams["schema"],
+        )  # fmt: skip
+
+    def _check_context(self, stage: str) -> None:
+        """ValueError before the first step where there are more tokens than the model has places for."""
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
+        recipe: Any = getattr(datamodule, "recipe", None)
+        for name, samples in datamodule.samples.items() if recipe else ():
+            if samples and name != "predict":
+                self.context.check(recipe.longest(samples, supervised=True), "a prompt and its answer")
+            if samples and (name in ("predict", "test") or (name == "val" and self.num_validation_answers)):
+                self.context.foretell(recipe.longest(samples, supervised=False), self.max_new_tokens)
+
     # ---------------------------------------------------------------- training
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         assert batch.labels_BS is not None
+        self.context.check(batch.input_ids_BS.shape[1], "a prompt and its answer")
         embeds_BSD = embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW, self.vision_chunk)
         return label_loss(self.model, embeds_BSD, batch.attention_mask_BS, batch.labels_BS)
 
@@ -262,12 +311,14 @@ class CrashVLM(LightningModule):
     def answer(self, batch: Batch) -> list[Prediction]:
         """Answer a left-padded batch of prompts."""
         start = time.perf_counter()
+        self.context.check(batch.input_ids_BS.shape[1] + 1, "a prompt, with a first word of an answer,")
+        rooms = [self.context.room(size, self.max_new_tokens) for size in batch.attention_mask_BS.sum(dim=1).tolist()]
         answers = greedy_answers(
             self.model,
             embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW, self.vision_chunk),
             batch.attention_mask_BS,
             [self.conversation.answer_ids(event.opening) for event in self.schema.events],
-            self.max_new_tokens,
+            max(rooms),
             self.conversation.end_token_id,
         )
         seconds = (time.perf_counter() - start) / len(batch.samples)
@@ -279,12 +330,15 @@ class CrashVLM(LightningModule):
                     self._prediction(sample, status="failed", error="the model gave non-finite logits", seconds=seconds)
                 )
                 continue
-            if not answers.is_ended[row]:
+            # Beside a clip of a shorter prompt, an answer may have gone on beyond its own room.
+            token_ids = answers.token_ids[row][: rooms[row]]
+            if not answers.is_ended[row] or len(answers.token_ids[row]) >= rooms[row]:
+                is_asked = rooms[row] == self.max_new_tokens
+                remedy = "raise --model.max_new_tokens" if is_asked else "lower --data.num_frames"
                 log.warning(
-                    "%s: the answer was cut at %d tokens; raise --model.max_new_tokens if fields are missing",
-                    sample.video, self.max_new_tokens,
-                )  # fmt: skip
-            text = str(self.tokenizer.decode(answers.token_ids[row], skip_special_tokens=True))
+                    "%s: the answer was cut at %d tokens; %s if fields are missing", sample.video, rooms[row], remedy
+                )
+            text = str(self.tokenizer.decode(token_ids, skip_special_tokens=True))
             predictions.append(
                 self._prediction(sample, response=text, event_probability=first_event[row], seconds=seconds)
             )
@@ -311,7 +365,7 @@ class CrashVLM(LightningModule):
             error=error,
             seconds=seconds,
             provenance=self.provenance,
-            path=str(sample.path),
+            path=readable_name(sample.path),
             source_event=sample.event,
         )
 

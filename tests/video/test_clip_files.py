@@ -1,17 +1,46 @@
 import hashlib
+import logging
+import os
 
 import pytest
 
-from vlm_crash.video import UnreadableClipError, content_hash, list_clips
+from vlm_crash.video import UnreadableClipError, content_hash, list_clips, read_frames
+from vlm_crash.video.clip_files import log_other_files
 
 
 def test_clips_are_sorted_by_number_then_name(tmp_path):
     for name in ("10.mp4", "9.mp4", "2.MP4", "b.avi", "a.gif", "notes.txt", "1_1.mp4"):
         (tmp_path / name).touch()
     (tmp_path / "folder.mp4").mkdir()
+    assert [p.name for p in list_clips(tmp_path)] == ["2.MP4", "9.mp4", "10.mp4", "1_1.mp4", "a.gif", "b.avi"]
+
+
+def test_a_link_that_leads_nowhere_is_a_clip_that_cannot_be_read(tmp_path):
     (tmp_path / "dangling.mp4").symlink_to("nowhere")
     (tmp_path / "loop.mp4").symlink_to("loop.mp4")
-    assert [p.name for p in list_clips(tmp_path)] == ["2.MP4", "9.mp4", "10.mp4", "1_1.mp4", "a.gif", "b.avi"]
+    found = list_clips(tmp_path)
+    assert [path.name for path in found] == ["dangling.mp4", "loop.mp4"]
+    for path in found:
+        with pytest.raises(UnreadableClipError):
+            read_frames(path, 1)
+
+
+def test_files_of_other_kinds_are_named_in_one_line(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    for name in ("1.mp4", ".hidden"):
+        (tmp_path / name).touch()
+    log_other_files(tmp_path)
+    assert caplog.messages == []
+    for name in ("2.mpeg4", "notes.txt", "clip"):
+        (tmp_path / name).touch()
+    log_other_files(tmp_path)
+    assert caplog.messages == [f"{tmp_path}: 3 files of other kinds were left out: 2.mpeg4, clip, notes.txt"]
+
+
+def test_a_name_that_is_not_utf8(tmp_path, make_clip):
+    clip = make_clip("a.mp4")
+    odd = clip.rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.mp4"))
+    assert len(read_frames(odd, 2).frames_FHWC) == 2
 
 
 def test_missing_folder_is_named(tmp_path):

@@ -91,7 +91,8 @@ class PredictionWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         lines = [json.dumps(prediction.to_json_dict(), ensure_ascii=False) for prediction in outputs]
-        self._append("".join(f"{line}\n" for line in lines).encode())
+        # A surrogate (a part of a name that is not UTF-8) becomes \udcff, which is valid JSON.
+        self._append("".join(f"{line}\n" for line in lines).encode(errors="backslashreplace"))
         for prediction in outputs:
             self._counts[prediction.status] += 1
             if prediction.status == "failed":

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from vlm_crash.schema.records import VideoSample
-from vlm_crash.video.clip_files import list_clips
+from vlm_crash.video.clip_files import list_clips, log_other_files, readable_name
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ def _samples(paths: Iterable[Path], event: str | None) -> list[VideoSample]:
             found = list_clips(path)
             if not found:
                 raise ValueError(f"the folder {path} has no clips; give one that holds .mp4, .avi, .gif ... files")
+            log_other_files(path)
             files += found
         elif path.is_file() or path.is_symlink():
             files.append(path)
@@ -67,7 +68,12 @@ def _samples(paths: Iterable[Path], event: str | None) -> list[VideoSample]:
             raise ValueError(f"there is no clip or folder {path}; check the path")
     return [
         VideoSample(
-            id=f"{event or 'clip'}:{file}", video=file.name, path=file, event=event, annotation=None, duration_s=None
+            id=f"{event or 'clip'}:{readable_name(file)}",
+            video=readable_name(file.name),
+            path=file,
+            event=event,
+            annotation=None,
+            duration_s=None,
         )
         for file in files
     ]

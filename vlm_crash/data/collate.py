@@ -1,7 +1,8 @@
 """Samples -> a batch.
 
-Enters: items of a dataset, each a readable clip or a failed one. Leaves: a Batch; failed clips are carried beside
-the tensors, by name and reason, and take no part in them. Training pads on the right, prediction on the left.
+Enters: items of a dataset, each a readable clip, a failed one or None (no clip). Leaves: a Batch; failed clips are
+carried beside the tensors, by name and reason, and take no part in them. Training pads on the right, prediction on the
+left.
 """
 
 # Suffixes: B batch, S sequence, N frames of all clips of the batch, H height, W width.
@@ -89,7 +90,7 @@ class Collator:
     pad_token_id: int
     padding_side: str = "right"
 
-    def __call__(self, items: Sequence[Item | FailedItem]) -> Batch:
+    def __call__(self, items: Sequence[Item | FailedItem | None]) -> Batch:
         failed = [item for item in items if isinstance(item, FailedItem)]
         good = [item for item in items if isinstance(item, Item)]
         length = max((len(item.input_ids_S) for item in good), default=0)

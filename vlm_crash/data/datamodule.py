@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning import LightningDataModule
-from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Sampler
 
 from vlm_crash.data.clip_sources import limit_per_event, samples_from_event_folders, samples_from_paths
@@ -17,7 +16,7 @@ from vlm_crash.data.collate import Batch, Collator
 from vlm_crash.data.conversation import read_question
 from vlm_crash.data.dataset import ClipDataset, ModelInputs, SampleRecipe
 from vlm_crash.data.prepared import load_prepared
-from vlm_crash.data.sampler import TrainingSampler
+from vlm_crash.data.sampler import EachOnce, TrainingSampler
 from vlm_crash.data.splits import SPLITS
 from vlm_crash.data.vocabularies import observed_vocabularies
 from vlm_crash.schema.fields import Schema, load_schema
@@ -158,6 +157,7 @@ class CrashDataModule(LightningDataModule):
             self._check_monitors()
         if stage == "validate" and not self.samples["val"]:
             raise ValueError(f"{self.folder} has no val clips; run `prepare` with more clips or other fractions")
+        self._check_processes()
         # The clips that are answered in validation come first: every event must be among them.
         self.samples = {name: _alternating(samples) for name, samples in self.samples.items()}
         if self.recipe is not None and self.recipe.prompt == "dataset" and self.recipe.question is None:
@@ -175,6 +175,17 @@ class CrashDataModule(LightningDataModule):
                 f"checkpoints are chosen by {', '.join(watched)}, and there is no validation: {why}; run `prepare` "
                 "with a share for val, or set --trainer.callbacks null to keep the last checkpoint"
             )
+
+    def _check_processes(self) -> None:
+        """Scores are gathered from all processes, so each needs a clip (in prediction one may have none)."""
+        world = self.trainer.world_size if self.trainer else 1
+        for split in ("val", "test"):
+            num_clips = len(self.samples.get(split, ()))
+            if 0 < num_clips < world:
+                raise ValueError(
+                    f"{self.folder} has {num_clips} {split} clips for {world} processes; "
+                    f"set --trainer.devices (and --trainer.num_nodes) to {num_clips} or fewer in all"
+                )
 
     def _predict_samples(self) -> list[VideoSample]:
         unknown = sorted(set(self.event_dirs) - set(self.schema.event_names))
@@ -222,7 +233,7 @@ class CrashDataModule(LightningDataModule):
         """Every clip once; also where processes share the work (Lightning's own sampler repeats some to be even)."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         if not train:
-            return UnrepeatedDistributedSampler(dataset, world, rank, shuffle=False) if world > 1 else None
+            return EachOnce(dataset, world, rank) if world > 1 else None
         resumed = (0, 0)
         if self.trainer:
             loop = self.trainer.fit_loop

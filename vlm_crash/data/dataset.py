@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from vlm_crash.data.collate import FailedItem, Item
 from vlm_crash.data.conversation import PROMPTS, ChatTemplate, question
+from vlm_crash.data.sampler import NO_CLIP
 from vlm_crash.data.tokenization import ConversationTokenizer
 from vlm_crash.schema.fields import UNKNOWN, Schema
 from vlm_crash.schema.records import VideoSample
@@ -119,6 +120,16 @@ class SampleRecipe:
         )
         return Item(sample, tokens.input_ids_S, tokens.labels_S, to_pixel_values(self._pixels(frames), self.image_size))
 
+    def longest(self, samples: Sequence[VideoSample], supervised: bool) -> int:
+        """Tokens of the sample with the most words, its clip not looked at (where nobody says, it lasts 9999 s)."""
+
+        def words(sample: VideoSample) -> tuple[str, str | None]:
+            return self._question(sample), self._answer(sample) if supervised else None
+
+        asked, answer = max(map(words, samples), key=lambda texts: len(texts[0]) + len(texts[1] or ""))
+        duration_s = max((sample.duration_s or 9999.99 for sample in samples), default=0.0)
+        return len(self.tokenizer(asked, self.num_frames, duration_s, answer).input_ids_S)
+
     def _pixels(self, frames: Frames) -> np.ndarray:
         return np.zeros_like(frames.frames_FHWC) if self.blank_frames else frames.frames_FHWC
 
@@ -164,7 +175,7 @@ class SampleRecipe:
         return [found.span for found in answers if found.value == UNKNOWN and found.span is not None]
 
 
-class ClipDataset(Dataset[Item | FailedItem]):
+class ClipDataset(Dataset[Item | FailedItem | None]):
     """Items of a list of samples.
 
     Args:
@@ -185,7 +196,9 @@ class ClipDataset(Dataset[Item | FailedItem]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> Item | FailedItem:
+    def __getitem__(self, index: int) -> Item | FailedItem | None:
+        if index == NO_CLIP:
+            return None
         sample = self.samples[index]
         try:
             return self.recipe.item(sample, self.supervised)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vlm_crash.data.annotations import AnnotatedRow
 from vlm_crash.data.problems import Problem
-from vlm_crash.video.clip_files import content_hash, list_clips
+from vlm_crash.video.clip_files import content_hash, list_clips, log_other_files, readable_name
 from vlm_crash.video.container import ClipInfo, UnreadableClipError
 from vlm_crash.video.reader import probe
 
@@ -66,10 +66,12 @@ def unlisted(
     for clip_dir, files in csvs.items():
         named |= {(clip_dir / p.video).absolute() for p in problems if p.file in files and p.video}
         listed = {path.parent.resolve() / path.name for path in named}
+        log_other_files(clip_dir)
         for clip in list_clips(clip_dir):
             if clip.parent.resolve() / clip.name not in listed:
                 remedy = "add a row for it; it is left out"
-                found.append(Problem(" and ".join(files), None, clip.name, "a clip that no row names", remedy))
+                name = readable_name(clip.name)
+                found.append(Problem(" and ".join(files), None, name, "a clip that no row names", remedy))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Free texts -> unit vectors -> cosine, with all-MiniLM-L6-v2 (or any sentence-transformers model).
+"""Free texts -> unit vectors -> cosine, with all-MiniLM-L6-v2 (or any sentence-transformers model on this machine).
 
 Each distinct string is embedded once, in batches, and kept. The model loads at the first string, on the CPU by default:
 the same numbers in every process, and no GPU memory taken from a model in training.
@@ -56,7 +56,8 @@ class SentenceEmbedder:
     """Embeds texts with a sentence-transformers model.
 
     Args:
-        name: "minilm" (all-MiniLM-L6-v2: from the installed package, else by its name on the hub), a folder, or a name.
+        name: "minilm" (all-MiniLM-L6-v2 of the installed package), a folder, or a name on the Hugging Face hub whose
+            files are in its cache on this machine; nothing is fetched.
         batch_size: texts embedded at a time.
         device: torch device of the embedding model.
     """
@@ -69,7 +70,7 @@ class SentenceEmbedder:
         self._vectors: dict[str, Tensor] = {}
 
     def source(self) -> str:
-        """Folder or hub name that the model is loaded from."""
+        """Folder, or name in the hub's cache, that the model is loaded from."""
         if self.name.lower() in _MINILM_NAMES and not Path(self.name).is_dir():
             return str(packaged_minilm() or _HUB_NAME)
         return self.name
@@ -114,9 +115,11 @@ class SentenceEmbedder:
                 ) from error
             try:
                 with _without_loading_bar():
-                    self._model = SentenceTransformer(source, device=self.device)
+                    self._model = SentenceTransformer(source, device=self.device, local_files_only=True)
             except (OSError, ValueError) as error:
                 reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                if not Path(source).is_dir():
+                    reason = "no such folder, and no such model in the Hugging Face cache here; nothing is fetched"
                 raise ValueError(
                     f"embedder {self.name!r} cannot be loaded from {source} ({reason}); {_REMEDY}"
                 ) from error

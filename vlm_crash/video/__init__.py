@@ -1,6 +1,6 @@
 """A clip file becomes pixels. Knows nothing of records or prompts."""
 
-from vlm_crash.video.clip_files import VIDEO_SUFFIXES, clip_sort_key, content_hash, list_clips
+from vlm_crash.video.clip_files import VIDEO_SUFFIXES, clip_sort_key, content_hash, list_clips, readable_name
 from vlm_crash.video.container import ClipInfo, UnreadableClipError
 from vlm_crash.video.frame_sampling import middle_frame_indices
 from vlm_crash.video.reader import Frames, probe, read_frames
@@ -16,4 +16,5 @@ __all__ = [
     "middle_frame_indices",
     "probe",
     "read_frames",
+    "readable_name",
 ]

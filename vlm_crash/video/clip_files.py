@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 from pathlib import Path
 
 from vlm_crash.video.container import UnreadableClipError
 
+logger = logging.getLogger(__name__)
+
+#: How many files of other kinds are named.
+MAX_NAMED = 5
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".wmv", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv", ".3gp"}
     | {".gif"}
@@ -16,14 +22,39 @@ VIDEO_SUFFIXES = frozenset(
 def list_clips(folder: str | Path) -> list[Path]:
     """The clips of a folder, by number first (2.mp4 before 10.mp4), then by name.
 
+    A link that leads nowhere is a clip, too: it cannot be read, and whoever tries says so.
+
     Raises:
         FileNotFoundError: there is no such folder.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of clips; give the folder that holds the video files")
-    clips = [p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file()]
-    return sorted(clips, key=clip_sort_key)
+    return sorted((path for path in _files(folder) if path.suffix.lower() in VIDEO_SUFFIXES), key=clip_sort_key)
+
+
+def log_other_files(folder: Path) -> None:
+    """One line of the log about the files that `list_clips` leaves out, if there are any that are not hidden."""
+    others = [path for path in _files(folder) if path.suffix.lower() not in VIDEO_SUFFIXES]
+    names = sorted(readable_name(path.name) for path in others if not path.name.startswith("."))
+    if names:
+        more = ", ..." if len(names) > MAX_NAMED else ""
+        kinds = "1 file of another kind was" if len(names) == 1 else f"{len(names)} files of other kinds were"
+        logger.info("%s: %s left out: %s%s", readable_name(folder), kinds, ", ".join(names[:MAX_NAMED]), more)
+
+
+def readable_name(path: str | Path) -> str:
+    r"""A path as text that can be written anywhere: a byte that is not UTF-8 stands as its number, as in `\xff.mp4`.
+
+    >>> print(readable_name("crash/1.mp4"), readable_name(os.fsdecode(b"\xff.mp4")))
+    crash/1.mp4 \xff.mp4
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _files(folder: Path) -> list[Path]:
+    """Files of a folder, and its links that lead nowhere."""
+    return [path for path in folder.iterdir() if path.is_file() or (path.is_symlink() and not path.exists())]
 
 
 def clip_sort_key(clip: Path) -> tuple[bool, int, str]:

@@ -92,6 +92,8 @@ def _read_decord(info: ClipInfo, indices: Sequence[int]) -> np.ndarray | str:
         if len(reader) != info.num_frames:
             return f"decord counts {len(reader)} frames, the packets {info.num_frames}"
         frames_FHWC = reader.get_batch(list(indices)).asnumpy()
+    except UnicodeEncodeError:
+        return "decord takes no name that is not UTF-8"
     except (decord.DECORDError, RuntimeError, IndexError) as error:  # DECORDError is no RuntimeError
         return one_line(str(error))
     if frames_FHWC.shape[0] != len(indices):

@@ -1,0 +1,48 @@
+"""`predict` with names and numbers of clips that nobody thinks of: each clip gets its line, and nothing is lost."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from tests.cli.conftest import QUICK, start
+
+
+def lines(out: Path) -> list[tuple[str, str]]:
+    found = [json.loads(line) for line in (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [(line["video"], line["status"]) for line in found]
+
+
+def test_names_that_are_not_utf8_and_links_that_lead_nowhere(say, tiny_model, demo_clips, tmp_path, caplog):
+    caplog.set_level("INFO")
+    folder, out = tmp_path / "clips", tmp_path / "out"
+    folder.mkdir()
+    for name in (b"1.mp4", b"\xff\xfe.mp4"):
+        shutil.copy(demo_clips / "crash" / "1.mp4", os.fsencode(folder) + b"/" + name)
+    (folder / "2.mp4").symlink_to("nowhere")
+    (folder / "3.mp4").symlink_to("3.mp4")
+    (folder / "4.mpeg4").touch()
+    args = ["--model.path", tiny_model, "--data.clips", folder, "--data.batch_size", 5, "--output_dir", out]
+    assert say("predict", *QUICK, *args)[0] == 0
+    assert sorted(lines(out)) == [("1.mp4", "ok"), ("2.mp4", "failed"), ("3.mp4", "failed"), (r"\xff\xfe.mp4", "ok")]
+    assert "1 file of another kind was left out: 4.mpeg4" in caplog.text
+    assert say("report", out)[0] == 0
+
+
+def test_more_processes_than_clips(tiny_model, demo_clips, tmp_path):
+    clips = json.dumps([str(demo_clips / "crash" / f"{number}.mp4") for number in (1, 2)])
+    args = ["--model.path", tiny_model, "--data.clips", clips, "--output_dir", tmp_path / "out"]
+    process = start("predict", *QUICK, *args, "--trainer.devices", 3)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert lines(tmp_path / "out") == [("1.mp4", "ok"), ("2.mp4", "ok")]
+
+
+def test_more_processes_than_clips_to_score(tiny_model, prepared, tmp_path):
+    """The scores are gathered from all processes; one that has none would be waited for."""
+    args = ["--model.path", tiny_model, "--data.folder", prepared, "--output_dir", tmp_path / "out"]
+    process = start("validate", *QUICK, *args, "--trainer.devices", 5)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert "val clips for 5 processes; set --trainer.devices" in errors
+    assert "Traceback" not in errors

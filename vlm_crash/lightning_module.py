@@ -186,7 +186,7 @@ class CrashVLM(LightningModule):
 
     def _check_form(self) -> None:
         """The form that answers are read with must be the one that they are written in; training may bring another."""
-        if self.fitted_schema in (None, self.schema.fingerprint) or self.trainer.state.fn == "fit":
+        if self.fitted_schema in (None, self.schema.form) or self.trainer.state.fn == "fit":
             return
         path = self.trainer.ckpt_path or self.path
         if self.hparams["schema"] is None:

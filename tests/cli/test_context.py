@@ -68,7 +68,7 @@ def test_the_form_goes_with_the_model(say, wrong, tiny_model, prepared, demo_cli
     assert say("fit", *QUICK, *QUICK_FIT, *args)[0] == 0
     fitted = tmp_path / "fit" / "model"
     config = json.loads((fitted / "config.json").read_text())
-    assert config["vlm_crash"]["schema"] == load_schema().fingerprint
+    assert config["vlm_crash"]["schema"] == load_schema().form
     clips = ["--data.clips", demo_clips / "crash" / "1.mp4"]
     code, _ = say("predict", *QUICK, *clips, "--model.path", fitted, "--output_dir", tmp_path / "same")
     assert code == 0
@@ -77,7 +77,7 @@ def test_the_form_goes_with_the_model(say, wrong, tiny_model, prepared, demo_cli
     code, _ = say("predict", *QUICK, *clips, "--model.path", fitted, "--output_dir", tmp_path / "other", *given)
     assert code == 0
     assert "was fitted with another form" in caplog.text
-    config["vlm_crash"]["schema"] = load_schema(MINE).fingerprint
+    config["vlm_crash"]["schema"] = load_schema(MINE).form
     (fitted / "config.json").write_text(json.dumps(config))
     message = wrong("predict", *QUICK, *clips, "--model.path", fitted, "--output_dir", tmp_path / "lacking")
     assert "was fitted with another form than the shipped one; give --data.schema" in message

@@ -102,6 +102,15 @@ def test_the_fingerprint_changes_with_what_is_said_and_stays_otherwise(shipped, 
     assert load_schema(shipped.source).fingerprint == shipped.fingerprint
 
 
+def test_the_form_is_what_a_model_writes(shipped, filled, mine):
+    assert shipped.form == filled.form != mine.form
+    changed = shipped.to_dict()
+    changed["fields"]["Weather"]["wordings"].setdefault("Rainy", []).append("pouring down")
+    assert Schema.from_dict(changed).form == shipped.form
+    changed["fields"]["Weather"]["label"] = "Sky"
+    assert Schema.from_dict(changed).form != shipped.form
+
+
 def test_fingerprint_is_the_same_in_another_process(shipped):
     code = "from vlm_crash.schema import load_schema; print(load_schema().fingerprint)"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -58,7 +58,7 @@ def _settings(trainer: Trainer, module: Any) -> dict[str, Any]:
     """How the model was trained, for its folder's config.json."""
     recipe: Any = trainer.datamodule.recipe  # type: ignore[attr-defined]
     settings: Mapping[str, Any] = getattr(module.model.config, "vlm_crash", None) or {}
-    return {**settings, **recipe.remembered, "schema": module.schema.fingerprint}
+    return {**settings, **recipe.remembered, "schema": module.schema.form}
 
 
 class WholeCheckpoints(TorchCheckpointIO):

@@ -66,7 +66,7 @@ class FolderSettings:
         preset: how the frames stood in its prompt, by name (see data/conversation.py); None: training.
         hico: token merging; None: none.
         image_size: side of a frame in pixels; None: the vision tower's own (else its positions are interpolated).
-        schema: fingerprint of the form that it was fitted with (Schema.fingerprint); None: not said.
+        schema: the form that it was fitted with (Schema.form); None: not said.
     """
 
     prompt: str = "full"

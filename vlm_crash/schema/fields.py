@@ -223,7 +223,13 @@ class Schema:
     def fingerprint(self) -> str:
         """sha256 of all that the schema says (not of where it was read)."""
         text = json.dumps([list(self.event_names), self.to_dict()], sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        return _sha256(text)
+
+    @cached_property
+    def form(self) -> str:
+        """sha256 of what a model writes: openings, headings, labels. Terms, wordings and columns are not in it."""
+        rows = [[event.opening, *((field.section, field.label) for field in event.fields)] for event in self.events]
+        return _sha256(json.dumps(rows, ensure_ascii=False))
 
 
 def load_schema(path: str | Path | None = None) -> Schema:
@@ -249,6 +255,10 @@ def _load(path: Path) -> Schema:
     except UnicodeDecodeError as error:
         raise SchemaError(f"schema {path}: not UTF-8 text ({error}); save it as UTF-8") from error
     return Schema.from_dict(data, str(path))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _distinct(terms: Iterable[str]) -> tuple[str, ...]:

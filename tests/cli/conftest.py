@@ -63,4 +63,11 @@ def start(*args: object, prefix: str = "", **options: object) -> subprocess.Pope
     command = [sys.executable, "-m", "vlm_crash", *map(str, args)]
     if prefix:
         command = ["bash", "-c", f'{prefix}; exec "$@"', "bash", *command]
-    return subprocess.Popen(command, cwd=ROOT, text=True, stderr=subprocess.PIPE, start_new_session=True, **options)  # type: ignore[call-overload, no-any-return]
+    return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
+        command, cwd=ROOT, text=True, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=_hear_ctrl_c, **options
+    )
+
+
+def _hear_ctrl_c() -> None:
+    """Where the tests run in the background of a shell, SIGINT is ignored, and a child would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

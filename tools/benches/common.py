@@ -18,6 +18,8 @@ import psutil
 import torch
 
 PACKAGES = ("torch", "transformers", "lightning", "numpy")
+#: Processes that others kept busy before the first measurement (Unix's load of a minute).
+LOAD_BEFORE = round(os.getloadavg()[0], 1)
 Row = Sequence[str | float | int | None]
 
 
@@ -56,7 +58,8 @@ class Result:
         found, used = machine(), versions()
         lines = [
             f"Made by `python tools/bench.py {self.name}` on {found['cpu']}, {found['threads']} threads, "
-            f"{found['memory_gib']} GiB of memory, {found['gpu'] or 'no GPU'}; Python {used['python']}, "
+            f"{found['memory_gib']} GiB of memory, {found['gpu'] or 'no GPU'}, beside a load of {found['load_before']} "
+            f"by others; Python {used['python']}, "
             + ", ".join(f"{name} {used[name]}" for name in PACKAGES) + ".",
         ]  # fmt: skip
         for table in self.tables:
@@ -144,6 +147,7 @@ def machine() -> dict[str, str | float | int | None]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "load_before": LOAD_BEFORE,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": platform.platform(),
     }

@@ -8,22 +8,22 @@ Enters: batches of vlm_crash.data. Leaves: losses and scores to the loggers, Pre
 import logging
 import math
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningModule
+from lightning import Callback, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from vlm_crash.data.collate import Batch
+from vlm_crash.data.collate import Batch, prompts_of
 from vlm_crash.data.dataset import ModelInputs
-from vlm_crash.data.tokenization import IGNORE_INDEX
 from vlm_crash.metrics.field_match import FieldMatch
+from vlm_crash.models.activation_checkpointing import checkpoint_towers
 from vlm_crash.models.attention import set_attention
+from vlm_crash.models.attention_by_frames import set_frame_chunk
 from vlm_crash.models.decoding import greedy_answers
 from vlm_crash.models.internvl import (
     TOWERS,
@@ -35,6 +35,11 @@ from vlm_crash.models.internvl import (
     tokens_per_frame,
     tower_of,
 )
+from vlm_crash.parallel.fsdp import FSDPStrategy
+from vlm_crash.parallel.resume import ExactResume
+from vlm_crash.parallel.steps import loss_scale, num_optimizer_steps
+from vlm_crash.parallel.stopping import StopTogether
+from vlm_crash.parallel.token_mean import TokenMean
 from vlm_crash.schema.fields import load_schema
 from vlm_crash.schema.records import Prediction
 from vlm_crash.schema.response import parse
@@ -55,8 +60,10 @@ class CrashVLM(LightningModule):
         weight_decay: AdamW's, on matrices only.
         warmup_ratio: share of the steps in which the learning rate rises; then it falls as a cosine to 0.
         freeze: towers that are not trained: any of vision, projector, language.
-        activation_checkpointing: compute activations again in the backward pass instead of keeping them.
-        vision_chunk: frames that go through the vision tower at once; unset: all of a batch.
+        activation_checkpointing: compute activations again in the backward pass instead of keeping them: true, false,
+            or a list of towers (vision, language).
+        vision_chunk: frames that go through the vision tower at once, in training through each of its attentions;
+            unset: all of a batch.
         max_new_tokens: most tokens of an answer.
         num_validation_answers: clips of each validation run that are answered and scored (0: the loss alone).
         embedder: sentence embedder of the text fields: minilm, a folder, or unset for none.
@@ -75,7 +82,7 @@ class CrashVLM(LightningModule):
         weight_decay: float = 0.0,
         warmup_ratio: float = 0.03,
         freeze: list[str] | None = None,
-        activation_checkpointing: bool = False,
+        activation_checkpointing: bool | list[str] = False,
         vision_chunk: int | None = None,
         max_new_tokens: int = 1024,
         num_validation_answers: int = 32,
@@ -109,10 +116,9 @@ class CrashVLM(LightningModule):
             parameter.requires_grad_(tower_of(name) not in (freeze or []))
         if not any(parameter.requires_grad for parameter in self.model.parameters()):
             log.warning("every tower is frozen: nothing will be learnt")
-        if activation_checkpointing:
-            # Its name in transformers 5.0 to 5.22 was gradient_checkpointing_enable.
-            enable = getattr(self.model, "activation_checkpointing_enable", None)
-            (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
+        checkpoint_towers(self.model, activation_checkpointing)
+        set_frame_chunk(self.model, vision_chunk)
+        self.token_mean = TokenMean()
         self.inputs = self._inputs()
         self.conversation = self.inputs.conversation_tokenizer
         self.field_match = FieldMatch(self.schema, embedder)
@@ -133,6 +139,17 @@ class CrashVLM(LightningModule):
             system_message=settings.system_message,
         )
 
+    @property
+    def shard_units(self) -> set[str]:
+        """What FSDPStrategy gathers together: the layers of both towers, the projector, embedding and head."""
+        model = self.model.model
+        layers = {*(model.vision_tower._no_split_modules or ()), *(model.language_model._no_split_modules or ())}
+        return {*layers, "multi_modal_projector", "embed_tokens", "lm_head"}
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What makes every run of this module stop and go on as one, with any strategy."""
+        return [ExactResume(), StopTogether()]
+
     def setup(self, stage: str) -> None:
         """fp16 weights where a GPU only predicts; answers are scored by the terms of the dataset."""
         if stage == "predict" and self.trainer.strategy.root_device.type == "cuda":
@@ -152,15 +169,29 @@ class CrashVLM(LightningModule):
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         assert batch.labels_BS is not None
-        embeds_BSD = embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW, self.vision_chunk)
+        chunk = None if self.training else self.vision_chunk  # in training the attentions cut (set_frame_chunk)
+        embeds_BSD = embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW, chunk)
         return label_loss(self.model, embeds_BSD, batch.attention_mask_BS, batch.labels_BS)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean loss per supervised token of the batch."""
+        """Mean loss per supervised token of the whole optimizer step, over its batches and all processes."""
         loss_sum, num_labels = self._loss(batch)
-        loss = loss_sum / num_labels
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.samples))
+        loss = self.token_mean.loss(loss_sum, num_labels, batch_idx % self.trainer.accumulate_grad_batches == 0)
+        self.log("train/loss", self.token_mean.value, prog_bar=True, batch_size=1)
         return loss
+
+    def on_after_backward(self) -> None:
+        """Weigh the tokens of all batches of an optimizer step alike."""
+        if not self.trainer.fit_loop._should_accumulate():
+            self.token_mean.correct(self.parameters(), self.trainer.accumulate_grad_batches)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        self._scale_before_step = loss_scale(self.trainer)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """The schedule goes on with steps that were taken: a skipped one (overflow in fp16) lowers the loss scale."""
+        if loss_scale(self.trainer) >= self._scale_before_step:
+            super().lr_scheduler_step(scheduler, metric)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with a group per tower; warm-up, then cosine to 0, by optimizer step."""
@@ -179,7 +210,7 @@ class CrashVLM(LightningModule):
                 for (tower, decayed), parameters in groups.items()
             ]
         )
-        total = int(self.trainer.estimated_stepping_batches)
+        total = num_optimizer_steps(self.trainer)
         warmup = math.ceil(self.warmup_ratio * total)
 
         def factor(step: int) -> float:
@@ -201,10 +232,11 @@ class CrashVLM(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Prediction]]:
         """Loss of every clip; answers of the first `num_validation_answers`."""
         loss_sum, num_labels = self._loss(batch)
-        self.log("val/loss", loss_sum / num_labels, batch_size=int(num_labels), prog_bar=True, sync_dist=True)
-        if self._answered >= self.num_validation_answers:
+        self._log_loss("val/loss", loss_sum, num_labels)
+        num_processes = self.trainer.world_size if self._trainer else 1
+        if self._answered * num_processes >= self.num_validation_answers:
             return {"predictions": []}
-        self._answered += len(batch.samples)
+        self._answered += len(batch.input_ids_BS)
         return {"predictions": self._score(batch)}
 
     def on_validation_epoch_end(self) -> None:
@@ -217,11 +249,16 @@ class CrashVLM(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Prediction]]:
         """Answers and scores of every clip."""
         loss_sum, num_labels = self._loss(batch)
-        self.log("test/loss", loss_sum / num_labels, batch_size=int(num_labels), sync_dist=True)
+        self._log_loss("test/loss", loss_sum, num_labels)
         return {"predictions": self._score(batch)}
 
     def on_test_epoch_end(self) -> None:
         self._log_scores("test")
+
+    def _log_loss(self, name: str, loss_sum: Tensor, num_labels: Tensor) -> None:
+        # Fillers alone have no label.
+        mean = loss_sum / num_labels.clamp(min=1)
+        self.log(name, mean, batch_size=int(num_labels), prog_bar=True, sync_dist=True)
 
     def _score(self, batch: Batch) -> list[Prediction]:
         predictions = self.answer(prompts_of(batch, self.conversation.end_token_id))
@@ -255,8 +292,9 @@ class CrashVLM(LightningModule):
             [self.conversation.answer_ids(event.opening) for event in self.schema.events],
             self.max_new_tokens,
             self.conversation.end_token_id,
+            self._any_process,
         )
-        seconds = (time.perf_counter() - start) / len(batch.samples)
+        seconds = (time.perf_counter() - start) / len(batch.input_ids_BS)
         predictions = []
         first_event = answers.event_log_probs_BE[:, 0].exp().tolist()
         for row, sample in enumerate(batch.samples):
@@ -275,6 +313,12 @@ class CrashVLM(LightningModule):
                 self._prediction(sample, response=text, event_probability=first_event[row], seconds=seconds)
             )
         return predictions
+
+    def _any_process(self, runs: bool) -> bool:
+        """Whether an answer is unfinished anywhere: weights that are shared out are gathered by all, or by none."""
+        if self._trainer is None or not isinstance(self.trainer.strategy, FSDPStrategy):
+            return runs
+        return self.trainer.strategy.reduce_boolean_decision(runs, all=False)
 
     def _prediction(
         self,
@@ -300,16 +344,3 @@ class CrashVLM(LightningModule):
             path=str(sample.path),
             source_event=sample.event,
         )
-
-
-def prompts_of(batch: Batch, pad_token_id: int) -> Batch:
-    """The prompts of a training batch without their answers, padded on the left."""
-    assert batch.labels_BS is not None
-    lengths = (batch.labels_BS != IGNORE_INDEX).int().argmax(dim=1)
-    size = int(lengths.max())
-    input_ids_BS = torch.full((len(batch.samples), size), pad_token_id, device=batch.input_ids_BS.device)
-    attention_mask_BS = torch.zeros_like(input_ids_BS)
-    for row, length in enumerate(lengths.tolist()):
-        input_ids_BS[row, size - length :] = batch.input_ids_BS[row, :length]
-        attention_mask_BS[row, size - length :] = 1
-    return replace(batch, input_ids_BS=input_ids_BS, attention_mask_BS=attention_mask_BS, labels_BS=None)

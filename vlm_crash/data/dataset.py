@@ -153,6 +153,8 @@ class ClipDataset(Dataset[Item | FailedItem]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Item | FailedItem:
+        if index < 0:
+            return self.recipe.item(self.samples[~index], self.supervised).as_filler()
         sample = self.samples[index]
         try:
             return self.recipe.item(sample, self.supervised)

@@ -231,9 +231,7 @@ def load_optimizers(stored: Stored, module: nn.Module, optimizers: Sequence[Opti
                 "set --model.freeze as it was"
             )
         sizes = [len(group["params"]) for group in optimizer.param_groups]
-        if len(groups) != len(sizes) or (
-            not stored.is_sharded and [len(group["params"]) for group in groups] != sizes
-        ):
+        if len(groups) != len(sizes) or (not stored.is_sharded and [len(group["params"]) for group in groups] != sizes):
             raise ValueError(
                 f"{stored.path} has other groups of parameters than this run; set --model.freeze as it was"
             )
@@ -244,9 +242,7 @@ def load_optimizers(stored: Stored, module: nn.Module, optimizers: Sequence[Opti
             _set_values(optimizer, [rest["values"][name] for name in names])
         else:
             others = [rest["state"].get(index, {}) for index in range(len(names))]
-            _set_values(
-                optimizer, [{k: v for k, v in other.items() if not isinstance(v, Tensor)} for other in others]
-            )
+            _set_values(optimizer, [{k: v for k, v in other.items() if not isinstance(v, Tensor)} for other in others])
 
 
 def _load_state(stored: Stored, number: int, optimizer: Optimizer, labels: Sequence[str]) -> None:

@@ -101,9 +101,7 @@ class FSDPStrategy(LightningFSDPStrategy):
                 f"cpu_offload={cpu_offload!r} is not true or false; set --trainer.strategy.init_args.cpu_offload so"
             )
         self.word = sharding_word(sharding_strategy)
-        super().__init__(
-            timeout=timeout, process_group_backend=process_group_backend, state_dict_type=state_dict_type
-        )
+        super().__init__(timeout=timeout, process_group_backend=process_group_backend, state_dict_type=state_dict_type)
         self.sharding_strategy = ShardingStrategy[SHARDING[self.word]]
         self.reduce_dtype = REDUCE_DTYPES[reduce_dtype]
         self.offloads = cpu_offload

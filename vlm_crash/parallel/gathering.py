@@ -24,7 +24,9 @@ class CPUGroup:
 
     def __init__(self, timeout: timedelta) -> None:
         self.timeout = timeout
-        self.group = dist.new_group(backend="gloo", timeout=timeout)
+        group = dist.new_group(backend="gloo", timeout=timeout)
+        assert isinstance(group, dist.ProcessGroup)
+        self.group = group
         self.rank = dist.get_rank()
 
     def gather_dict(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

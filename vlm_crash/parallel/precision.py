@@ -154,7 +154,7 @@ class FSDPPrecision(LightningFSDPPrecision):
             self.num_skipped_in_a_row = 0
         return closure_result if result is None else result
 
-    def clip_grad_by_norm(self, optimizer: Optimizer, clip_val: float) -> None:  # type: ignore[override]
+    def clip_grad_by_norm(self, optimizer: Optimizer, clip_val: float) -> None:
         """Scale all gradients so that their common norm over all processes is at most `clip_val`."""
         grads = [parameter.grad for parameter in self.main_params(optimizer) if parameter.grad is not None]
         factor = (clip_val / (total_norm(grads) + 1e-6)).clamp(max=1.0)

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Placement, Shard
 
 
 def local_part(tensor: Tensor) -> Tensor:
@@ -25,19 +26,17 @@ def total_norm(tensors: Iterable[Tensor]) -> Tensor:
         a scalar, equal on every process; on the device of the tensors' communication (a GPU's where they lie on the
         CPU only because they are offloaded).
     """
-    squares: dict[tuple, Tensor] = {}
-    meshes = {}
+    squares: dict[tuple[DeviceMesh, tuple[Placement, ...]] | None, Tensor] = {}
     for tensor in tensors:
-        is_sharded = isinstance(tensor, DTensor)
-        key = (tensor.device_mesh, tensor.placements) if is_sharded else ()
         norm = torch.linalg.vector_norm(local_part(tensor), dtype=torch.float32)
-        if is_sharded:
-            meshes[key] = tensor.device_mesh
+        key = None
+        if isinstance(tensor, DTensor):
+            key = (tensor.device_mesh, tensor.placements)
             norm = norm.to(tensor.device_mesh.device_type)
-        squares[key] = squares.get(key, 0.0) + norm.square()
-    for key, mesh in meshes.items():
-        for dimension, placement in enumerate(key[1]):
-            if isinstance(placement, Shard):
-                dist.all_reduce(squares[key], group=mesh.get_group(dimension))
+        squares[key] = squares[key] + norm.square() if key in squares else norm.square()
+    for key, square in squares.items():
+        for dimension, placement in enumerate(key[1] if key else ()):
+            if key and isinstance(placement, Shard):
+                dist.all_reduce(square, group=key[0].get_group(dimension))
     parts = list(squares.values())
     return torch.stack([part.to(parts[0].device) for part in parts]).sum().sqrt() if parts else torch.zeros(())

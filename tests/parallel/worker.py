@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from lightning import Callback
 
+from tests.parallel import stock
 from tests.parallel.micro import train
 from vlm_crash.parallel import FSDPPrecision, FSDPStrategy
 from vlm_crash.parallel.shards import local_part
@@ -98,9 +99,58 @@ def plain_scaler(folder: str) -> dict[str, Any]:
 
     plant = Plant(at=2)
     train(
-        Path(folder), FSDPStrategy(), None, WORLD, callbacks=(plant,), steps=4, plugins=PlainPrecision("16-mixed", 2.0**10)
+        Path(folder),
+        FSDPStrategy(),
+        None,
+        WORLD,
+        callbacks=(plant,),
+        steps=4,
+        plugins=PlainPrecision("16-mixed", 2.0**10),
     )
     return {"scales": plant.scales, "moved": plant.moved}
+
+
+class Profiled(Callback):
+    """Names of what ran in the second step, counted."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self._profiler: Any = None
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == 1:
+            self._profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
+            self._profiler.__enter__()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self._profiler is not None:
+            self._profiler.__exit__(None, None, None)
+            self.counts = {event.key: event.count for event in self._profiler.key_averages()}
+            self._profiler = None
+
+
+def kernels(folder: str) -> dict[str, dict[str, int]]:
+    """What one step runs, by kind of sharding and attention."""
+    found = {}
+    for name, settings, options in (
+        ("zero3", {}, {"attention": "math"}),
+        ("zero2", {"sharding_strategy": "zero2"}, {"attention": "math"}),
+        ("math checkpointed", {}, {"attention": "math", "activation_checkpointing": True}),
+        ("auto checkpointed", {}, {"attention": "auto", "activation_checkpointing": True}),
+        ("math in chunks", {}, {"attention": "math", "vision_chunk": 1}),
+    ):
+        profiled = Profiled()
+        train(Path(folder), FSDPStrategy(**settings), "16-mixed", WORLD, callbacks=(profiled,), steps=2, **options)
+        found[name] = profiled.counts
+    return found
+
+
+def traps() -> dict[str, Any]:
+    """What ours and the stock classes do at the traps."""
+    return {
+        "ours": stock.ours(), "fsdp1": stock.fsdp1(), "lightning": stock.lightnings(),
+        "our moments": stock.our_optimizer(), "fsdp1 moments": stock.fsdp1_optimizer(),
+    }  # fmt: skip
 
 
 def main() -> None:

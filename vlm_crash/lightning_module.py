@@ -271,7 +271,8 @@ class CrashVLM(LightningModule):
     def _log_scores(self, stage: str) -> None:
         scores = self.field_match.compute()
         # What has no truth in this run is NaN: left out of the log, never shown as 0.
-        self.log_dict({f"{stage}/{name}": score for name, score in scores.items() if not torch.isnan(score)})
+        found = {f"{stage}/{name}": score for name, score in scores.items() if not torch.isnan(score)}
+        self.log_dict(found, sync_dist=True)  # FieldMatch has counted over all processes: equal on all
 
     # --------------------------------------------------------------- prediction
 

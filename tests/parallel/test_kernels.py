@@ -63,7 +63,7 @@ def test_a_context_around_the_forward_pass_is_not_enough(micro_model):
     module = Micro(micro_model, attention="auto", activation_checkpointing=True)
     items = MicroItems(module.model.config.image_token_id)
     batch = Collator(0)([items[0], items[1]])
-    with pytest.raises(CheckpointError, match="different metadata|different number"):
+    with pytest.raises(CheckpointError, match=r"different metadata|different number"):
         with sdpa_kernel(SDPBackend.MATH):
             loss, _ = module._loss(batch)
         loss.backward()

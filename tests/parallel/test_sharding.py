@@ -23,7 +23,7 @@ def test_words(given, word):
 
 @pytest.mark.parametrize("given", ["zero1", "_HYBRID_SHARD_ZERO2", ShardingStrategy._HYBRID_SHARD_ZERO2, ""])
 def test_other_words_are_refused(given):
-    with pytest.raises(ValueError, match="sharding_strategy=.*is not one of"):
+    with pytest.raises(ValueError, match=r"sharding_strategy=.*is not one of"):
         FSDPStrategy(given)
 
 
@@ -69,7 +69,7 @@ def test_prediction_is_refused(micro_model):
     trainer.state.fn = "predict"
     strategy.connect(Micro(micro_model))
     strategy.mesh = object()
-    with pytest.raises(ValueError, match="does not predict; set --trainer.strategy auto"):
+    with pytest.raises(ValueError, match=r"does not predict; set --trainer.strategy auto"):
         strategy.setup(trainer)
 
 
@@ -98,7 +98,7 @@ def test_inner_units_come_first():
 def test_a_model_without_named_layers_is_refused():
     from vlm_crash.parallel.sharding import shard_module
 
-    with pytest.raises(ValueError, match="no module of the names.*shard_units"):
+    with pytest.raises(ValueError, match=r"no module of the names.*shard_units"):
         shard_module(nn.Linear(2, 2), ["Layer"], None, True, None, None)  # type: ignore[arg-type]
 
 

@@ -1,22 +1,28 @@
 """What one process of a multi-process test does: `python -m tests.parallel.worker CHECK OUT ARGUMENT...`."""
 
+import os
 import sys
-import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from lightning import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from tests.parallel import stock
+from tests.parallel.journey import travel
 from tests.parallel.micro import train
 from vlm_crash.parallel import FSDPPrecision, FSDPStrategy
 from vlm_crash.parallel.shards import local_part
 
-WORLD = int(__import__("os").environ["WORLD_SIZE"])
-RANK = int(__import__("os").environ["RANK"])
+WORLD = int(os.environ["WORLD_SIZE"])
+RANK = int(os.environ["RANK"])
+
+STEPS = 17  # of four clips, three an epoch: ten after step 7
 
 #: name -> (settings of the strategy, precision, options of the run)
 RUNS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
@@ -42,11 +48,9 @@ def numbers(folder: str, *names: str) -> dict[str, dict[str, list[float]]]:
     found = {}
     for name in names:
         settings, precision, options = RUNS[name]
-        start = time.perf_counter()
         plugin = FSDPPrecision(precision, init_scale=2.0**10)
         record, _, _ = train(Path(folder), FSDPStrategy(**settings), None, WORLD, plugins=plugin, **options)
         found[name] = {"losses": record.losses, "norms": record.norms}
-        print(name, f"{time.perf_counter() - start:.1f} s, {plugin.num_skipped} skipped", flush=True)
     return found
 
 
@@ -151,6 +155,57 @@ def traps() -> dict[str, Any]:
         "ours": stock.ours(), "fsdp1": stock.fsdp1(), "lightning": stock.lightnings(),
         "our moments": stock.our_optimizer(), "fsdp1 moments": stock.fsdp1_optimizer(),
     }  # fmt: skip
+
+
+class Named(ModelCheckpoint):
+    """So that a run may have several."""
+
+    @property
+    def state_key(self) -> str:
+        return f"{super().state_key} {self.filename}"
+
+
+def every(folder: Path, name: str, **options: Any) -> ModelCheckpoint:
+    return Named(dirpath=folder, filename=name + "{step}", auto_insert_metric_name=False, **options)
+
+
+def resume(model: str, prepared: str, out: str) -> dict[str, Any]:
+    """A run with checkpoints at every kind of place, and runs that go on from each."""
+    folder, found = Path(out), {}
+    for kind in ("sharded", "full"):
+        run = partial(travel, Path(model), Path(prepared), world=WORLD, steps=STEPS, kind=kind)
+        saved = folder / kind
+        saves = (
+            every(saved, "step", every_n_train_steps=1, save_top_k=-1),
+            every(saved, "validation", every_n_epochs=1, save_top_k=-1, save_on_train_epoch_end=False),
+            every(saved, "epoch", every_n_epochs=1, save_top_k=-1, save_on_train_epoch_end=True),
+        )
+        found[f"{kind} whole"] = run(out=folder / f"{kind} whole", saves=saves)
+        places = ("step7", "step8", "step6", "validation6", "epoch6") if kind == "sharded" else ("step7",)
+        for place in places:
+            at = folder / f"{kind} {place}"
+            found[f"{kind} {place}"] = run(out=at, ckpt_path=saved / f"{place}.ckpt")
+    at = folder / "workers"
+    found["workers"] = run(out=at, ckpt_path=folder / "sharded/step7.ckpt", kind="sharded", num_workers=2)
+    for precision in ("32-true", "16-mixed"):
+        saves = (every(folder / precision, "step", every_n_train_steps=7, save_top_k=-1),)
+        at = folder / f"{precision} whole"
+        found[precision] = run(out=at, kind="sharded", precision=precision, saves=saves)
+    return found
+
+
+def resume_elsewhere(model: str, prepared: str, out: str, saved: str) -> dict[str, Any]:
+    """Runs on another number of processes that go on from step 7."""
+    found: dict[str, Any] = {}
+    run = partial(travel, Path(model), Path(prepared), world=WORLD, steps=STEPS)
+    for precision in ("32-true", "16-mixed"):
+        path = Path(saved) / precision / "step7.ckpt"
+        at = Path(out) / f"{WORLD} {precision}"
+        found[precision] = run(out=at, precision=precision, ckpt_path=path)
+    if WORLD == 1:
+        path = Path(saved) / "32-true/step7.ckpt"
+        found["plain"] = run(out=Path(out) / "plain", strategy=SingleDeviceStrategy("cpu"), ckpt_path=path)
+    return found
 
 
 def main() -> None:

@@ -8,14 +8,16 @@ Layout of a folder: torch.distributed.checkpoint's files with the tensors `model
 `optimizer_<number>.state.<name>.<key>`, and meta.pt with the rest. A file is Lightning's own.
 """
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.optim import Optimizer
 
@@ -57,17 +59,29 @@ def optimizer_rest(module: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
         name: {key: value for key, value in optimizer.state.get(parameter, {}).items() if not isinstance(value, Tensor)}
         for name, parameter in zip(names, parameters, strict=True)
     }
-    return {"groups": groups, "names": names, "values": values}
+    sizes = [len(group["params"]) for group in optimizer.param_groups]
+    return {"groups": groups, "sizes": sizes, "names": names, "values": values}
 
 
-def numbered(rest: Mapping[str, Any], tensors: Mapping[str, Tensor], optimizer: Optimizer) -> dict[str, Any]:
+def numbered(rest: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """An optimizer's state as torch's own state_dict has it: by the number of the parameter."""
     state: dict[int, dict[str, Any]] = {}
     for number, name in enumerate(rest["names"]):
         found = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
         if found or rest["values"][name]:
             state[number] = {**rest["values"][name], **found}
-    return {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    start, groups = 0, []
+    for group, size in zip(rest["groups"], rest["sizes"], strict=True):
+        groups.append({**group, "params": list(range(start, start + size))})
+        start += size
+    return {"state": state, "param_groups": groups}
+
+
+def load_file(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of one file; its tensors stay on the disk until they are used, no code of the file is run."""
+    with torch.serialization.safe_globals([PosixPath]):  # a module's settings hold paths
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return content
 
 
 def save_file(content: Mapping[str, Any], path: Path) -> None:
@@ -92,7 +106,19 @@ def save_shards(
     if is_first:
         part_of(path)
     group.barrier()
-    dcp.save(dict(tensors), storage_writer=FileSystemWriter(part), process_group=group.group)
+    try:
+        dcp.save(dict(tensors), storage_writer=FileSystemWriter(part), process_group=group.group)
+    except CheckpointException as error:  # of all processes, with what each of them met
+        refused = next((fault for fault, _ in error.failures.values() if isinstance(fault, OSError)), None)
+        if refused is None:
+            raise
+        if is_first:
+            shutil.rmtree(part, ignore_errors=True)
+        raise OSError(
+            refused.errno,
+            f"cannot write ({refused.strerror}); free some space or set --output_dir elsewhere",
+            str(path),
+        ) from error
     if is_first:
         torch.save(dict(rest), part / META)
         put_in_place(part, path)
@@ -115,14 +141,14 @@ class Stored:
         self.group = group
         self.is_sharded = is_sharded(self.path)
         if self.is_sharded:
-            self.rest: dict[str, Any] = torch.load(self.path / META, map_location="cpu", weights_only=True)
+            self.rest = load_file(self.path / META)
             self.sizes = {
                 name: (stored.size, stored.properties.dtype)
                 for name, stored in FileSystemReader(self.path).read_metadata().state_dict_metadata.items()
                 if isinstance(stored, TensorStorageMetadata)
             }
         elif self.path.is_file():
-            content: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
+            content = load_file(self.path)
             self._whole = {f"model.{name}": value for name, value in content["state_dict"].items()}
             for number, state in enumerate(content.get("optimizer_states", ())):
                 self._whole |= _named(number, state)
@@ -170,30 +196,61 @@ def _named(number: int, state: Mapping[str, Any]) -> dict[str, Tensor]:
     }
 
 
+def check_model(stored: Stored, module: nn.Module, folder: Path | str, strict: bool = True) -> None:
+    """Refuse another model's checkpoint by the names and shapes of its tensors.
+
+    Raises:
+        ValueError: names the first tensor of each kind of difference.
+    """
+    state = module.state_dict()
+    names, given = list(_first_names(module, state)), set(stored.model_names)
+    missing = [name for name in names if name not in given] if strict else []
+    unknown = sorted(given - set(state)) if strict else []
+    shapes = [
+        f"{name}: {tuple(stored.sizes[f'model.{name}'][0])} in the checkpoint, {tuple(state[name].shape)} in the model"
+        for name in names
+        if name in given and tuple(stored.sizes[f"model.{name}"][0]) != tuple(state[name].shape)
+    ]
+    found = {"missing": missing, "unknown": unknown, "of another shape": shapes}
+    differences = [f"{len(kind)} tensors {word} (first: {kind[0]})" for word, kind in found.items() if kind]
+    if differences:
+        raise ValueError(
+            f"{stored.path} is a checkpoint of another model than {folder}: {', '.join(differences)}; "
+            "set --model.path to the folder that the checkpoint was trained from"
+        )
+
+
 def load_model(stored: Stored, module: nn.Module, strict: bool = True) -> None:
     """Fill a module's tensors.
 
     Raises:
         ValueError: names or shapes differ.
     """
-    state = module.state_dict()
-    names = list(_first_names(module, state))
-    given = set(stored.model_names)
-    missing = [name for name in names if name not in given]
-    unknown = sorted(given - set(state))
-    shapes = [
-        f"{name}: {tuple(stored.sizes[f'model.{name}'][0])} in the checkpoint, {tuple(state[name].shape)} in the model"
-        for name in names
-        if name in given and tuple(stored.sizes[f"model.{name}"][0]) != tuple(state[name].shape)
-    ]
-    found = {"missing": missing if strict else [], "unknown": unknown if strict else [], "of another shape": shapes}
-    differences = [f"{len(kind)} tensors {word} (first: {kind[0]})" for word, kind in found.items() if kind]
-    if differences:
-        raise ValueError(
-            f"{stored.path} is a checkpoint of another model: {', '.join(differences)}; "
-            "set --model.path to the folder that the checkpoint was trained from"
-        )
-    stored.read({f"model.{name}": state[name] for name in names if name in given})
+    check_model(stored, module, "this run's", strict)
+    state, given = module.state_dict(), set(stored.model_names)
+    stored.read({f"model.{name}": state[name] for name in _first_names(module, state) if name in given})
+
+
+def whole_content(path: Path) -> dict[str, Any]:
+    """A checkpoint folder as if it were a file, for a run that is not sharded; a second name of a tied parameter may
+    be missing.
+
+    Raises:
+        ValueError: there is none, or it is not complete.
+    """
+    stored = Stored(path)
+    content = {key: value for key, value in stored.rest.items() if key != OTHERS}
+    content["state_dict"] = dict(stored.read_model())
+    states = []
+    for number, rest in enumerate(stored.rest.get(OTHERS, ())):
+        prefix = f"optimizer_{number}.state."
+        names = [name for name in stored.sizes if name.startswith(prefix)]
+        tensors = {name: torch.empty(stored.sizes[name][0], dtype=stored.sizes[name][1]) for name in names}
+        stored.read(tensors)
+        states.append(numbered(rest, {name.removeprefix(prefix): value for name, value in tensors.items()}))
+    if states:
+        content["optimizer_states"] = states
+    return content
 
 
 def model_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -223,53 +280,52 @@ def load_optimizers(stored: Stored, module: nn.Module, optimizers: Sequence[Opti
         )
     for number, (optimizer, rest) in enumerate(zip(optimizers, rests, strict=True)):
         names = names_of(module, optimizer)
-        groups = rest["groups"] if stored.is_sharded else rest["param_groups"]
-        if stored.is_sharded and rest["names"] != names:
-            other = sorted(set(rest["names"]) ^ set(names)) or names
-            raise ValueError(
-                f"{stored.path} trained other parameters than this run ({len(other)} differ, first: {other[0]}); "
-                "set --model.freeze as it was"
-            )
         sizes = [len(group["params"]) for group in optimizer.param_groups]
-        if len(groups) != len(sizes) or (not stored.is_sharded and [len(group["params"]) for group in groups] != sizes):
+        if stored.is_sharded:
+            groups, given, given_sizes = rest["groups"], rest["names"], rest["sizes"]
+            labels, values = names, [rest["values"].get(name, {}) for name in names]
+        else:
+            groups, given = rest["param_groups"], names
+            given_sizes = [len(group["params"]) for group in groups]
+            labels = [str(index) for index in range(len(names))]
+            values = [rest["state"].get(index, {}) for index in range(len(names))]
+        if given != names or given_sizes != sizes:
+            other = sorted(set(given) ^ set(names))
             raise ValueError(
-                f"{stored.path} has other groups of parameters than this run; set --model.freeze as it was"
+                f"{stored.path} trained other parameters than this run ({sum(given_sizes)} and {sum(sizes)} tensors"
+                f"{f', first of the differences: {other[0]}' if other else ''}); set --model.freeze as it was"
             )
         for group, saved in zip(optimizer.param_groups, groups, strict=True):
             group.update({key: value for key, value in saved.items() if key != "params"})
-        _load_state(stored, number, optimizer, names if stored.is_sharded else [str(i) for i in range(len(names))])
-        if stored.is_sharded:
-            _set_values(optimizer, [rest["values"][name] for name in names])
-        else:
-            others = [rest["state"].get(index, {}) for index in range(len(names))]
-            _set_values(optimizer, [{k: v for k, v in other.items() if not isinstance(v, Tensor)} for other in others])
+        _load_state(stored, number, optimizer, labels, values)
 
 
-def _load_state(stored: Stored, number: int, optimizer: Optimizer, labels: Sequence[str]) -> None:
-    """Make the tensors that an optimizer's state has on disk, and fill them."""
+def _load_state(
+    stored: Stored, number: int, optimizer: Optimizer, labels: Sequence[str], values: Sequence[Mapping[str, Any]]
+) -> None:
+    """Make the state that an optimizer has on disk, and fill it.
+
+    Args:
+        labels: what each parameter's state is called there.
+        values: what is no tensor in each parameter's state.
+    """
     targets: dict[str, Tensor] = {}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     prefix = f"optimizer_{number}.state."
     keys: dict[str, list[str]] = {}
-    for full in stored.sizes:
-        if full.startswith(prefix):
-            label, key = full.removeprefix(prefix).rsplit(".", 1)
+    for name in stored.sizes:
+        if name.startswith(prefix):
+            label, key = name.removeprefix(prefix).rsplit(".", 1)
             keys.setdefault(label, []).append(key)
-    for label, parameter in zip(labels, parameters, strict=True):
-        optimizer.state[parameter] = {}
+    optimizer.state.clear()
+    for label, parameter, others in zip(labels, parameters, values, strict=True):
+        state = {key: value for key, value in others.items() if not isinstance(value, Tensor)}
         for key in keys.get(label, ()):
-            full = f"{prefix}{label}.{key}"
-            size, dtype = stored.sizes[full]
+            name = f"{prefix}{label}.{key}"
+            size, dtype = stored.sizes[name]
             like = tuple(size) == tuple(parameter.shape)
             tensor = torch.empty_like(parameter, dtype=dtype) if like else torch.empty(size, dtype=dtype)
-            optimizer.state[parameter][key] = targets[full] = tensor.detach()
+            state[key] = targets[name] = tensor.detach()
+        if state:
+            optimizer.state[parameter] = state
     stored.read(targets)
-
-
-def _set_values(optimizer: Optimizer, values: Sequence[Mapping[str, Any]]) -> None:
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for parameter, found in zip(parameters, values, strict=True):
-        if found:
-            optimizer.state[parameter].update(found)
-        elif not optimizer.state[parameter]:
-            del optimizer.state[parameter]

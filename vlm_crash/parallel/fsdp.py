@@ -207,7 +207,7 @@ class FSDPStrategy(LightningFSDPStrategy):
         if self._state_dict_type == "sharded":
             return {"tensors": tensors, "rest": rest}
         whole = self.cpu_group.gather_dict(tensors)
-        return checkpoints.numbered(rest, whole, optimizer) if self.is_global_zero else {}
+        return checkpoints.numbered(rest, whole) if self.is_global_zero else {}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         if storage_options is not None:

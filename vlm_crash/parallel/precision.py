@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from lightning import LightningModule
 from lightning.pytorch.plugins.precision.fsdp import FSDPPrecision as LightningFSDPPrecision
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.optim import Optimizer
@@ -146,7 +147,8 @@ class FSDPPrecision(LightningFSDPPrecision):
         if self.scaler.get_scale() < before:
             self.num_skipped += 1
             self.num_skipped_in_a_row += 1
-            log.warning(
+            log.log(
+                logging.WARNING if getattr(rank_zero_only, "rank", 0) == 0 else logging.DEBUG,
                 "overflow: step skipped (%d in a row), loss scale %g -> %g",
                 self.num_skipped_in_a_row, before, self.scaler.get_scale(),
             )  # fmt: skip

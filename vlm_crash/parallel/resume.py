@@ -76,6 +76,8 @@ class ExactResume(Callback):
             batches = datamodule.batches_of(place)
             if batches != place["batches"]:
                 _set_batches(checkpoint["loops"], batches)
+        if place:
+            _unwind_epoch_end(checkpoint["loops"]["fit_loop"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._states:
@@ -100,3 +102,21 @@ def _set_batches(loops: dict[str, Any], batches: int, only_lower: bool = False) 
     for counts in (progress["current"], progress["total"]):
         for kind in ("ready", "started", "processed", "completed"):
             counts[kind] = max(0, counts[kind] + difference)
+
+
+def _unwind_epoch_end(loop: dict[str, Any]) -> None:
+    """Turn the counters of a checkpoint saved at the end of an epoch into those of one saved after its last batch.
+
+    Both mean the same. From the first, Lightning 2.6 counts the finished epoch once more: the next one gets the order
+    of the clips of the one after it, and the run ends an epoch early. To be removed when test_resume's place "epoch6"
+    passes without.
+    """
+    epochs, batches = loop["epoch_progress"], loop["epoch_loop.batch_progress"]
+    current = epochs["current"]
+    if not current["started"] == current["processed"] == current["completed"] + 1:
+        return
+    for counts in (current, epochs["total"]):
+        counts["processed"] -= 1
+    for counts in (batches["current"], batches["total"]):
+        counts["completed"] -= 1
+    loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1

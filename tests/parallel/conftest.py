@@ -70,6 +70,17 @@ def micro_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def resume_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("resume")
+
+
+@pytest.fixture(scope="session")
+def resumed(launch: Callable[..., list[Any]], micro_model: Path, prepared: Path, resume_folder: Path) -> list[Any]:
+    """Whole runs on two processes, and runs that go on from their checkpoints."""
+    return launch("resume", 2, micro_model, prepared, resume_folder)
+
+
 @pytest.fixture
 def one_thread() -> Any:
     """So that sums are made in one order."""

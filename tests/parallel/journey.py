@@ -41,7 +41,7 @@ class Journal(Callback):
         self.ids += [sample.id for sample in batch.samples]
         if trainer.fit_loop._should_accumulate():
             return
-        scaler = trainer.precision_plugin.scaler
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
         line = {
             "step": trainer.global_step, "epoch": trainer.current_epoch, "loss": float(pl_module.token_mean.value),
             "ids": self.ids, "rate": trainer.optimizers[0].param_groups[0]["lr"], "drawn": pl_module.drawn,

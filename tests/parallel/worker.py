@@ -18,6 +18,7 @@ from tests.parallel.journey import travel
 from tests.parallel.micro import train
 from vlm_crash.parallel import FSDPPrecision, FSDPStrategy
 from vlm_crash.parallel.shards import local_part
+from vlm_crash.parallel.whole_files import standing
 
 WORLD = int(os.environ["WORLD_SIZE"])
 RANK = int(os.environ["RANK"])
@@ -192,6 +193,15 @@ def resume(model: str, prepared: str, out: str) -> dict[str, Any]:
         at = folder / f"{precision} whole"
         found[precision] = run(out=at, kind="sharded", precision=precision, saves=saves)
     return found
+
+
+def keep_going(model: str, prepared: str, out: str) -> None:
+    """A run that saves after every step, always under the same name, and goes on from what is there."""
+    last = Path(out) / "last.ckpt"
+    found = last if standing(last).exists() else None
+    saves = (every(Path(out), "last", every_n_train_steps=1, enable_version_counter=False),)
+    saves[0].filename = "last"
+    travel(Path(model), Path(prepared), Path(out), world=WORLD, steps=STEPS, ckpt_path=found, saves=saves)
 
 
 def resume_elsewhere(model: str, prepared: str, out: str, saved: str) -> dict[str, Any]:

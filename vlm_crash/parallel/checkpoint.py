@@ -84,10 +84,23 @@ def load_file(path: Path) -> dict[str, Any]:
     return content
 
 
+def plain(content: Any) -> Any:
+    """The same with paths as words: readers of checkpoints that run no code know no paths.
+
+    >>> plain({"path": Path("model"), "sizes": (1, 2)})
+    {'path': 'model', 'sizes': (1, 2)}
+    """
+    if isinstance(content, Path):
+        return str(content)
+    if type(content) in (list, tuple):
+        return type(content)(plain(item) for item in content)
+    return {key: plain(value) for key, value in content.items()} if isinstance(content, dict) else content
+
+
 def save_file(content: Mapping[str, Any], path: Path) -> None:
     """Write a checkpoint of one file."""
     with whole_file(path) as part:
-        torch.save(content, part)
+        torch.save(plain(content), part)
 
 
 def save_shards(
@@ -120,7 +133,7 @@ def save_shards(
             str(path),
         ) from error
     if is_first:
-        torch.save(dict(rest), part / META)
+        torch.save(plain(rest), part / META)
         put_in_place(part, path)
     group.barrier()
 

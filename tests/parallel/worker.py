@@ -223,6 +223,12 @@ def resume(model: str, prepared: str, out: str) -> dict[str, Any]:
         for place in places:
             at = folder / f"{kind} {place}"
             found[f"{kind} {place}"] = run(out=at, ckpt_path=saved / f"{place}.ckpt")
+    try:
+        saves = (every(folder, "weights", every_n_train_steps=1, save_weights_only=True),)
+        travel(Path(model), Path(prepared), folder / "weights run", WORLD, steps=1, saves=saves)
+        travel(Path(model), Path(prepared), folder / "w", WORLD, steps=2, ckpt_path=folder / "weights1.ckpt")
+    except ValueError as error:
+        found["weights only"] = str(error)
     at = folder / "workers"
     found["workers"] = run(out=at, ckpt_path=folder / "sharded/step7.ckpt", kind="sharded", num_workers=2)
     for precision in ("32-true", "16-mixed"):
@@ -253,6 +259,21 @@ def resume_elsewhere(model: str, prepared: str, out: str, saved: str) -> dict[st
         path = Path(saved) / "32-true/step7.ckpt"
         found["plain"] = run(out=Path(out) / "plain", strategy=SingleDeviceStrategy("cpu"), ckpt_path=path)
     return found
+
+
+def on_gpus(folder: str) -> dict[str, Any]:
+    """Twenty steps in fp16 on GPUs, what one of them ran, and the weights, gathered over the CPU group."""
+    profiled = Profiled()
+    plugin = FSDPPrecision("16-mixed", init_scale=2.0**10)
+    options = {"attention": "math", "activation_checkpointing": True, "vision_chunk": 1}
+    record, module, trainer = train(
+        Path(folder), FSDPStrategy(), None, WORLD, callbacks=(profiled,), plugins=plugin, accelerator="gpu", **options
+    )
+    strategy: Any = trainer.strategy
+    return {
+        "losses": record.losses, "counts": profiled.counts, "weights": strategy.gather_model(),
+        "local": {name: value.to_local().cpu() for name, value in module.state_dict().items()},
+    }  # fmt: skip
 
 
 def main() -> None:

@@ -160,6 +160,7 @@ def traps() -> dict[str, Any]:
     return {
         "ours": stock.ours(), "fsdp1": stock.fsdp1(), "lightning": stock.lightnings(),
         "our moments": stock.our_optimizer(), "fsdp1 moments": stock.fsdp1_optimizer(),
+        "late": stock.late(),
     }  # fmt: skip
 
 

@@ -120,7 +120,7 @@ class CrashVLM(LightningModule):
             parameter.requires_grad_(tower_of(name) not in (freeze or []))
         checkpoint_towers(self.model, activation_checkpointing)
         set_frame_chunk(self.model, vision_chunk)
-        self.token_mean = TokenMean()
+        self.token_mean, self.scored_mean = TokenMean(), TokenMean()
         self.inputs = self._inputs()
         self.context = Context.of(self.model.config)
         self.fitted_schema = folder_settings(self.model.config).schema
@@ -274,14 +274,14 @@ class CrashVLM(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Prediction]]:
         """Loss of every clip; answers of the first `num_validation_answers` of all processes."""
-        loss_sum, num_labels = self._loss(batch)
-        self._log_loss("val/loss", loss_sum, num_labels)
+        self.scored_mean.loss(*self._loss(batch), is_first=batch_idx == 0)
         answered = batch.first(self._rows_to_answer, self._to_answer)
         self._rows_to_answer -= len(answered.input_ids_BS)
         self._to_answer -= len(answered.samples)
         return {"predictions": self._score(answered) if len(answered.input_ids_BS) else []}
 
     def on_validation_epoch_end(self) -> None:
+        self._log_loss("val")
         if self.num_validation_answers:
             self._log_scores("val")
 
@@ -290,17 +290,12 @@ class CrashVLM(LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Prediction]]:
         """Answers and scores of every clip."""
-        loss_sum, num_labels = self._loss(batch)
-        self._log_loss("test/loss", loss_sum, num_labels)
+        self.scored_mean.loss(*self._loss(batch), is_first=batch_idx == 0)
         return {"predictions": self._score(batch)}
 
     def on_test_epoch_end(self) -> None:
+        self._log_loss("test")
         self._log_scores("test")
-
-    def _log_loss(self, name: str, loss_sum: Tensor, num_labels: Tensor) -> None:
-        # Fillers alone have no label.
-        mean = loss_sum / num_labels.clamp(min=1)
-        self.log(name, mean, batch_size=int(num_labels), prog_bar=True, sync_dist=True)
 
     def _score(self, batch: Batch) -> list[Prediction]:
         predictions = self.answer(prompts_of(batch, self.conversation.end_token_id))
@@ -309,6 +304,10 @@ class CrashVLM(LightningModule):
         assert all(truths), "prepared samples carry annotations"
         self.field_match.update(parsed, [truth for truth in truths if truth is not None])
         return predictions
+
+    def _log_loss(self, stage: str) -> None:
+        # Summed by us: Lightning averages the numbers of labels over processes as integers, and rounds them down.
+        self.log(f"{stage}/loss", self.scored_mean.value, prog_bar=stage == "val", sync_dist=True)
 
     def _log_scores(self, stage: str) -> None:
         scores = self.field_match.compute()

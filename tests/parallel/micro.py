@@ -55,10 +55,10 @@ def write_micro_model(folder: Path, tied: bool = False) -> None:
 class MicroItems(Dataset):
     """Items of two frames with 1 to 12 labels each; below 0 a filler."""
 
-    def __init__(self, image_token_id: int) -> None:
+    def __init__(self, image_token_id: int, num_items: int = NUM_ITEMS) -> None:
         generator = torch.Generator().manual_seed(0)
         self.items = []
-        for index in range(NUM_ITEMS):
+        for index in range(num_items):
             num_labels = 1 + (5 * index) % 12
             ids = torch.randint(6, 300, (12 + num_labels,), generator=generator)
             ids[2:10] = image_token_id
@@ -69,7 +69,7 @@ class MicroItems(Dataset):
             self.items.append(Item(sample, ids, labels, pixels))
 
     def __len__(self) -> int:
-        return NUM_ITEMS
+        return len(self.items)
 
     def __getitem__(self, index: int) -> Item:
         return self.items[index] if index >= 0 else self.items[~index].as_filler()
@@ -116,13 +116,14 @@ def train(
     clip: float = 0.5,
     plugins: Any = None,
     module: Micro | None = None,
+    accelerator: str = "cpu",
     **options: Any,
 ) -> tuple[Record, Micro, Trainer]:
     """Twenty steps over the same four items each, on any number of processes."""
     module = module or Micro(folder, **options)
     record = Record()
     trainer = Trainer(
-        accelerator="cpu",
+        accelerator=accelerator,
         devices=num_processes,
         strategy=strategy,
         precision=precision,
@@ -142,3 +143,20 @@ def train(
     sampler = SharedSampler(items, num_processes, trainer.global_rank, seed=0, batch_size=batch_size)
     trainer.fit(module, DataLoader(items, batch_size=batch_size, sampler=sampler, collate_fn=Collator(0)))
     return record, module, trainer
+
+
+def validate(module: Micro, strategy: Any = "auto", num_processes: int = 1) -> float:
+    """Loss over five clips, which two processes cannot share evenly."""
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=num_processes,
+        strategy=strategy,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    items = MicroItems(module.model.config.image_token_id, num_items=5)
+    sampler = SharedSampler(items, num_processes, trainer.global_rank)
+    trainer.validate(module, DataLoader(items, sampler=sampler, collate_fn=Collator(0)), verbose=False)
+    return float(trainer.callback_metrics["val/loss"])

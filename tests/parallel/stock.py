@@ -13,6 +13,7 @@ from torch.distributed.fsdp import FullStateDictConfig, FullyShardedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
 from vlm_crash.parallel import FSDPStrategy
+from vlm_crash.parallel.gathering import fill
 
 THIRD, TIME = 1 / 3, 1234.57
 
@@ -126,3 +127,31 @@ def our_optimizer() -> dict[str, tuple[Tensor, Tensor, Tensor, Tensor]]:
     if dist.get_rank():
         return {}
     return {str(index): (moments["exp_avg"], moments["exp_avg_sq"]) for index, moments in state["state"].items()}
+
+
+class Late(Small):
+    """Made without memory; each process fills its own shards."""
+
+    def fill_weights(self) -> None:
+        for name, parameter in self.named_parameters():
+            fill(parameter.data, Small().state_dict()[name])
+        for layer in self.layers:
+            layer.frequency.fill_(THIRD)
+
+
+def weights_after_a_step(module: Small) -> dict[str, Tensor]:
+    """On the first process."""
+    dataset = TensorDataset(torch.ones(8, 8), torch.full((8,), TIME))
+    trainer = Trainer(
+        accelerator="cpu", devices=2, strategy=FSDPStrategy(), max_steps=1, logger=False,
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(dataset, batch_size=4))
+    return trainer.strategy.gather_model()
+
+
+def late() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A step from weights that were there, and from weights that came after the sharding."""
+    with torch.device("meta"):
+        module = Late()
+    return weights_after_a_step(Small()), weights_after_a_step(module)

@@ -2,6 +2,8 @@
 
 import pytest
 
+from vlm_crash.parallel.checkpoint import Stored
+
 #: where a run goes on -> the step after which it was saved
 PLACES = {
     "sharded step7": 7, "sharded step8": 8, "full step7": 7, "sharded step6": 6, "sharded validation6": 6,
@@ -60,3 +62,9 @@ def test_another_number_of_processes(launch, resumed, micro_model, prepared, res
             assert line["loss"] == pytest.approx(whole[step]["loss"], rel=tolerance), (name, step)
             assert line["rate"] == whole[step]["rate"]
         assert clips_of(elsewhere, name, rest) == clips_of(resumed, before, rest)
+
+
+def test_weights_alone_are_not_resumed(resumed, resume_folder):
+    assert "one of weights alone cannot be resumed" in resumed[0]["weights only"]
+    stored = Stored(resume_folder / "weights1.ckpt")
+    assert stored.is_sharded and all(name.startswith("model.") for name in stored.sizes)

@@ -51,6 +51,14 @@ def test_moments_of_adam_are_two(traps):
         torch.testing.assert_close(square, 0.001 * (mean / 0.1) ** 2)
 
 
+def test_weights_may_come_after_the_sharding(traps):
+    """No process ever holds the whole model."""
+    before, after = traps["late"]
+    assert before and before.keys() == after.keys()
+    for name, weight in before.items():
+        assert torch.equal(weight, after[name])
+
+
 def test_clipping_by_norm():
     with pytest.raises(MisconfigurationException, match="not supported"):
         StockPrecision("32-true").clip_grad_by_norm()

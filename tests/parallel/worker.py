@@ -2,7 +2,9 @@
 
 import os
 import sys
+import time
 import warnings
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,11 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from tests.parallel import stock
 from tests.parallel.journey import travel
-from tests.parallel.micro import train
+from tests.parallel.micro import Micro, train, validate
+from vlm_crash.models.decoding import greedy_answers
+from vlm_crash.models.internvl import embed_prompt
 from vlm_crash.parallel import FSDPPrecision, FSDPStrategy
+from vlm_crash.parallel.gathering import CPUGroup
 from vlm_crash.parallel.shards import local_part
 from vlm_crash.parallel.whole_files import standing
 
@@ -155,7 +160,40 @@ def traps() -> dict[str, Any]:
     return {
         "ours": stock.ours(), "fsdp1": stock.fsdp1(), "lightning": stock.lightnings(),
         "our moments": stock.our_optimizer(), "fsdp1 moments": stock.fsdp1_optimizer(),
+        "late": stock.late(),
     }  # fmt: skip
+
+
+class Uneven(Micro):
+    """Answers that end at once on the first process and never on the others."""
+
+    lengths: tuple[int, ...] = ()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        prompt = (self.model, embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW))
+        openings = [[6, 7], [8, 9]]
+        first = greedy_answers(*prompt, batch.attention_mask_BS, openings, 1, -1).token_ids[0][0]
+        end = first if RANK == 0 else -1
+        answers = greedy_answers(*prompt, batch.attention_mask_BS, openings, 6, end, self._any_process)
+        self.lengths += (len(answers.token_ids[0]),)
+        return super().validation_step(batch, batch_idx)
+
+
+def validation(folder: str) -> dict[str, Any]:
+    """Five clips on two processes; how long each answer was, and the loss."""
+    module = Uneven(Path(folder))
+    loss = validate(module, FSDPStrategy(), WORLD)
+    group = CPUGroup(timedelta(seconds=2))
+    start = time.monotonic()
+    try:
+        if RANK == 0:
+            group.gather_dict({"a.weight": module.model.lm_head.weight})
+        else:
+            time.sleep(6)
+        error = ""
+    except RuntimeError as failure:
+        error = str(failure)
+    return {"loss": loss, "lengths": module.lengths, "error": error, "seconds": time.monotonic() - start}
 
 
 class Named(ModelCheckpoint):
@@ -186,6 +224,12 @@ def resume(model: str, prepared: str, out: str) -> dict[str, Any]:
         for place in places:
             at = folder / f"{kind} {place}"
             found[f"{kind} {place}"] = run(out=at, ckpt_path=saved / f"{place}.ckpt")
+    try:
+        saves = (every(folder, "weights", every_n_train_steps=1, save_weights_only=True),)
+        travel(Path(model), Path(prepared), folder / "weights run", WORLD, steps=1, saves=saves)
+        travel(Path(model), Path(prepared), folder / "w", WORLD, steps=2, ckpt_path=folder / "weights1.ckpt")
+    except ValueError as error:
+        found["weights only"] = str(error)
     at = folder / "workers"
     found["workers"] = run(out=at, ckpt_path=folder / "sharded/step7.ckpt", kind="sharded", num_workers=2)
     for precision in ("32-true", "16-mixed"):
@@ -216,6 +260,21 @@ def resume_elsewhere(model: str, prepared: str, out: str, saved: str) -> dict[st
         path = Path(saved) / "32-true/step7.ckpt"
         found["plain"] = run(out=Path(out) / "plain", strategy=SingleDeviceStrategy("cpu"), ckpt_path=path)
     return found
+
+
+def on_gpus(folder: str) -> dict[str, Any]:
+    """Twenty steps in fp16 on GPUs, what one of them ran, and the weights, gathered over the CPU group."""
+    profiled = Profiled()
+    plugin = FSDPPrecision("16-mixed", init_scale=2.0**10)
+    options = {"attention": "math", "activation_checkpointing": True, "vision_chunk": 1}
+    record, module, trainer = train(
+        Path(folder), FSDPStrategy(), None, WORLD, callbacks=(profiled,), plugins=plugin, accelerator="gpu", **options
+    )
+    strategy: Any = trainer.strategy
+    return {
+        "losses": record.losses, "counts": profiled.counts, "weights": strategy.gather_model(),
+        "local": {name: value.to_local().cpu() for name, value in module.state_dict().items()},
+    }  # fmt: skip
 
 
 def main() -> None:

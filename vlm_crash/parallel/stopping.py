@@ -50,6 +50,7 @@ class StopTogether(Callback):
             return  # gradients are half summed; or a validation is due, and its scores decide what is kept
         if trainer.strategy.reduce_boolean_decision(self._asked, all=False):
             log.info("asked to stop: saving after optimizer step %d", trainer.global_step)
+            _save_last(trainer)
             raise SIGTERMException
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -61,3 +62,12 @@ class StopTogether(Callback):
             for callback in trainer.checkpoint_callbacks:
                 if isinstance(callback, ModelCheckpoint):
                     callback.save_on_exception = False
+
+
+def _save_last(trainer: Trainer) -> None:
+    """Save once, as the last: of a callback that keeps a last one, on_exception would save the same twice."""
+    keepers = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+    for keeper in keepers:
+        is_saved = keeper._last_global_step_saved == trainer.global_step
+        if keeper.save_on_exception and keeper.save_last and not is_saved:
+            keeper._save_last_checkpoint(trainer, keeper._monitor_candidates(trainer))

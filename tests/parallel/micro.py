@@ -13,7 +13,7 @@ from transformers import InternVLConfig, InternVLForConditionalGeneration
 from vlm_crash.data.collate import Collator, Item
 from vlm_crash.data.sampler import SharedSampler
 from vlm_crash.lightning_module import CrashVLM
-from vlm_crash.models.internvl import load_tokenizer
+from vlm_crash.models.tokenizers import load_tokenizer
 from vlm_crash.parallel.shards import total_norm
 from vlm_crash.schema.records import VideoSample
 

@@ -19,7 +19,7 @@ from tests.parallel import stock
 from tests.parallel.journey import travel
 from tests.parallel.micro import Micro, train, validate
 from vlm_crash.models.decoding import greedy_answers
-from vlm_crash.models.internvl import embed_prompt
+from vlm_crash.models.vision import embed_prompt
 from vlm_crash.parallel import FSDPPrecision, FSDPStrategy
 from vlm_crash.parallel.gathering import CPUGroup
 from vlm_crash.parallel.shards import local_part

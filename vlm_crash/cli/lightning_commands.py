@@ -139,7 +139,7 @@ class CrashCLI(LightningCLI):
         if saves and not any("Checkpoint" in str(callback.class_path) for callback in given):
             extra.append(ModelCheckpoint(filename="{epoch}-{step}", save_last=True, save_on_exception=True))
         self.trainer_defaults["callbacks"] = extra
-        kwargs["plugins"] = [*_as_list(config["trainer"].get("plugins")), WholeCheckpoints()]
+        kwargs["plugins"] = [*_as_list(self._get(self.config_init, "trainer")["plugins"]), WholeCheckpoints()]
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:

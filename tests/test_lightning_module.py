@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from vlm_crash.data.collate import Batch
+from vlm_crash.data.collate import Batch, prompts_of
 from vlm_crash.data.datamodule import CrashDataModule
-from vlm_crash.lightning_module import CrashVLM, prompts_of
+from vlm_crash.lightning_module import CrashVLM
 from vlm_crash.models.internvl import tower_of
 from vlm_crash.schema.records import Annotation
 from vlm_crash.schema.response import render
@@ -125,9 +125,11 @@ def test_activation_checkpointing_computes_again(tiny_model, batch, part):
 
 
 def test_vision_chunk_acts(tiny_model, batch):
+    """Passes through the tower where nothing is learnt; in training one, whose attentions are cut."""
     for chunk, passes in ((None, 1), (1, 4), (3, 2)):
-        module = make(tiny_model, vision_chunk=chunk)
+        module = make(tiny_model, vision_chunk=chunk).eval()
         assert calls(module.model, "model.vision_tower", lambda module=module: module._loss(batch)) == passes
+        assert calls(module.train().model, "model.vision_tower", lambda module=module: module._loss(batch)) == 1
 
 
 @pytest.mark.parametrize(("most", "answered"), [(0, []), (1, [1, 0]), (3, [2, 1]), (9, [2, 2])])

@@ -6,33 +6,39 @@ Enters: batches of vlm_crash.data. Leaves: losses and scores to the loggers, Pre
 # Suffixes: B batch, S sequence, D hidden.
 
 import logging
-import math
 import time
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningModule
+from lightning import Callback, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from vlm_crash.data.collate import Batch
+from vlm_crash.data.collate import Batch, prompts_of
 from vlm_crash.data.dataset import ModelInputs
-from vlm_crash.data.tokenization import IGNORE_INDEX, ConversationTokenizer
+from vlm_crash.data.tokenization import ConversationTokenizer
 from vlm_crash.metrics.field_match import FieldMatch
+from vlm_crash.models.activation_checkpointing import checkpoint_towers
 from vlm_crash.models.attention import set_attention
+from vlm_crash.models.attention_by_frames import set_frame_chunk
 from vlm_crash.models.context import Context
 from vlm_crash.models.decoding import greedy_answers
 from vlm_crash.models.folder import folder_settings, image_size, tokens_per_frame
 from vlm_crash.models.hub import local_folder
 from vlm_crash.models.internvl import TOWERS, label_loss, load_model, tower_of
+from vlm_crash.models.optimization import parameter_groups, warmup_then_cosine
 from vlm_crash.models.tokenizers import check_tokenizer, load_tokenizer
 from vlm_crash.models.training_checkpoint import SETTINGS
 from vlm_crash.models.vision import embed_prompt
+from vlm_crash.parallel.fsdp import FSDPStrategy
+from vlm_crash.parallel.resume import ExactResume
+from vlm_crash.parallel.steps import loss_scale, num_optimizer_steps
+from vlm_crash.parallel.stopping import StopTogether
+from vlm_crash.parallel.token_mean import TokenMean
 from vlm_crash.schema.fields import SHIPPED, load_schema
 from vlm_crash.schema.records import Prediction
 from vlm_crash.schema.response import parse
@@ -55,8 +61,10 @@ class CrashVLM(LightningModule):
         weight_decay: AdamW's, on matrices only.
         warmup_ratio: share of the steps in which the learning rate rises; then it falls as a cosine to 0.
         freeze: towers that are not trained: any of vision, projector, language.
-        activation_checkpointing: compute activations again in the backward pass instead of keeping them.
-        vision_chunk: frames that go through the vision tower at once; unset: all of a batch.
+        activation_checkpointing: compute activations again in the backward pass instead of keeping them: true, false,
+            or a list of towers (vision, language).
+        vision_chunk: frames that go through the vision tower at once, in training through each of its attentions;
+            unset: all of a batch.
         max_new_tokens: most tokens of an answer.
         num_validation_answers: clips of each validation run that are answered and scored, over all processes (0: the
             loss alone).
@@ -77,7 +85,7 @@ class CrashVLM(LightningModule):
         weight_decay: float = 0.0,
         warmup_ratio: float = 0.03,
         freeze: list[str] | None = None,
-        activation_checkpointing: bool = False,
+        activation_checkpointing: bool | list[str] = False,
         vision_chunk: int | None = None,
         max_new_tokens: int = 1024,
         num_validation_answers: int = 32,
@@ -110,10 +118,9 @@ class CrashVLM(LightningModule):
         check_tokenizer(self.tokenizer, self.model.config)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(tower_of(name) not in (freeze or []))
-        if activation_checkpointing:
-            # Its name in transformers 5.0 to 5.22 was gradient_checkpointing_enable.
-            enable = getattr(self.model, "activation_checkpointing_enable", None)
-            (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
+        checkpoint_towers(self.model, activation_checkpointing)
+        set_frame_chunk(self.model, vision_chunk)
+        self.token_mean, self.scored_mean = TokenMean(), TokenMean()
         self.inputs = self._inputs()
         self.context = Context.of(self.model.config)
         self.fitted_schema = folder_settings(self.model.config).schema
@@ -148,6 +155,17 @@ class CrashVLM(LightningModule):
         """ValueError where every tower is frozen: there is nothing to train."""
         if not any(parameter.requires_grad for parameter in self.model.parameters()):
             raise ValueError(f"freeze={list(TOWERS)} leaves nothing to train; leave one of them out of --model.freeze")
+
+    @property
+    def shard_units(self) -> set[str]:
+        """What FSDPStrategy gathers together: the layers of both towers, the projector, embedding and head."""
+        model = self.model.model
+        layers = {*(model.vision_tower._no_split_modules or ()), *(model.language_model._no_split_modules or ())}
+        return {*layers, "multi_modal_projector", "embed_tokens", "lm_head"}
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What makes every run of this module stop and go on as one, with any strategy."""
+        return [ExactResume(), StopTogether()]
 
     def setup(self, stage: str) -> None:
         """fp16 weights where a GPU only predicts; answers are scored by the terms of the dataset."""
@@ -214,45 +232,35 @@ class CrashVLM(LightningModule):
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         assert batch.labels_BS is not None
         self.context.check(batch.input_ids_BS.shape[1], "a prompt and its answer")
-        embeds_BSD = embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW, self.vision_chunk)
+        chunk = None if self.training else self.vision_chunk  # in training the attentions cut (set_frame_chunk)
+        embeds_BSD = embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW, chunk)
         return label_loss(self.model, embeds_BSD, batch.attention_mask_BS, batch.labels_BS)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean loss per supervised token of the batch."""
+        """Mean loss per supervised token of the whole optimizer step, over its batches and all processes."""
         loss_sum, num_labels = self._loss(batch)
-        loss = loss_sum / num_labels
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.samples))
+        loss = self.token_mean.loss(loss_sum, num_labels, batch_idx % self.trainer.accumulate_grad_batches == 0)
+        self.log("train/loss", self.token_mean.value, prog_bar=True, batch_size=1)
         return loss
+
+    def on_after_backward(self) -> None:
+        """Weigh the tokens of all batches of an optimizer step alike."""
+        if not self.trainer.fit_loop._should_accumulate():
+            self.token_mean.correct(self.parameters(), self.trainer.accumulate_grad_batches)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        self._scale_before_step = loss_scale(self.trainer)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """The schedule goes on with steps that were taken: a skipped one (overflow in fp16) lowers the loss scale."""
+        if loss_scale(self.trainer) >= self._scale_before_step:
+            super().lr_scheduler_step(scheduler, metric)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with a group per tower; warm-up, then cosine to 0, by optimizer step."""
-        groups: dict[tuple[str, bool], list[Tensor]] = {}
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad:
-                groups.setdefault((tower_of(name), parameter.ndim >= 2), []).append(parameter)
-        optimizer = AdamW(
-            [
-                {
-                    "params": parameters,
-                    "lr": self.learning_rates[tower],
-                    "weight_decay": self.weight_decay if decayed else 0.0,
-                    "name": f"{tower}{'' if decayed else '_vectors'}",
-                }
-                for (tower, decayed), parameters in groups.items()
-            ]
-        )
-        total = int(self.trainer.estimated_stepping_batches)
-        warmup = math.ceil(self.warmup_ratio * total)
-
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
-
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
-        }
+        optimizer = AdamW(parameter_groups(self.model, self.learning_rates, self.weight_decay))
+        factor = warmup_then_cosine(self.warmup_ratio, num_optimizer_steps(self.trainer))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
     # ------------------------------------------------------ validation and test
 
@@ -260,17 +268,20 @@ class CrashVLM(LightningModule):
         self.field_match.reset()
         # The processes take the clips in turns, so the first ones of each are the first ones of all.
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self._trainer else (0, 1)
-        self._to_answer = (self.num_validation_answers - rank + world - 1) // world
+        self._to_answer = max(0, self.num_validation_answers - rank + world - 1) // world
+        # Weights may be shared out: all processes answer as many rows, and some of these are dropped on some.
+        self._rows_to_answer = -(-self.num_validation_answers // world)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Prediction]]:
         """Loss of every clip; answers of the first `num_validation_answers` of all processes."""
-        loss_sum, num_labels = self._loss(batch)
-        self.log("val/loss", loss_sum / num_labels, batch_size=int(num_labels), prog_bar=True, sync_dist=True)
-        answered = batch.first(max(0, self._to_answer))
+        self.scored_mean.loss(*self._loss(batch), is_first=batch_idx == 0)
+        answered = batch.first(self._rows_to_answer, self._to_answer)
+        self._rows_to_answer -= len(answered.input_ids_BS)
         self._to_answer -= len(answered.samples)
-        return {"predictions": self._score(answered) if answered.samples else []}
+        return {"predictions": self._score(answered) if len(answered.input_ids_BS) else []}
 
     def on_validation_epoch_end(self) -> None:
+        self._log_loss("val")
         if self.num_validation_answers:
             self._log_scores("val")
 
@@ -279,11 +290,11 @@ class CrashVLM(LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, list[Prediction]]:
         """Answers and scores of every clip."""
-        loss_sum, num_labels = self._loss(batch)
-        self.log("test/loss", loss_sum / num_labels, batch_size=int(num_labels), sync_dist=True)
+        self.scored_mean.loss(*self._loss(batch), is_first=batch_idx == 0)
         return {"predictions": self._score(batch)}
 
     def on_test_epoch_end(self) -> None:
+        self._log_loss("test")
         self._log_scores("test")
 
     def _score(self, batch: Batch) -> list[Prediction]:
@@ -294,18 +305,21 @@ class CrashVLM(LightningModule):
         self.field_match.update(parsed, [truth for truth in truths if truth is not None])
         return predictions
 
+    def _log_loss(self, stage: str) -> None:
+        # Summed by us: Lightning averages the numbers of labels over processes as integers, and rounds them down.
+        self.log(f"{stage}/loss", self.scored_mean.value, prog_bar=stage == "val", sync_dist=True)
+
     def _log_scores(self, stage: str) -> None:
         scores = self.field_match.compute()
         # What has no truth in this run is NaN: left out of the log, never shown as 0.
-        self.log_dict({f"{stage}/{name}": score for name, score in scores.items() if not torch.isnan(score)})
+        found = {f"{stage}/{name}": score for name, score in scores.items() if not torch.isnan(score)}
+        self.log_dict(found, sync_dist=True)  # FieldMatch has counted over all processes: equal on all
 
     # --------------------------------------------------------------- prediction
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
         """One Prediction per clip of the batch, failed ones included."""
-        failed = [
-            self._prediction(item.sample, response="", status="failed", error=item.reason) for item in batch.failed
-        ]
+        failed = [self._prediction(item.sample, status="failed", error=item.reason) for item in batch.failed]
         return [*failed, *self.answer(batch)] if batch.samples else failed
 
     def answer(self, batch: Batch) -> list[Prediction]:
@@ -318,10 +332,11 @@ class CrashVLM(LightningModule):
             embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW, self.vision_chunk),
             batch.attention_mask_BS,
             [self.conversation.answer_ids(event.opening) for event in self.schema.events],
-            max(rooms),
+            self._longest(max(rooms)),
             self.conversation.end_token_id,
+            self._any_process,
         )
-        seconds = (time.perf_counter() - start) / len(batch.samples)
+        seconds = (time.perf_counter() - start) / len(batch.input_ids_BS)
         predictions = []
         first_event = answers.event_log_probs_BE[:, 0].exp().tolist()
         for row, sample in enumerate(batch.samples):
@@ -343,6 +358,18 @@ class CrashVLM(LightningModule):
                 self._prediction(sample, response=text, event_probability=first_event[row], seconds=seconds)
             )
         return predictions
+
+    def _any_process(self, runs: bool) -> bool:
+        """Whether an answer is unfinished anywhere: weights that are shared out are gathered by all, or by none."""
+        if self._trainer is None or not isinstance(self.trainer.strategy, FSDPStrategy):
+            return runs
+        return self.trainer.strategy.reduce_boolean_decision(runs, all=False)
+
+    def _longest(self, room: int) -> int:
+        """The most room for an answer on any process, for the same reason."""
+        if self._trainer is None or not isinstance(self.trainer.strategy, FSDPStrategy):
+            return room
+        return max(self.trainer.strategy.cpu_group.gather_object(room))
 
     def _prediction(
         self,
@@ -368,16 +395,3 @@ class CrashVLM(LightningModule):
             path=readable_name(sample.path),
             source_event=sample.event,
         )
-
-
-def prompts_of(batch: Batch, pad_token_id: int) -> Batch:
-    """The prompts of a training batch without their answers, padded on the left."""
-    assert batch.labels_BS is not None
-    lengths = (batch.labels_BS != IGNORE_INDEX).int().argmax(dim=1)
-    size = int(lengths.max())
-    input_ids_BS = torch.full((len(batch.samples), size), pad_token_id, device=batch.input_ids_BS.device)
-    attention_mask_BS = torch.zeros_like(input_ids_BS)
-    for row, length in enumerate(lengths.tolist()):
-        input_ids_BS[row, size - length :] = batch.input_ids_BS[row, :length]
-        attention_mask_BS[row, size - length :] = 1
-    return replace(batch, input_ids_BS=input_ids_BS, attention_mask_BS=attention_mask_BS, labels_BS=None)

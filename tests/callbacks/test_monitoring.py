@@ -18,7 +18,7 @@ def trainer(**values: Any) -> Any:
         **{
             "global_step": 0, "log_every_n_steps": 2, "accumulate_grad_batches": 4, "is_global_zero": True,
             "progress_bar_callback": None, "current_epoch": 0, "estimated_stepping_batches": 5,
-            "sanity_checking": False, "callback_metrics": {}, **values,
+            "sanity_checking": False, "callback_metrics": {"train/loss": torch.tensor(2.0)}, **values,
         }
     )  # fmt: skip
 

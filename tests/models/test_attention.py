@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vlm_crash.models.attention import set_attention
+from vlm_crash.models.attention import kernel_works, set_attention
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +40,29 @@ def test_math_equals_softmax() -> None:
     want = torch.softmax(q_BNSH @ k_BNSH.mT / 8**0.5, dim=-1) @ v_BNSH
     got = torch.nn.functional.scaled_dot_product_attention(q_BNSH, k_BNSH, v_BNSH)
     torch.testing.assert_close(got, want)
+
+
+def test_auto_says_what_it_takes(caplog) -> None:
+    with caplog.at_level("INFO"):
+        set_attention("auto")
+    assert "torch chooses among math" in caplog.text
+
+
+def test_auto_on_an_old_card_takes_what_was_tried(monkeypatch, caplog) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    for works, said in ((True, "among math, efficient"), (False, "math kernel only")):
+        monkeypatch.setattr("vlm_crash.models.attention.kernel_works", lambda _, works=works: works)
+        with caplog.at_level("INFO"):
+            set_attention("auto")
+        assert said in caplog.text
+        assert torch.backends.cuda.mem_efficient_sdp_enabled() == works
+        assert not torch.backends.cuda.flash_sdp_enabled()
+    with pytest.raises(ValueError, match=r"this GPU has 7\.5"):
+        set_attention("flash")
+
+
+@pytest.mark.gpu
+def test_kernels_are_tried() -> None:
+    assert kernel_works("math")
+    assert kernel_works("flash") == (torch.cuda.get_device_capability() >= (8, 0))

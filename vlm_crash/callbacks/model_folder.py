@@ -5,18 +5,22 @@ Enters: the trained model. Leaves: files in the run's folder. Invariant: a file 
 
 import copy
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 from vlm_crash.callbacks.predictions import cannot_write
 from vlm_crash.models.convert import write_folder
 from vlm_crash.models.training_checkpoint import SETTINGS
 from vlm_crash.models.weights import EMBEDDING, HEAD, StateDict
+from vlm_crash.parallel.checkpoint import is_sharded, load_file, save_file, whole_content
+from vlm_crash.parallel.fsdp import FSDPStrategy
+from vlm_crash.parallel.whole_files import part_of, put_in_place, remove, standing
 
 log = logging.getLogger(__name__)
 
@@ -31,19 +35,31 @@ class ModelFolder(Callback):
     def __init__(self, dirname: str = "model") -> None:
         self.dirname = dirname
 
-    @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Of sharded weights every process sends its part.
+        strategy = trainer.strategy
+        whole = strategy.gather_model() if isinstance(strategy, FSDPStrategy) else None
+        if trainer.is_global_zero:
+            self._write(trainer, pl_module, whole)
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule, whole: Mapping[str, Tensor] | None) -> None:
         folder = Path(trainer.default_root_dir) / self.dirname
         module: Any = pl_module
         config = copy.deepcopy(module.model.config)
         config.vlm_crash = _settings(trainer, module)
-        tensors = module.model.state_dict()
+        if whole is None:
+            tensors = module.model.state_dict()
+        else:
+            tensors = {name.removeprefix("model."): value for name, value in whole.items() if name.startswith("model.")}
         if config.tie_word_embeddings:
-            tensors.pop(HEAD)
+            tensors.pop(HEAD, None)
         config.dtype = tensors[EMBEDDING].dtype
+        part = part_of(folder)
         try:
-            write_folder(StateDict(tensors), config, module.path, folder)
+            write_folder(StateDict(tensors), config, module.path, part)
+            put_in_place(part, folder)
         except OSError as error:
+            shutil.rmtree(part, ignore_errors=True)
             raise cannot_write(folder, error) from error
         log.info("model folder, of the last step: %s", folder)
         for best in {getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks} - {""}:
@@ -66,7 +82,15 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         try:
-            super().save_checkpoint(checkpoint, path, storage_options)
+            save_file(checkpoint, Path(path))
         except OSError as error:
             raise cannot_write(Path(path), error) from error
         log.info("checkpoint: %s", path)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Of either kind: a run on one process goes on where one on many has stopped."""
+        found = standing(Path(path))
+        return whole_content(found) if is_sharded(found) else load_file(found)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        remove(Path(path))

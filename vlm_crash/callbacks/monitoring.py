@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from vlm_crash.data.collate import Batch
 from vlm_crash.models.internvl import TOWERS, tower_of
+from vlm_crash.parallel.shards import total_norm
 from vlm_crash.schema.fields import UNKNOWN
 from vlm_crash.schema.records import Prediction
 from vlm_crash.video.image_transform import IMAGENET_MEAN, IMAGENET_STD
@@ -49,7 +50,7 @@ class TrainingMonitor(Callback):
         for name, parameter in pl_module.named_parameters():
             if parameter.grad is not None:
                 grads[tower_of(name)].append(parameter.grad)
-        norms = {tower: torch.nn.utils.get_total_norm(found) for tower, found in grads.items() if found}
+        norms = {tower: total_norm(found) for tower, found in grads.items() if found}
         total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
         pl_module.log_dict({f"grad_norm/{tower}": norm for tower, norm in norms.items()} | {"grad_norm/all": total})
         # Here, as the scheduler has gone on to the next step's rate when the batch ends.
@@ -75,9 +76,8 @@ class TrainingMonitor(Callback):
             log.info(
                 "epoch %d, step %d of %d: loss %.4f, %.2f clips/s, %.0f %% of the time waiting for data",
                 trainer.current_epoch, trainer.global_step, trainer.estimated_stepping_batches,
-                # Lightning hands out the share of the step's loss.
-                float(outputs["loss"]) * trainer.accumulate_grad_batches,
-                numbers["speed/clips_per_s"], 100 * numbers["speed/data_wait_share"],
+                float(trainer.callback_metrics["train/loss"]), numbers["speed/clips_per_s"],
+                100 * numbers["speed/data_wait_share"],
             )  # fmt: skip
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -120,7 +120,7 @@ class ValidationSample(Callback):
 
     @rank_zero_only
     def _show(self, logger: TensorBoardLogger, step: int, batch: Batch, prediction: Prediction) -> None:
-        num_frames = len(batch.pixel_values_N3HW) // len(batch.samples)
+        num_frames = len(batch.pixel_values_N3HW) // len(batch.input_ids_BS)
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
         frames = (batch.pixel_values_N3HW[:num_frames].float().cpu() * std + mean).clamp(0, 1)
         truth = batch.samples[0].annotation

@@ -1,5 +1,6 @@
 """fit, validate, test and predict: LightningCLI around CrashVLM and CrashDataModule."""
 
+import importlib
 import logging
 import os
 import sys
@@ -8,23 +9,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 import transformers
 from jsonargparse import ArgumentError, Namespace
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from vlm_crash.callbacks import ModelFolder, PredictionWriter, TrainingMonitor, ValidationSample, WholeCheckpoints
 from vlm_crash.callbacks.predictions import refuse_old_predictions
 from vlm_crash.cli import COMMANDS, effects
 from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys, resolve_configs
-from vlm_crash.cli.checkpoints import checkpoint_shapes
+from vlm_crash.cli.checkpoints import check_fits, find_checkpoint, read_checkpoint
 from vlm_crash.data.datamodule import CrashDataModule
 from vlm_crash.lightning_module import CrashVLM
-from vlm_crash.models.training_checkpoint import check_fits, shapes_of
+from vlm_crash.parallel.checkpoint import Stored
+from vlm_crash.parallel.fsdp import FSDPStrategy
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +85,7 @@ class CrashCLI(LightningCLI):
         config: Namespace = self.config[self.subcommand]
         output_dir = Path(config["output_dir"])
         may_write = config["overwrite"] or config.get("ckpt_path") or not (output_dir / "config.yaml").exists()
+        self.checkpoint = self._find_checkpoint(config)
         if self.subcommand == "fit" and not may_write:
             raise ValueError(
                 f"{output_dir} holds a run already; set --output_dir to another folder, --ckpt_path to resume it, "
@@ -90,7 +93,10 @@ class CrashCLI(LightningCLI):
             )
         if self.subcommand == "predict" and not config["overwrite"]:
             refuse_old_predictions(output_dir)
-        self.checkpoint = self._read_checkpoint(config)
+        strategy = config["trainer"].get("strategy")
+        if isinstance(strategy, str) and "." in strategy:  # a class without options; Lightning knows words only
+            _check_class("--trainer.strategy", strategy)
+            config["trainer"]["strategy"] = Namespace(class_path=strategy, init_args=Namespace())
         if config["trainer"]["default_root_dir"] is not None:
             raise ValueError("--trainer.default_root_dir has no effect here; set --output_dir")
         self.save_config_kwargs = {
@@ -98,13 +104,13 @@ class CrashCLI(LightningCLI):
             "config_filename": "config.yaml" if self.subcommand == "fit" else f"{self.subcommand}_config.yaml",
         }
 
-    def _read_checkpoint(self, config: Namespace) -> dict[str, tuple[int, ...]] | None:
-        path = config.get("ckpt_path")
-        if path is None:
+    def _find_checkpoint(self, config: Namespace) -> Stored | None:
+        given = config.get("ckpt_path")
+        if given is None:
             return None
-        if path == "last":
-            config["ckpt_path"] = path = str(Path(config["output_dir"]) / CHECKPOINTS / "last.ckpt")
-        return checkpoint_shapes(path)
+        found = find_checkpoint(given, Path(config["output_dir"]) / CHECKPOINTS)
+        config["ckpt_path"] = None if found is None else str(found)
+        return None if found is None else read_checkpoint(found)
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would put the checkpoint's settings over those that the user gave."""
@@ -133,12 +139,12 @@ class CrashCLI(LightningCLI):
         if saves and not any("Checkpoint" in str(callback.class_path) for callback in given):
             extra.append(ModelCheckpoint(filename="{epoch}-{step}", save_last=True, save_on_exception=True))
         self.trainer_defaults["callbacks"] = extra
-        kwargs["plugins"] = [*_as_list(config["trainer"].get("plugins")), WholeCheckpoints()]
+        kwargs["plugins"] = [*_as_list(self._get(self.config_init, "trainer")["plugins"]), WholeCheckpoints()]
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
             raise ValueError(f"these --trainer settings cannot be: {' '.join(str(error).split())}") from error
-        _check_precision(str(config["trainer"].get("precision")), trainer.strategy.root_device)
+        _check_precision(str(config["trainer"].get("precision")), trainer.strategy)
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(output_dir / CHECKPOINTS)
@@ -151,20 +157,32 @@ class CrashCLI(LightningCLI):
         self.model.conversation = self.datamodule.recipe.tokenizer
         self.trainer.predict = partial(self.trainer.predict, return_predictions=False)  # type: ignore[method-assign]
         if self.checkpoint is not None:
-            path = self.config[self.subcommand]["ckpt_path"]
-            check_fits(path, self.checkpoint, shapes_of(self.model), self.model.path)
+            check_fits(self.checkpoint, self.model, self.model.path)
+            self.checkpoint = None
 
 
 def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def _check_precision(precision: str, device: torch.device) -> None:
-    """Half precision needs a GPU; on a CPU Lightning would quietly take another."""
-    if device.type == "cpu" and precision.startswith(("16", "fp16", "half", "transformer-engine")):
+def _check_class(option: str, name: str) -> None:
+    module, _, attribute = name.rpartition(".")
+    try:
+        found = hasattr(importlib.import_module(module), attribute)
+    except ImportError:
+        found = False
+    if not found:
+        raise ValueError(f"{option}={name!r} is no class that can be imported; vlm_crash.parallel.FSDPStrategy is one")
+
+
+def _check_precision(precision: str, strategy: Strategy) -> None:
+    """Half precision needs a GPU, or our FSDPStrategy; on a CPU Lightning would quietly take another."""
+    is_half = precision.startswith(("16", "fp16", "half", "transformer-engine"))
+    if is_half and strategy.root_device.type == "cpu" and not isinstance(strategy, FSDPStrategy):
         raise ValueError(
             f"precision {precision} needs a GPU, and this run is on the CPU; "
-            "set --trainer.precision 32-true --trainer.accelerator cpu"
+            "set --trainer.precision 32-true --trainer.accelerator cpu, or --trainer.strategy "
+            "vlm_crash.parallel.FSDPStrategy, which has it on CPUs, too"
         )
 
 
@@ -186,7 +204,17 @@ def _quieten() -> None:
     rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     rank_zero.addFilter(lambda record: "Tip:" not in record.getMessage() and "TPU" not in record.getMessage())
     transformers.utils.logging.disable_progress_bar()
-    remarks = (".*LeafSpec.*", ".*args parameter is intended to run from within Python.*", ".*not have many workers.*")
+    if any(os.environ.get(name, "0") != "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID")):
+        logging.getLogger().setLevel(logging.WARNING)  # the first process says it
+    # Lightning makes a scaler for "cuda" before FSDPStrategy can say that it has its own.
+    remarks = (
+        ".*cuda.amp.GradScaler is enabled.*",
+        # True, and nothing in the model works in place on what the projector gives.
+        ".*returned a view tensor.*",
+        ".*LeafSpec.*",
+        ".*args parameter is intended to run from within Python.*",
+        ".*not have many workers.*",
+    )
     for message in remarks:
         warnings.filterwarnings("ignore", message=message)
 

@@ -20,12 +20,21 @@ from vlm_crash.schema.records import VideoSample
 
 @dataclass(frozen=True)
 class Item:
-    """One clip, ready for the model: ids, and pixels [F, 3, H, W] float32."""
+    """One clip, ready for the model: ids, and pixels [F, 3, H, W] float32.
+
+    A filler keeps its process in step with the others (see sampler.py): it has no labels, and its answer is dropped.
+    """
 
     sample: VideoSample
     input_ids_S: Tensor
     labels_S: Tensor | None
     pixel_values_F3HW: Tensor
+    is_filler: bool = False
+
+    def as_filler(self) -> "Item":
+        """The same to compute with, and nothing to learn from."""
+        labels = None if self.labels_S is None else torch.full_like(self.labels_S, IGNORE_INDEX)
+        return replace(self, labels_S=labels, is_filler=True)
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,8 @@ class FailedItem:
 class Batch:
     """What a step gets.
 
-    Lightning moves it to the device through `.to`; records stay as they are.
+    Lightning moves it to the device through `.to`; records stay as they are. The last `num_fillers` rows are fillers,
+    which have no sample.
     """
 
     samples: list[VideoSample]
@@ -49,6 +59,7 @@ class Batch:
     attention_mask_BS: Tensor
     labels_BS: Tensor | None
     pixel_values_N3HW: Tensor
+    num_fillers: int = 0
 
     def to(self, *args: Any, **kwargs: Any) -> "Batch":
         """A copy whose tensors are on another device."""
@@ -60,16 +71,19 @@ class Batch:
             pixel_values_N3HW=self.pixel_values_N3HW.to(*args, **kwargs),
         )
 
-    def first(self, num_clips: int) -> "Batch":
-        """Its first clips alone (all have as many frames)."""
-        num_frames = len(self.pixel_values_N3HW) // max(1, len(self.samples))
+    def first(self, num_rows: int, num_clips: int) -> "Batch":
+        """Its first rows alone (all have as many frames), those after the first clips as fillers."""
+        num_frames = len(self.pixel_values_N3HW) // max(1, len(self.input_ids_BS))
+        input_ids_BS = self.input_ids_BS[:num_rows]
+        samples = self.samples[: min(num_rows, num_clips)]
         return replace(
             self,
-            samples=self.samples[:num_clips],
-            input_ids_BS=self.input_ids_BS[:num_clips],
-            attention_mask_BS=self.attention_mask_BS[:num_clips],
-            labels_BS=None if self.labels_BS is None else self.labels_BS[:num_clips],
-            pixel_values_N3HW=self.pixel_values_N3HW[: num_clips * num_frames],
+            samples=samples,
+            num_fillers=len(input_ids_BS) - len(samples),
+            input_ids_BS=input_ids_BS,
+            attention_mask_BS=self.attention_mask_BS[:num_rows],
+            labels_BS=None if self.labels_BS is None else self.labels_BS[:num_rows],
+            pixel_values_N3HW=self.pixel_values_N3HW[: num_rows * num_frames],
         )
 
     @property
@@ -108,10 +122,25 @@ class Collator:
                 labels_BS[row, place] = item.labels_S
         pixels = [item.pixel_values_F3HW for item in good]
         return Batch(
-            samples=[item.sample for item in good],
+            samples=[item.sample for item in good if not item.is_filler],
+            num_fillers=sum(item.is_filler for item in good),
             failed=failed,
             input_ids_BS=input_ids_BS,
             attention_mask_BS=attention_mask_BS,
             labels_BS=labels_BS,
             pixel_values_N3HW=torch.cat(pixels) if pixels else torch.zeros(0, 3, 1, 1),
         )
+
+
+def prompts_of(batch: Batch, pad_token_id: int) -> Batch:
+    """The prompts of a training batch without their answers, padded on the left; fillers whole."""
+    assert batch.labels_BS is not None
+    is_label_BS = batch.labels_BS != IGNORE_INDEX
+    lengths = torch.where(is_label_BS.any(dim=1), is_label_BS.int().argmax(dim=1), batch.attention_mask_BS.sum(dim=1))
+    size = int(lengths.max())
+    input_ids_BS = torch.full((len(lengths), size), pad_token_id, device=batch.input_ids_BS.device)
+    attention_mask_BS = torch.zeros_like(input_ids_BS)
+    for row, length in enumerate(lengths.tolist()):
+        input_ids_BS[row, size - length :] = batch.input_ids_BS[row, :length]
+        attention_mask_BS[row, size - length :] = 1
+    return replace(batch, input_ids_BS=input_ids_BS, attention_mask_BS=attention_mask_BS, labels_BS=None)

@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
@@ -16,7 +17,7 @@ from vlm_crash.data.collate import Batch, Collator
 from vlm_crash.data.conversation import read_question
 from vlm_crash.data.dataset import ClipDataset, ModelInputs, SampleRecipe
 from vlm_crash.data.prepared import load_prepared
-from vlm_crash.data.sampler import EachOnce, TrainingSampler
+from vlm_crash.data.sampler import SharedSampler
 from vlm_crash.data.splits import SPLITS
 from vlm_crash.data.vocabularies import observed_vocabularies
 from vlm_crash.schema.fields import Schema, load_schema
@@ -118,6 +119,8 @@ class CrashDataModule(LightningDataModule):
         self.seed = seed
         self.recipe: SampleRecipe | None = None
         self.samples: dict[str, list[VideoSample]] = {}
+        #: (epoch, clips of it that all processes have seen) where a checkpoint was restored.
+        self.resumed = (0, 0)
 
     def connect(self, inputs: ModelInputs) -> None:
         """Say which model is fed; the command line does this once, before any loader is made."""
@@ -213,9 +216,9 @@ class CrashDataModule(LightningDataModule):
             raise ValueError(f"the split {self.split} of {self.folder} has no clips; set --data.split to another")
         return limit_per_event(samples, self.num_videos)
 
-    def _loader(self, name: str, train: bool) -> DataLoader[Batch]:
+    def _loader(self, name: str) -> DataLoader[Batch]:
         assert self.recipe is not None, "connect() comes before the loaders"
-        predict = name == "predict"
+        train, predict = name == "train", name == "predict"
         collate = Collator(self.recipe.tokenizer.end_token_id, "left" if predict else "right")
         dataset = ClipDataset(
             self.samples[name], self.recipe, supervised=not predict, on_unreadable="fail" if predict else "raise"
@@ -223,34 +226,61 @@ class CrashDataModule(LightningDataModule):
         return DataLoader(
             dataset,  # type: ignore[arg-type]
             batch_size=self.batch_size,
-            sampler=self._sampler(dataset, train),
+            sampler=self._sampler(dataset, name),
             num_workers=self.num_workers,
             persistent_workers=train and self.num_workers > 0,
             collate_fn=collate,
+            # Its own, or making an iterator would draw from the generator that a resumed run restores.
+            generator=torch.Generator().manual_seed(self.seed),
         )
 
-    def _sampler(self, dataset: ClipDataset, train: bool) -> Sampler | None:
+    def _sampler(self, dataset: ClipDataset, name: str) -> Sampler | None:
         """Every clip once; also where processes share the work (Lightning's own sampler repeats some to be even)."""
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        if not train:
-            return EachOnce(dataset, world, rank) if world > 1 else None
-        resumed = (0, 0)
-        if self.trainer:
-            loop = self.trainer.fit_loop
-            resumed = (self.trainer.current_epoch, loop.epoch_loop.batch_progress.current.completed * self.batch_size)
-        return TrainingSampler(dataset, self.seed, world, rank, resumed)
+        rank, world = self._place()
+        if name == "train":
+            return SharedSampler(dataset, world, rank, self.seed, self.batch_size, self.resumed)
+        return SharedSampler(dataset, world, rank) if world > 1 else None
+
+    def _place(self) -> tuple[int, int]:
+        """Number of this process, and how many there are."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    @property
+    def num_train_batches(self) -> int:
+        """Batches of an epoch on each process."""
+        return -(-len(self.samples["train"]) // (self.batch_size * self._place()[1]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run is in the epoch, in clips, so that a run on another number of processes can go on there."""
+        if self.trainer is None or "train" not in self.samples:
+            return {}
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
+        done = progress.current.processed
+        if done < self.num_train_batches:
+            # Gradients of a step that is half accumulated are not saved: its clips are seen again.
+            done -= done % self.trainer.accumulate_grad_batches
+        clips = min(done * self.batch_size * self._place()[1], len(self.samples["train"]))
+        return {"epoch": self.trainer.current_epoch, "clips": clips, "batches": done}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.resumed = (state_dict["epoch"], state_dict["clips"])
+
+    def batches_of(self, state_dict: dict[str, Any]) -> int:
+        """Batches of this run, on each process, that a place in the epoch stands for."""
+        clips, whole = state_dict["clips"], len(self.samples["train"])
+        return self.num_train_batches if clips >= whole else clips // (self.batch_size * self._place()[1])
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return self._loader("train", train=True)
+        return self._loader("train")
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return self._loader("val", train=False)
+        return self._loader("val")
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        return self._loader("test", train=False)
+        return self._loader("test")
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        return self._loader("predict", train=False)
+        return self._loader("predict")
 
 
 def _warn_of_told_events(samples: dict[str, list[VideoSample]], schema: Schema) -> None:

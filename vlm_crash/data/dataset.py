@@ -13,7 +13,6 @@ from transformers import PreTrainedTokenizerBase
 
 from vlm_crash.data.collate import FailedItem, Item
 from vlm_crash.data.conversation import PROMPTS, ChatTemplate, question
-from vlm_crash.data.sampler import NO_CLIP
 from vlm_crash.data.tokenization import ConversationTokenizer
 from vlm_crash.schema.fields import UNKNOWN, Schema
 from vlm_crash.schema.records import VideoSample
@@ -197,8 +196,9 @@ class ClipDataset(Dataset[Item | FailedItem | None]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Item | FailedItem | None:
-        if index == NO_CLIP:
-            return None
+        if index < 0:
+            # In prediction no process waits for another.
+            return self.recipe.item(self.samples[~index], self.supervised).as_filler() if self.supervised else None
         sample = self.samples[index]
         try:
             return self.recipe.item(sample, self.supervised)

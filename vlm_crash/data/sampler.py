@@ -1,59 +1,67 @@
-"""The order of the clips; in training a function of the seed and the epoch alone.
+"""The order of the clips: a function of the seed and the epoch alone.
 
-Enters: a dataset, a seed. Leaves: indices. Invariants: a run that was stopped inside an epoch goes on with the clips
-that the epoch still lacks, so that it ends with the weights of a run that was not stopped; out of training every clip
-is seen once.
+Enters: a dataset, a seed, which process this is. Leaves: indices. Invariants: a run that was stopped inside an epoch
+goes on with the clips that the epoch still lacks, on any number of processes; every process has as many indices as the
+next, and no clip counts twice: where the clips do not share out evenly, a process gets a filler, `~index`, the clip of
+that index to compute with and to leave out of every sum.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sized
+from typing import Any, cast
 
+import torch
 from torch.utils.data import Dataset, DistributedSampler
 
-#: The index that a process gets that has no clip to look at: Lightning passes over a process without a batch, and the
-#: others would wait for it.
-NO_CLIP = -1
 
+class SharedSampler(DistributedSampler):
+    """Every clip once, the processes in turns.
 
-class EachOnce(DistributedSampler):
-    """Every clip once, in order; the processes of a run take turns, and one that has no clip gets NO_CLIP.
-
-    Lightning's UnrepeatedDistributedSampler asserts that there is a clip for every process.
+    A subclass of torch's so that Lightning does not put one of its own in its place, which repeats clips.
 
     Args:
         dataset: what is sampled.
         num_replicas: processes of the run.
         rank: number of this one.
-    """
-
-    def __init__(self, dataset: Dataset, num_replicas: int, rank: int) -> None:
-        super().__init__(dataset, num_replicas, rank, shuffle=False)
-        self.indices = list(range(rank, len(dataset), num_replicas)) or [NO_CLIP]  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.indices)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-
-class TrainingSampler(DistributedSampler):
-    """Shuffles anew in each epoch; the processes of a run take turns.
-
-    Args:
-        dataset: what is sampled.
-        seed: of the order.
-        num_replicas: processes of the run.
-        rank: number of this one.
-        resumed: (epoch, clips of it that this process has seen before it was stopped).
+        seed: of the order; None: as the clips are.
+        batch_size: clips per batch and process.
+        resumed: (epoch, clips of it that all processes have seen before the run was stopped).
     """
 
     def __init__(
-        self, dataset: Dataset, seed: int, num_replicas: int = 1, rank: int = 0, resumed: tuple[int, int] = (0, 0)
+        self,
+        dataset: Dataset,
+        num_replicas: int = 1,
+        rank: int = 0,
+        seed: int | None = None,
+        batch_size: int = 1,
+        resumed: tuple[int, int] = (0, 0),
     ) -> None:
-        super().__init__(dataset, num_replicas, rank, shuffle=True, seed=seed)
-        self.resumed = resumed
+        super().__init__(dataset, num_replicas, rank, shuffle=seed is not None, seed=seed or 0)
+        self.size = len(cast(Sized, dataset))
+        epoch, seen = resumed
+        # A loader's workers ask for their first clips before Lightning has named the epoch.
+        self.resumed = (epoch, seen) if seen < self.size else (epoch + 1, 0)
+        self.epoch = self.resumed[0]
+        self.clips_per_turn = num_replicas * batch_size
+
+    def order(self) -> list[int]:
+        """All clips of this epoch, in the order in which they are seen."""
+        if not self.shuffle:
+            return list(range(self.size))
+        generator = torch.Generator()
+        generator.manual_seed(self.seed + self.epoch)
+        return torch.randperm(self.size, generator=generator).tolist()
 
     def __iter__(self) -> Iterator[Any]:
+        order = self.order()
         epoch, seen = self.resumed
-        return iter(list(super().__iter__())[seen if self.epoch == epoch else 0 :])
+        if epoch == self.epoch:
+            # Whole turns: what a run with another number of clips per turn left of one is seen again.
+            order = order[seen // self.clips_per_turn * self.clips_per_turn :]
+        if order:
+            order += [~order[-1]] * (-len(order) % self.num_replicas)
+        return iter(order[self.rank :: self.num_replicas])
+
+    def __len__(self) -> int:
+        """Indices of this process in a whole epoch, also where a part of it was seen before."""
+        return -(-self.size // self.num_replicas)

@@ -5,12 +5,20 @@ activation checkpointing recomputes, which then fails or runs another kernel.
 """
 
 import logging
+import os
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 log = logging.getLogger(__name__)
 
 ATTENTION = ("math", "efficient", "flash", "auto")
+KERNELS = {
+    "math": SDPBackend.MATH,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+}
 
 
 def set_attention(attention: str) -> None:
@@ -18,23 +26,51 @@ def set_attention(attention: str) -> None:
 
     Args:
         attention: "math" (any device; the only kernel sure to work on Turing with masks in fp16), "efficient",
-            "flash" (compute capability 8.0 or newer), or "auto" (torch chooses among all that work).
+            "flash" (compute capability 8.0 or newer), or "auto" (torch chooses among all that work; on GPUs older than
+            8.0 among those that were tried here and found to work).
 
     Raises:
         ValueError: another word, or a kernel that the GPU present cannot run.
     """
     if attention not in ATTENTION:
         raise ValueError(f"attention={attention!r} is not one of {list(ATTENTION)}; set --model.attention to one")
-    if attention == "flash" and torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0):
-        capability = ".".join(map(str, torch.cuda.get_device_capability()))
+    capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else None
+    is_old = capability is not None and capability < (8, 0)
+    if attention == "flash" and capability is not None and is_old:
         raise ValueError(
-            f"attention='flash' needs compute capability 8.0, this GPU has {capability}; "
+            f"attention='flash' needs compute capability 8.0, this GPU has {'.'.join(map(str, capability))}; "
             "set --model.attention to math, efficient or auto"
         )
-    everything = attention == "auto"
-    torch.backends.cuda.enable_math_sdp(everything or attention == "math")
-    torch.backends.cuda.enable_mem_efficient_sdp(everything or attention == "efficient")
-    torch.backends.cuda.enable_flash_sdp(everything or attention == "flash")
-    torch.backends.cuda.enable_cudnn_sdp(everything)
-    if attention != "auto":
-        log.info("scaled dot product attention: %s kernel only", attention)
+    if attention == "auto":
+        chosen = ["math", *(name for name in ("efficient",) if kernel_works(name))] if is_old else list(KERNELS)
+    else:
+        chosen = [attention]
+    torch.backends.cuda.enable_math_sdp("math" in chosen)
+    torch.backends.cuda.enable_mem_efficient_sdp("efficient" in chosen)
+    torch.backends.cuda.enable_flash_sdp("flash" in chosen)
+    torch.backends.cuda.enable_cudnn_sdp("cudnn" in chosen)
+    if len(chosen) == 1:
+        log.info("scaled dot product attention: %s kernel only", *chosen)
+    else:
+        log.info("scaled dot product attention: torch chooses among %s", ", ".join(chosen))
+
+
+def kernel_works(kernel: str, dtype: torch.dtype = torch.float16) -> bool:
+    """Whether the present GPU runs a kernel forward and backward, with a mask (flash: without) and heads of 64.
+
+    Tried, not looked up: what a kernel can do depends on the card, its driver and the build of torch.
+    """
+    # This process' own card: memory taken on another one stays taken.
+    local = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
+    device = torch.device("cuda", local % torch.cuda.device_count())
+    query, key, value = (torch.randn(1, 2, 33, 64, device=device, dtype=dtype, requires_grad=True) for _ in range(3))
+    mask = None if kernel == "flash" else torch.ones(33, 33, device=device, dtype=torch.bool).tril()
+    try:
+        with sdpa_kernel(KERNELS[kernel]):
+            out = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+            out.float().sum().backward()
+        torch.cuda.synchronize(device)
+    except RuntimeError as error:
+        log.info("attention kernel %s does not work here: %s", kernel, str(error).splitlines()[0])
+        return False
+    return bool(torch.isfinite(out).all()) and query.grad is not None

@@ -7,7 +7,7 @@ opening sentence, read from the same cache. Invariant: greedy ids equal transfor
 # Suffixes: B batch, S prompt length, T new tokens, V vocabulary, D hidden, E events, O tokens of an opening.
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +40,7 @@ def greedy_answers(
     openings: Sequence[Sequence[int]],
     max_new_tokens: int,
     end_token_id: int,
+    any_process: Callable[[bool], bool] = bool,
 ) -> Answers:
     """Decode a batch greedily.
 
@@ -47,6 +48,7 @@ def greedy_answers(
         openings: token ids of the opening sentence of each event.
         max_new_tokens: most tokens of an answer.
         end_token_id: ends an answer.
+        any_process: whether one process has something left, given whether this one has; the others go on with it.
     """
     decoder = _Decoder(model, inputs_embeds_BSD, attention_mask_BS)
     event_log_probs_BE = torch.stack([decoder.log_prob(opening) for opening in openings], dim=1).log_softmax(dim=1)
@@ -57,7 +59,7 @@ def greedy_answers(
         next_B = decoder.logits_BV.argmax(dim=1).masked_fill(ended_B, end_token_id)
         ended_B = ended_B | (next_B == end_token_id)
         steps.append(next_B)
-        if bool((ended_B | ~finite_B).all()):
+        if not any_process(not bool((ended_B | ~finite_B).all())):
             break
         decoder.append(next_B)
         finite_B = finite_B & (torch.isfinite(decoder.logits_BV).all(dim=1) | ended_B)

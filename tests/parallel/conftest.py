@@ -1,0 +1,90 @@
+"""Processes that find each other over gloo, as torchrun starts them."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def start(num_processes: int, *arguments: object, module: str = "tests.parallel.worker") -> list[subprocess.Popen[str]]:
+    """Start so many processes of one run; output in pipes."""
+    shared = {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(num_processes),
+        "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": str(num_processes), "TORCHELASTIC_RUN_ID": "test",
+        "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
+    }  # fmt: skip
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    return [
+        subprocess.Popen(
+            command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(num_processes)
+    ]  # fmt: skip
+
+
+def finish(processes: list[subprocess.Popen[str]], timeout: float = 600) -> list[str]:
+    """Wait for all; what each has said."""
+    try:
+        return [process.communicate(timeout=timeout)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.fixture(scope="session")
+def launch(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Any]]:
+    """Run a check of worker.py on so many processes; what it returned on each."""
+
+    def run(check: str, num_processes: int, *arguments: object) -> list[Any]:
+        out = tmp_path_factory.mktemp(check)
+        processes = start(num_processes, check, out, *arguments)
+        said = finish(processes)
+        for process, text in zip(processes, said, strict=True):
+            assert process.returncode == 0, text[-6000:]
+        return [torch.load(out / f"{rank}.pt", weights_only=False) for rank in range(num_processes)]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def micro_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.parallel.micro import write_micro_model
+
+    folder = tmp_path_factory.mktemp("micro_model")
+    write_micro_model(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def resume_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("resume")
+
+
+@pytest.fixture(scope="session")
+def resumed(launch: Callable[..., list[Any]], micro_model: Path, prepared: Path, resume_folder: Path) -> list[Any]:
+    """Whole runs on two processes, and runs that go on from their checkpoints."""
+    return launch("resume", 2, micro_model, prepared, resume_folder)
+
+
+@pytest.fixture
+def one_thread() -> Any:
+    """So that sums are made in one order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,162 @@
+"""A model and clips so small that a training step takes milliseconds; shared by tests and their processes."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader, Dataset
+from transformers import InternVLConfig, InternVLForConditionalGeneration
+
+from vlm_crash.data.collate import Collator, Item
+from vlm_crash.data.sampler import SharedSampler
+from vlm_crash.lightning_module import CrashVLM
+from vlm_crash.models.tokenizers import load_tokenizer
+from vlm_crash.parallel.shards import total_norm
+from vlm_crash.schema.records import VideoSample
+
+BASE = Path(__file__).parents[2] / "vlm_crash/demo/base"
+NUM_ITEMS = 16
+GLOBAL_BATCH = 4
+NUM_STEPS = 20
+
+
+def write_micro_model(folder: Path, tied: bool = False) -> None:
+    """Two layers a tower, 4 image tokens a frame of 32 pixels."""
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer(BASE)
+    config = InternVLConfig(
+        vision_config={
+            "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
+            "image_size": 32, "patch_size": 8, "attention_bias": True, "layer_scale_init_value": 1.0,
+        },
+        text_config={
+            "model_type": "qwen2", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": len(tokenizer),
+            "max_position_embeddings": 256, "tie_word_embeddings": tied, "bos_token_id": None,
+            "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
+        },
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        downsample_ratio=0.5,
+        tie_word_embeddings=tied,
+    )  # fmt: skip
+    config.vlm_crash = {"prompt": "short", "num_frames": 2, "system_message": ""}
+    model = InternVLForConditionalGeneration(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim >= 2:
+                parameter.mul_(3)  # gradients of a size that fp16 knows
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+class MicroItems(Dataset):
+    """Items of two frames with 1 to 12 labels each; below 0 a filler."""
+
+    def __init__(self, image_token_id: int, num_items: int = NUM_ITEMS) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.items = []
+        for index in range(num_items):
+            num_labels = 1 + (5 * index) % 12
+            ids = torch.randint(6, 300, (12 + num_labels,), generator=generator)
+            ids[2:10] = image_token_id
+            labels = torch.full_like(ids, -100)
+            labels[-num_labels:] = ids[-num_labels:]
+            pixels = torch.randn(2, 3, 32, 32, generator=generator)
+            sample = VideoSample(str(index), f"{index}.mp4", Path(f"{index}.mp4"), "crash", None, None)
+            self.items.append(Item(sample, ids, labels, pixels))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Item:
+        return self.items[index] if index >= 0 else self.items[~index].as_filler()
+
+
+class Micro(CrashVLM):
+    """CrashVLM with SGD: Adam hides wrong sizes of gradients."""
+
+    def __init__(self, path: Path, lr: float = 0.3, **options: Any) -> None:
+        super().__init__(path, **{"embedder": None, "num_validation_answers": 0, **options})
+        self.lr = lr
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=self.lr, momentum=0.5)
+        scheduler = LambdaLR(optimizer, lambda step: 0.98**step)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+@dataclass
+class Record(Callback):
+    """What a run's steps came to."""
+
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        self.norms.append(float(total_norm([p.grad for p in pl_module.parameters() if p.grad is not None])))
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        if not trainer.fit_loop._should_accumulate():
+            self.losses.append(float(pl_module.token_mean.value))
+
+
+def train(
+    folder: Path,
+    strategy: Any = "auto",
+    precision: Any = "32-true",
+    num_processes: int = 1,
+    accumulate: int = 1,
+    callbacks: tuple[Callback, ...] = (),
+    steps: int = NUM_STEPS,
+    clip: float = 0.5,
+    plugins: Any = None,
+    module: Micro | None = None,
+    accelerator: str = "cpu",
+    **options: Any,
+) -> tuple[Record, Micro, Trainer]:
+    """Twenty steps over the same four items each, on any number of processes."""
+    module = module or Micro(folder, **options)
+    record = Record()
+    trainer = Trainer(
+        accelerator=accelerator,
+        devices=num_processes,
+        strategy=strategy,
+        precision=precision,
+        plugins=plugins,
+        max_epochs=100,
+        max_steps=steps,
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=clip,
+        callbacks=[record, *callbacks],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    items = MicroItems(module.model.config.image_token_id)
+    batch_size = GLOBAL_BATCH // num_processes // accumulate
+    sampler = SharedSampler(items, num_processes, trainer.global_rank, seed=0, batch_size=batch_size)
+    trainer.fit(module, DataLoader(items, batch_size=batch_size, sampler=sampler, collate_fn=Collator(0)))
+    return record, module, trainer
+
+
+def validate(module: Micro, strategy: Any = "auto", num_processes: int = 1) -> float:
+    """Loss over five clips, which two processes cannot share evenly."""
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=num_processes,
+        strategy=strategy,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    items = MicroItems(module.model.config.image_token_id, num_items=5)
+    sampler = SharedSampler(items, num_processes, trainer.global_rank)
+    trainer.validate(module, DataLoader(items, sampler=sampler, collate_fn=Collator(0)), verbose=False)
+    return float(trainer.callback_metrics["val/loss"])

@@ -1,0 +1,90 @@
+"""Many processes compute what one does: losses, norms, skipped steps."""
+
+import pytest
+import torch
+
+from tests.parallel.micro import train
+
+FP32 = ["zero3", "zero2", "none", "hybrid", "offload", "checkpointed", "one tower checkpointed"]
+FP16 = ["fp16 zero3", "fp16 zero2", "fp16 reduced in fp16", "fp16 checkpointed"]
+FP16_TOLERANCE = 5e-4
+
+
+@pytest.fixture(scope="module")
+def one_process(micro_model):
+    """Losses and norms of one process in fp32 without FSDP: (all towers, vision frozen)."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    runs = {"all": vars(train(micro_model)[0]), "frozen": vars(train(micro_model, freeze=["vision"])[0])}
+    torch.set_num_threads(threads)
+    return runs
+
+
+@pytest.fixture(scope="module")
+def two(launch, micro_model):
+    return launch("numbers", 2, micro_model, *FP32, *FP16, "accumulated", "frozen")
+
+
+@pytest.fixture(scope="module")
+def four(launch, micro_model):
+    return launch("numbers", 4, micro_model, "zero3", "zero2", "hybrid", "fp16 zero3")
+
+
+def differences(run, reference):
+    assert len(run["losses"]) == len(reference["losses"]) == 20
+    losses = max(abs(x - y) / y for x, y in zip(run["losses"], reference["losses"], strict=True))
+    norms = max(abs(x - y) / y for x, y in zip(run["norms"], reference["norms"], strict=True))
+    return losses, norms
+
+
+def test_the_reference_learns(one_process):
+    losses, norms = one_process["all"]["losses"], one_process["all"]["norms"]
+    assert losses[-1] < losses[0] - 0.3
+    assert min(norms) > 0.5, "every step is clipped, or clipping is not tested"
+
+
+@pytest.mark.parametrize("name", [*FP32, "accumulated"])
+def test_two_processes_in_fp32(two, one_process, name):
+    for of_rank in two:
+        losses, norms = differences(of_rank[name], one_process["all"])
+        assert losses < 1e-5
+        assert norms < 1e-4
+
+
+@pytest.mark.parametrize("name", ["zero3", "zero2", "hybrid"])
+def test_four_processes_in_fp32(four, one_process, name):
+    losses, norms = differences(four[3][name], one_process["all"])
+    assert losses < 1e-5
+    assert norms < 1e-4
+
+
+def test_a_frozen_tower(two, one_process):
+    assert differences(two[0]["frozen"], one_process["frozen"])[0] < 1e-5
+    assert differences(two[0]["frozen"], one_process["all"])[0] > 1e-4
+
+
+@pytest.mark.parametrize("name", FP16)
+def test_fp16(two, four, one_process, name):
+    for of_rank in (*two, *([four[0]] if name in four[0] else [])):
+        losses, _ = differences(of_rank[name], one_process["all"])
+        assert 1e-6 < losses < FP16_TOLERANCE
+
+
+@pytest.fixture(scope="module")
+def overflow(launch, micro_model):
+    return launch("overflow", 2, micro_model)
+
+
+def test_a_planted_overflow_is_skipped_by_all(overflow):
+    for found in overflow:
+        scale = found["scales"][1]
+        assert found["scales"] == [scale, scale, scale / 2, scale / 2, scale / 2]
+        assert found["moved"] == [True, True, False, True, True]
+        assert found["rates"] == pytest.approx([0.3 * 0.98**step for step in (0, 1, 2, 2, 3)])
+        assert (found["skipped"], found["steps"]) == (1, 5)
+
+
+def test_a_scaler_that_does_not_ask_the_others_parts_them(overflow):
+    first, second = (found["plain"] for found in overflow)
+    assert first["moved"][2] and not second["moved"][2]
+    assert first["scales"][2] == 2 * second["scales"][2]

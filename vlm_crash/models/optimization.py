@@ -1,0 +1,41 @@
+"""Which parameters learn how fast.
+
+Enters: a model, learning rates of its towers. Leaves: parameter groups for an optimizer, a factor for each step.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from vlm_crash.models.internvl import tower_of
+
+
+def parameter_groups(model: nn.Module, rates: Mapping[str, float], weight_decay: float) -> list[dict[str, Any]]:
+    """What is trained, in two groups per tower: matrices, and vectors, which do not decay."""
+    groups: dict[tuple[str, bool], list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((tower_of(name), parameter.ndim >= 2), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": rates[tower],
+            "weight_decay": weight_decay if decayed else 0.0,
+            "name": f"{tower}{'' if decayed else '_vectors'}",
+        }
+        for (tower, decayed), parameters in groups.items()
+    ]
+
+
+def warmup_then_cosine(warmup_ratio: float, total: int) -> Callable[[int], float]:
+    """Factor of the learning rate at a step: it rises for a share of all steps, then falls as a cosine to 0."""
+    warmup = math.ceil(warmup_ratio * total)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
+
+    return factor

@@ -1,0 +1,122 @@
+"""What a run needs beside weights, optimizers and schedulers to go on as if it had not been stopped.
+
+Enters: a Trainer with a data module that keeps its place in the epoch. Leaves: in the checkpoint, every process' random
+state and the place at which an optimizer step began; after a restart, both again.
+"""
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from lightning import Callback, LightningModule, Trainer
+
+KEY = "random_states"
+
+
+def random_state() -> dict[str, Any]:
+    """State of all random generators of this process, as plain values and tensors."""
+    name, keys, *rest = np.random.get_state()
+    state: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put all random generators of this process where they were."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def all_random_states(trainer: Trainer) -> list[dict[str, Any]]:
+    """Of every process, in their order; all must call."""
+    group = getattr(trainer.strategy, "cpu_group", None)
+    if group is not None:
+        return group.gather_object(random_state())
+    found: list[Any] = [random_state()]
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        found *= dist.get_world_size()
+        dist.all_gather_object(found, random_state())
+    return found
+
+
+class ExactResume(Callback):
+    """Random states and the place in the epoch, into the checkpoint and back.
+
+    With another number of processes than before there are no states to give back (the order of the clips and the
+    weights need none); the place in the epoch is counted in clips, and Lightning's counters in batches follow it.
+    """
+
+    def __init__(self) -> None:
+        self._states: list[dict[str, Any]] = []
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[KEY] = all_random_states(trainer)
+        place = _place(trainer, checkpoint)
+        if place:
+            _set_batches(checkpoint["loops"], place["batches"], only_lower=True)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        states = checkpoint.get(KEY, [])
+        self._states = states if len(states) == trainer.world_size else []
+        place = _place(trainer, checkpoint)
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if place and hasattr(datamodule, "batches_of"):
+            batches = datamodule.batches_of(place)
+            if batches != place["batches"]:
+                _set_batches(checkpoint["loops"], batches)
+        if place:
+            _unwind_epoch_end(checkpoint["loops"]["fit_loop"])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._states:
+            set_random_state(self._states[trainer.global_rank])
+            self._states = []
+
+
+def _place(trainer: Trainer, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    datamodule = trainer.datamodule  # type: ignore[attr-defined]
+    return checkpoint.get(type(datamodule).__qualname__, {}) if datamodule is not None else {}
+
+
+def _set_batches(loops: dict[str, Any], batches: int, only_lower: bool = False) -> None:
+    """Say that this many batches of the current epoch are done.
+
+    The batch that is being ended while Lightning saves counts as processed, not yet as completed; that stays so.
+    """
+    progress = loops["fit_loop"]["epoch_loop.batch_progress"]
+    difference = batches - progress["current"]["processed"]
+    if difference == 0 or (only_lower and difference > 0):
+        return
+    for counts in (progress["current"], progress["total"]):
+        for kind in ("ready", "started", "processed", "completed"):
+            counts[kind] = max(0, counts[kind] + difference)
+
+
+def _unwind_epoch_end(loop: dict[str, Any]) -> None:
+    """Turn the counters of a checkpoint saved at the end of an epoch into those of one saved after its last batch.
+
+    Both mean the same. From the first, Lightning 2.6 counts the finished epoch once more: the next one gets the order
+    of the clips of the one after it, and the run ends an epoch early. To be removed when test_resume's place "epoch6"
+    passes without.
+    """
+    epochs, batches = loop["epoch_progress"], loop["epoch_loop.batch_progress"]
+    current = epochs["current"]
+    if not current["started"] == current["processed"] == current["completed"] + 1:
+        return
+    for counts in (current, epochs["total"]):
+        counts["processed"] -= 1
+    for counts in (batches["current"], batches["total"]):
+        counts["completed"] -= 1
+    loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1

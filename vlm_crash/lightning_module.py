@@ -231,10 +231,11 @@ class CrashVLM(LightningModule):
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         assert batch.labels_BS is not None
-        self.context.check(batch.input_ids_BS.shape[1], "a prompt and its answer")
+        self.context.check(batch.longest, "a prompt and its answer")
         chunk = None if self.training else self.vision_chunk  # in training the attentions cut (set_frame_chunk)
-        embeds_BSD = embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW, chunk)
-        return label_loss(self.model, embeds_BSD, batch.attention_mask_BS, batch.labels_BS)
+        lengths = batch.clip_lengths
+        embeds_BSD = embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW, chunk, lengths)
+        return label_loss(self.model, embeds_BSD, batch.attention_mask_BS, batch.labels_BS, lengths)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss per supervised token of the whole optimizer step, over its batches and all processes."""

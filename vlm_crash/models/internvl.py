@@ -82,7 +82,7 @@ def label_loss(
     Raises:
         ValueError: several clips in a row, and the model's attention is not the same in all layers.
     """
-    hidden_BSD = _hidden(model, inputs_embeds_BSD, attention_mask_BS, clip_lengths)
+    hidden_BSD = last_hidden(model, inputs_embeds_BSD, attention_mask_BS, clip_lengths)
     # A clip's first token is of its prompt and has no label, so that no clip's end is asked for the next one's start.
     target_BS = labels_BS[:, 1:]
     is_label_BS = target_BS != nn.CrossEntropyLoss().ignore_index
@@ -90,13 +90,13 @@ def label_loss(
     return summed_cross_entropy(logits_LV, target_BS[is_label_BS]), is_label_BS.sum()
 
 
-def _hidden(
+def last_hidden(
     model: InternVLForConditionalGeneration,
     inputs_embeds_BSD: Tensor,
     attention_mask_BS: Tensor,
     clip_lengths: Sequence[int] | None,
 ) -> Tensor:
-    """What the language model makes of the batch, [B, S, D]."""
+    """What the language model makes of embedded prompts, [B, S, D]; arguments of label_loss."""
     language = model.model.language_model
     if clip_lengths is not None:
         attend_by_clips(model)

@@ -18,6 +18,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from tests.parallel import stock
 from tests.parallel.journey import travel
 from tests.parallel.micro import Micro, train, validate
+from vlm_crash.data.collate import PackCollator
 from vlm_crash.models.decoding import greedy_answers
 from vlm_crash.models.vision import embed_prompt
 from vlm_crash.parallel import FSDPPrecision, FSDPStrategy
@@ -40,6 +41,7 @@ RUNS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "checkpointed": ({}, "32-true", {"activation_checkpointing": True, "vision_chunk": 1}),
     "one tower checkpointed": ({}, "32-true", {"activation_checkpointing": ["language"]}),
     "frozen": ({}, "32-true", {"freeze": ["vision"]}),
+    "packed": ({}, "32-true", {"collate": PackCollator(10**6), "activation_checkpointing": True}),
     "fp16 zero3": ({}, "16-mixed", {}),
     "fp16 zero2": ({"sharding_strategy": "zero2"}, "16-mixed", {}),
     "fp16 reduced in fp16": ({"reduce_dtype": "float16"}, "16-mixed", {}),

@@ -168,7 +168,7 @@ def run_trainer(folder: Path, items: Sequence[Item], way: Way, counts_memory: bo
     run = Run(model=_bytes(model))
     pad = Collator(0)
 
-    def collate(found: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def collate(found: list[dict[str, Any]]) -> dict[str, Tensor | None]:
         batch = pad([row["item"] for row in found])
         run.see(batch)
         return {
@@ -185,7 +185,7 @@ def run_trainer(folder: Path, items: Sequence[Item], way: Way, counts_memory: bo
         report_to="none", disable_tqdm=True, max_steps=2 if counts_memory else -1,
     )  # fmt: skip
     rows = [{"item": item, "input_ids": item.input_ids_S} for item in items]
-    trainer = TheirTrainer(model, arguments, collate, rows, callbacks=[TheirWatch(run)])  # type: ignore[arg-type]
+    trainer = TheirTrainer(model, arguments, collate, rows, callbacks=[TheirWatch(run)])
     trainer.remove_callback(PrinterCallback)
     with TensorBytes() if counts_memory else nullcontext() as counted:
         trainer.train()

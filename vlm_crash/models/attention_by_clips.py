@@ -61,7 +61,8 @@ def sdpa_by_clips(
     assert attention_mask is None and query_1ASH.shape[0] == 1, "clips of one row, without padding"
     parts = (tensor.split(list(clip_lengths), dim=2) for tensor in (query_1ASH, key_1KSH, value_1KSH))
     clips = zip(*parts, strict=True)
-    return torch.cat([sdpa_attention_forward(module, *clip, None, **options)[0] for clip in clips], dim=1), None
+    outputs = [sdpa_attention_forward(module, query, key, value, None, **options)[0] for query, key, value in clips]
+    return torch.cat(outputs, dim=1), None
 
 
 def _mask(q_length: int, kv_length: int, attention_mask: Tensor | None = None, **options: Any) -> Tensor | None:

@@ -97,8 +97,7 @@ class CrashDataModule(LightningDataModule):
         _check_leasts({**{name: (value, 1) for name, value in ones.items()}, "num_workers": (num_workers, 0)})
         if pack_tokens is not None and batching != "packed":
             raise ValueError(f"pack_tokens={pack_tokens} has no effect with batching={batching!r}; leave it out")
-        self.folder = folder
-        self.split = split
+        self.folder, self.split = folder, split
         self.clips = [clips] if isinstance(clips, Path | str) else list(clips or [])
         named = {"crash": crash_dir, "nearmiss": nearmiss_dir}
         self.event_dirs = {**{event: path for event, path in named.items() if path}, **(event_dirs or {})}
@@ -114,8 +113,8 @@ class CrashDataModule(LightningDataModule):
             "preset": preset,
             "template": template,
         }
-        self.batch_size, self.batching, self.pack_tokens = batch_size, batching, pack_tokens
-        self.num_workers = num_workers
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.batching, self.pack_tokens = batching, pack_tokens
         self.tell_event, self.blank_frames = tell_event, blank_frames
         self.schema: Schema = load_schema(schema)
         #: The schema with its open fields filled with the dataset's terms, as soon as a dataset is read.

@@ -53,10 +53,10 @@ def run(options: argparse.Namespace) -> Result:
         _write_folder(folder, options.vocabulary)
         inputs = CrashVLM(folder, init="random", embedder=None).inputs
         items = make_items(inputs, options.clips, tuple(options.frames))
-        runners = [partial(_run, kind, folder, items) for kind in (run_ours, run_trainer)]
-        for runner, kind in zip(runners, ("padded", "Trainer"), strict=True):
-            runner(Way(kind, 1), True)  # libraries and the allocator are warm
-        return _compare(runners[0], runners[1], options, items)
+        for kind, batches in ((run_ours, "padded"), (run_trainer, "Trainer")):
+            kind(folder, items[:2], Way(batches, 1))  # libraries and the allocator are warm
+        ours, theirs = (partial(_run, kind, folder, items) for kind in (run_ours, run_trainer))
+        return _compare(ours, theirs, options, items)
 
 
 def _run(kind: Callable[..., Run], folder: Path, items: Sequence[Item], way: Way, counts_memory: bool) -> Run:

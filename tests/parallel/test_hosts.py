@@ -1,4 +1,4 @@
-"""Two machines, as network namespaces on this one; a lost one ends the other, and the run goes on; Slurm's variables."""
+"""Two machines, as network namespaces on this one: a lost one ends the other, the run goes on. Slurm's variables."""
 
 import os
 import re
@@ -154,7 +154,7 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 
 
 def test_slurm(on_one_machine):
-    """SIGTERM to each process with its data workers, as some Slurm sites send it: saved, 143, and a requeue ends well."""
+    """SIGTERM to each process and its data workers, as some sites send it: saved, 143, and a requeue ends well."""
     out, first, second = on_one_machine
     assert [process.returncode for process in first.processes] == [143, 143], first.said(0)[-4000:]
     assert "ended by SIGTERM; what was finished is kept" in first.said(0)
@@ -181,7 +181,8 @@ def test_two_hosts_lose_each_other_and_go_on(on_one_machine, arguments, run, tmp
         assert time.monotonic() - began < TIMEOUT + 30, "torchrun itself waits for the other host, too"
         for rank in range(2):
             said = cut.said(rank)
-                assert re.search(rf"error: another process is lost[^:]*: waited {TIMEOUT} s (for|while) .*, in vain", said), said
+            lost = rf"error: another process is lost[^:]*: waited {TIMEOUT} s (for|while) .*, in vain"
+            assert re.search(lost, said), said
             assert "Traceback" not in said.split("vlm_crash fit: error")[0]
             assert re.search(r"exitcode +: 3 ", said), said
         ip("-n", hosts[1], "link", "set", LINK, "up")

@@ -109,7 +109,7 @@ def check_shared_folder(folder: Path, group: CPUGroup) -> None:
         mark.touch()
     group.barrier()
     # Network file systems remember that a name was not there; the folder, read anew, tells.
-    sees = folder.is_dir() and mark.name in os.listdir(folder)
+    sees = folder.is_dir() and mark in set(folder.iterdir())
     blind = [name for name in group.gather_object("" if sees else socket.gethostname()) if name]
     if group.rank == 0:
         mark.unlink(missing_ok=True)

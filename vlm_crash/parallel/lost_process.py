@@ -27,7 +27,7 @@ WAITS = {
 START = ("init_process_group", "new_group", "make_mesh")
 # How gloo and NCCL put it (gloo/transport/tcp/pair.cc and unbound_buffer.cc, ProcessGroupNCCL.cpp).
 _SILENT = re.compile(r"Timed out waiting (\d+)ms|ran for (\d+) milliseconds before timing out|timed out after (\d+)ms")
-_CLOSED = re.compile(r"Connection (?:closed|reset) by peer|Broken pipe|Socket closed|connection was closed|pair closure")
+_CLOSED = re.compile(r"Connection (?:closed|reset) by peer|Broken pipe|Socket closed|pair closure")
 _NETWORK = re.compile(r"gloo/transport/|Gloo connectFullMesh failed|ProcessGroup|NCCL|c10d|TCPStore")
 _PEER = re.compile(r"\[((?:\d+\.){3}\d+|[0-9a-f:]+:[0-9a-f:]*)\]:\d+")
 

@@ -34,8 +34,8 @@ def usage() -> str:
             *lines,
             "",
             "`python -m vlm_crash <command> --help` lists a command's options; --version says the version.",
-            "Exit codes: 0 done; 1 done, and the answer is no; 2 wrong input; 3 an error of ours; 130 Ctrl-C;",
-            "143 SIGTERM.",
+            "Exit codes: 0 done; 1 done, and the answer is no; 2 wrong input; 3 an error of ours, or a process of the",
+            "run is lost; 130 Ctrl-C; 143 SIGTERM.",
         ]
     )
 

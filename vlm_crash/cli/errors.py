@@ -1,7 +1,8 @@
 """Failures -> one message and an exit code.
 
 What a user did (bad options, files, folders, a full disk) ends with 2 and one message; what we did ends with 3 and
-the traceback; Ctrl-C ends with 130, SIGTERM with 143.
+the traceback, and a run that has lost one of its processes with 3 and one message; Ctrl-C ends with 130, SIGTERM
+with 143.
 """
 
 import errno
@@ -9,6 +10,7 @@ import importlib
 import logging
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -40,6 +42,10 @@ def run_guarded(command: str, args: Sequence[str], module: str) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:  # noqa: BLE001 - the last line of defence: every other failure becomes an exit code here
+        lost = _lost_process(error)
+        if lost is not None:
+            print(f"vlm_crash {command}: error: {lost}{_resume(command, args)}", file=sys.stderr)
+            return OUR_ERROR
         message = user_message(error)
         if message is None:
             traceback.print_exc()
@@ -55,6 +61,23 @@ def run_guarded(command: str, args: Sequence[str], module: str) -> int:
 def _interrupted(command: str) -> int:
     print(f"vlm_crash {command}: interrupted; what was finished is kept", file=sys.stderr)
     return INTERRUPTED
+
+
+def _lost_process(error: BaseException) -> str | None:
+    if "torch.distributed" not in sys.modules:
+        return None
+    from vlm_crash.parallel.lost_process import lost_process
+
+    return lost_process(error)
+
+
+def _resume(command: str, args: Sequence[str]) -> str:
+    if command != "fit":
+        return ""
+    given = " ".join(args)
+    goes_on = re.search(r"--ckpt_path[= ](?:last|auto)\b", given)
+    rest = [] if goes_on else ["--ckpt_path", "auto"]
+    return f". To go on from the last checkpoint, start all processes again: fit {shlex.join([*args, *rest])}"
 
 
 def user_message(error: BaseException) -> str | None:

@@ -20,6 +20,7 @@ from vlm_crash.data.prepared import load_prepared
 from vlm_crash.data.sampler import SharedSampler
 from vlm_crash.data.splits import SPLITS
 from vlm_crash.data.vocabularies import observed_vocabularies
+from vlm_crash.data.workers import heed_parent_alone
 from vlm_crash.schema.fields import Schema, load_schema
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.schema.wording import words
@@ -229,6 +230,7 @@ class CrashDataModule(LightningDataModule):
             sampler=self._sampler(dataset, name),
             num_workers=self.num_workers,
             persistent_workers=train and self.num_workers > 0,
+            worker_init_fn=heed_parent_alone,
             collate_fn=collate,
             # Its own, or making an iterator would draw from the generator that a resumed run restores.
             generator=torch.Generator().manual_seed(self.seed),

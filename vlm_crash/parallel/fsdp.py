@@ -34,6 +34,7 @@ from torch.optim import Optimizer
 
 from vlm_crash.parallel import checkpoint as checkpoints
 from vlm_crash.parallel.gathering import CPUGroup
+from vlm_crash.parallel.hosts import check_shared_folder, set_interface
 from vlm_crash.parallel.precision import FSDPPrecision
 from vlm_crash.parallel.sharding import SHARDING, make_mesh, shard_module, sharding_word
 from vlm_crash.parallel.whole_files import remove
@@ -64,7 +65,7 @@ class FSDPStrategy(LightningFSDPStrategy):
         cpu_offload: shards and optimizer state lie in the machine's memory; the optimizer runs on the CPU.
         device_mesh: [copies, processes that share one] of hybrid; unset: a copy for each machine.
         state_dict_type: checkpoints as a folder to which each process adds its shards (sharded), or as one file (full).
-        timeout: longest wait for another process in a step.
+        timeout: longest wait for another process in a step; then the run ends.
         checkpoint_timeout: longest wait for another process while a checkpoint is written.
         process_group_backend: nccl or gloo; unset: what fits the device.
         unsupported: any other setting of Lightning's strategy is refused.
@@ -109,6 +110,7 @@ class FSDPStrategy(LightningFSDPStrategy):
         self.checkpoint_timeout = checkpoint_timeout
         self.mesh: DeviceMesh | None = None
         self._cpu_group: CPUGroup | None = None
+        self._deciding_group: CPUGroup | None = None
 
     # ------------------------------------------------------------------- set-up
 
@@ -132,12 +134,18 @@ class FSDPStrategy(LightningFSDPStrategy):
 
     def setup_environment(self) -> None:
         started = dist.is_initialized()
+        if self.num_nodes > 1:
+            assert self.cluster_environment is not None
+            set_interface(self.cluster_environment.main_address)
         super().setup_environment()
         if not started:
             # Lightning ends NCCL groups only; a gloo group left alive can abort the interpreter as it exits.
             atexit.register(_end_groups)
         self.mesh = make_mesh(self.word, self.root_device.type, self.world_size, self.num_nodes, self.mesh_shape)
         self._cpu_group = CPUGroup(self.checkpoint_timeout)
+        # In a step a lost process must not be waited for as long as for a slow disk.
+        assert self._timeout is not None
+        self._deciding_group = CPUGroup(self._timeout)
 
     def setup(self, trainer: Trainer) -> None:
         assert self.accelerator is not None
@@ -150,6 +158,8 @@ class FSDPStrategy(LightningFSDPStrategy):
             )
         if self._layer_sync is not None:
             raise ValueError("--trainer.sync_batchnorm has no effect under FSDPStrategy; leave it out")
+        if trainer.state.fn == TrainerFn.FITTING and self.num_nodes > 1:
+            check_shared_folder(Path(trainer.default_root_dir), self.cpu_group)
         self.accelerator.setup(trainer)
         if not isinstance(module, FSDPModule):
             self._shard(module, self.mesh)
@@ -196,7 +206,8 @@ class FSDPStrategy(LightningFSDPStrategy):
 
     def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
         """Over the CPU group: no GPU waits for it."""
-        return not self.cpu_group.any(not decision) if all else self.cpu_group.any(decision)
+        assert self._deciding_group is not None, "setup_environment() comes first"
+        return not self._deciding_group.any(not decision) if all else self._deciding_group.any(decision)
 
     # -------------------------------------------------------------- checkpoints
 
@@ -230,6 +241,7 @@ class FSDPStrategy(LightningFSDPStrategy):
         if self._state_dict_type == "full":
             if self.is_global_zero:
                 self.checkpoint_io.save_checkpoint(checkpoint, path)
+            self.cpu_group.barrier()  # the others would wait for the first one's disk with the time-out of a step
             return
         tensors = {f"model.{name}": value for name, value in checkpoint.pop("state_dict").items()}
         rests = []

@@ -35,6 +35,7 @@ from vlm_crash.models.tokenizers import check_tokenizer, load_tokenizer
 from vlm_crash.models.training_checkpoint import SETTINGS
 from vlm_crash.models.vision import embed_prompt
 from vlm_crash.parallel.fsdp import FSDPStrategy
+from vlm_crash.parallel.islands import check_islands, place_islands
 from vlm_crash.parallel.resume import ExactResume
 from vlm_crash.parallel.steps import loss_scale, num_optimizer_steps
 from vlm_crash.parallel.stopping import StopTogether
@@ -63,6 +64,8 @@ class CrashVLM(LightningModule):
         freeze: towers that are not trained: any of vision, projector, language.
         activation_checkpointing: compute activations again in the backward pass instead of keeping them: true, false,
             or a list of towers (vision, language).
+        fp32_modules: modules that compute in fp32 where the rest computes in half precision (16-mixed, bf16-mixed):
+            whole names, last parts of names, or classes. Where fp16 overflows, --overflow_sentinel names them.
         vision_chunk: frames that go through the vision tower at once, in training through each of its attentions;
             unset: all of a batch.
         max_new_tokens: most tokens of an answer.
@@ -91,6 +94,7 @@ class CrashVLM(LightningModule):
         num_validation_answers: int = 32,
         embedder: str | None = "minilm",
         schema: Path | None = None,
+        fp32_modules: list[str] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -126,6 +130,9 @@ class CrashVLM(LightningModule):
         self.fitted_schema = folder_settings(self.model.config).schema
         self.field_match = FieldMatch(self.schema, embedder)
         self.provenance = ""
+        #: Read by FSDPStrategy.
+        self.fp32_modules = tuple(fp32_modules or ())
+        check_islands(self, self.fp32_modules)
 
     def _inputs(self) -> ModelInputs:
         config = self.model.config
@@ -175,6 +182,8 @@ class CrashVLM(LightningModule):
         """fp16 weights where a GPU only predicts; answers are scored by the terms of the dataset."""
         if stage == "fit":
             self.check_trainable()
+        if stage != "predict":
+            place_islands(self, self.fp32_modules)
         if stage == "predict" and self.trainer.strategy.root_device.type == "cuda":
             self.model.half()
         dataset_schema = getattr(getattr(self.trainer, "datamodule", None), "dataset_schema", None)
@@ -246,6 +255,10 @@ class CrashVLM(LightningModule):
         loss = self.token_mean.loss(loss_sum, num_labels, batch_idx % self.trainer.accumulate_grad_batches == 0)
         self.log("train/loss", self.token_mean.value, prog_bar=True, batch_size=1)
         return loss
+
+    def loss_again(self, batch: Batch) -> Tensor:
+        """What training_step gave for a batch of the present optimizer step; nothing is summed or logged."""
+        return self.token_mean.again(self._loss(batch)[0])
 
     def on_after_backward(self) -> None:
         """Weigh the tokens of all batches of an optimizer step alike."""

@@ -19,6 +19,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from tests.parallel import stock
 from tests.parallel.journey import travel
 from tests.parallel.micro import Micro, train, validate
+from tests.parallel.sentinel import sentinel  # noqa: F401 - a check
 from vlm_crash.models.decoding import greedy_answers
 from vlm_crash.models.internvl import weights_later
 from vlm_crash.models.vision import embed_prompt

@@ -20,7 +20,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from vlm_crash.callbacks import ModelFolder, PredictionWriter, TrainingMonitor, ValidationSample, WholeCheckpoints
+from vlm_crash.callbacks import (
+    ModelFolder,
+    OverflowSentinel,
+    PredictionWriter,
+    TrainingMonitor,
+    ValidationSample,
+    WholeCheckpoints,
+)
 from vlm_crash.callbacks.predictions import refuse_old_predictions
 from vlm_crash.cli import COMMANDS, effects
 from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys, resolve_configs
@@ -62,6 +69,11 @@ class CrashCLI(LightningCLI):
         parser.add_argument(
             "--overwrite", type=bool, default=False, help="Replace what an earlier run left in output_dir."
         )
+        parser.add_argument(
+            "--overflow_sentinel", type=int | None, default=None,
+            help="Name the module in which numbers stop being finite (log, TensorBoard, overflow.jsonl), and stop "
+            "after so many optimizer steps in a row that are not finite; unset: off.",
+        )  # fmt: skip
         parser.link_arguments("data.schema", "model.schema")
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
@@ -139,6 +151,8 @@ class CrashCLI(LightningCLI):
             kwargs["enable_model_summary"] = False  # the module logs the parameters of each tower
         if self.subcommand == "fit":
             extra += [TrainingMonitor(), ValidationSample(), ModelFolder()]
+            if config["overflow_sentinel"] is not None:
+                extra.append(OverflowSentinel(config["overflow_sentinel"]))
         if self.subcommand == "predict":
             extra += [PredictionWriter(output_dir, config["overwrite"])]
         kwargs["default_root_dir"] = str(output_dir)

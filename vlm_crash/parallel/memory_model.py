@@ -1,0 +1,419 @@
+"""One training step of InternVL in bytes: CrashVLM's forward pass, backward pass and AdamW's step.
+
+Enters: a Shape, a Setting. Leaves: the ledger of a step that follows another one (AdamW's state is there, and so are the
+last step's gradients until Lightning's zero_grad, which comes between forward and backward).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vlm_crash.parallel.memory_layers import (
+    Compute,
+    Heads,
+    attention,
+    attention_by_frames,
+    linear,
+    lora,
+    norm,
+    rotated,
+    scale,
+)
+from vlm_crash.parallel.memory_shapes import Setting, Shape, Tower
+from vlm_crash.parallel.memory_tape import Leaf, Ledger, Sized, Tape
+from vlm_crash.parallel.memory_units import Sharding, Traffic, Unit
+
+MOMENTS = (
+    "vision forward",
+    "language forward",
+    "loss head",
+    "loss head backward",
+    "language backward",
+    "vision backward",
+    "optimizer step",
+)
+
+
+def walk(shape: Shape, setting: Setting) -> Ledger:
+    """The ledger of a training step."""
+    return Step(shape, setting).run()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The units of a model, in the order of its forward pass."""
+
+    root: Unit
+    vision: list[Unit]
+    projector: Unit
+    embedding: Unit
+    language: list[Unit]
+    head: Unit
+
+    @property
+    def all(self) -> list[Unit]:
+        found = [self.root, *self.vision, self.projector, self.embedding, *self.language, self.head]
+        return list(dict.fromkeys(found))
+
+
+class Step:
+    """A step of one process.
+
+    Args:
+        shape: of the model.
+        setting: of the run.
+    """
+
+    def __init__(self, shape: Shape, setting: Setting) -> None:
+        self.shape, self.setting, self.tape = shape, setting, Tape()
+        width = setting.compute_width
+        autocast = width != 4 and setting.word in ("plain", "ddp")
+        self.how = Compute(width, autocast, setting.kernel == "math")
+        #: Bytes of a number between layers.
+        self.width = 4 if autocast else width
+        self.traffic = Traffic()
+        self.sharding = Sharding(setting.word, setting.sharers, width, setting.reduce_width, setting.cpu_offload)
+        self.parts = self._units()
+        frames = setting.num_frames * setting.batch_size
+        self.batch = [self.tape.new(frames * 3 * shape.image_size**2, 4)]  # pixels, which stay for the whole step
+
+    def _unit(self, tower: str, numel: int, targets: int = 0) -> Unit:
+        """Weights of a tower; with LoRA only its thin matrices (`targets` weights) are trained."""
+        setting = self.setting
+        is_trained = tower not in setting.freeze
+        adapters = targets if setting.lora_rank else 0
+        trained = (adapters if tower in setting.lora_towers else 0) if setting.lora_rank else numel
+        if setting.lora_rank and tower == "projector" and "projector" in setting.full_towers:
+            trained = numel
+        unit = Unit(
+            self.tape, self.sharding, self.traffic, numel + adapters, trained if is_trained else 0
+        )
+        unit.is_checkpointed = tower in setting.checkpointed
+        return unit
+
+    def _units(self) -> Parts:
+        shape, setting = self.shape, self.setting
+        vision, language = shape.vision, shape.language
+        rank = setting.lora_rank
+        root_vision = 0 if "vision" in setting.freeze or rank else shape.vision_root
+        root_language = 0 if "language" in setting.freeze or rank else shape.language_root
+        root = Unit(
+            self.tape, self.sharding, self.traffic, shape.vision_root + shape.language_root, root_vision + root_language
+        )
+        tables = shape.vocab_size * language.width
+        return Parts(
+            root=root,
+            vision=[self._unit("vision", vision.layer, vision.adapters(rank, setting.lora_targets)) for _ in range(vision.layers)],
+            projector=self._unit("projector", shape.projector),
+            embedding=root if shape.tied else self._unit("language", tables),
+            language=[
+                self._unit("language", language.layer, language.adapters(rank, setting.lora_targets)) for _ in range(language.layers)
+            ],
+            head=root if shape.tied else self._unit("language", tables),
+        )
+
+    def run(self) -> Ledger:
+        tape, units, ledger = self.tape, self.parts.all, self.tape.ledger
+        for unit in units:
+            unit.end_step()
+        ledger.begin(MOMENTS[0])
+        loss = self._forward()
+        for unit in units:
+            unit.end_forward()
+        if self.setting.accumulate == 1:
+            for unit in units:
+                unit.zero_grad()
+        ledger.begin(MOMENTS[3])
+        assert loss.node is not None, "nothing is trained"
+        tape.backward(loss.node, tape.new(1, 4))
+        for unit in units:
+            unit.end_backward()
+        self.traffic.reduced_before = None
+        ledger.begin(MOMENTS[6])
+        self._optimizer_step()  # Lightning holds the batch until then
+        return ledger
+
+    def _optimizer_step(self) -> None:
+        """AdamW needs the roots of the second moments: of a whole parameter group at once on a GPU (foreach), and on
+        a CPU of one weight at a time, twice."""
+        if self.sharding.offload:
+            return
+        share = self.sharding.share
+        if self.setting.is_cpu:
+            largest = max((self.shape.largest_weight(tower) for tower in self._trained_towers()), default=0)
+            temporary = [self.tape.new(share(largest), 4, "optimizer") for _ in range(2)]
+        else:
+            parts = self.parts
+            groups = (parts.vision, [parts.projector], {*parts.language, parts.embedding, parts.head})
+            largest = max(sum(share(unit.trained) for unit in group) for group in groups)
+            temporary = [self.tape.new(largest, 4, "optimizer")]
+        del temporary
+
+    def _trained_towers(self) -> list[str]:
+        return [tower for tower in ("vision", "projector", "language") if tower not in self.setting.freeze]
+
+    # ------------------------------------------------------------ the forward pass
+
+    def _mark(self, x: Sized, moment: str) -> Sized:
+        """In the backward pass a moment begins here."""
+
+        def begin(saved: object, grad: Sized) -> list[Sized | None]:
+            self.tape.ledger.begin(moment)
+            return [grad]
+
+        return x if x.node is None else self.tape.result(x.view(), [x], [], begin)
+
+    def _forward(self) -> Sized:
+        tape, ledger, parts = self.tape, self.tape.ledger, self.parts
+        parts.root.before_forward()
+        visual = self._vision()
+        visual = self._mark(visual, MOMENTS[5])
+        ledger.begin(MOMENTS[1])
+        x = self._prompt(visual)
+        del visual
+        for unit in parts.language:
+            x = self._layer(unit, self._language_layer, x, "language" in self.setting.checkpointed)
+        root = self._root_leaf("language")
+        hidden = norm(tape, x, root, self.shape.language.width, rms=True)
+        del x
+        hidden = self._mark(hidden, MOMENTS[4])
+        ledger.begin(MOMENTS[2])
+        loss = self._loss(hidden)
+        parts.root.after_forward()
+        self.traffic.gathered_before = None
+        del hidden
+        root_unit = parts.root
+
+        def enter(saved: object, grad: Sized) -> list[Sized | None]:
+            root_unit.before_backward()
+            return [grad]
+
+        return tape.result(loss.view(), [loss], [], enter)
+
+    def _root_leaf(self, tower: str) -> Leaf | None:
+        is_trained = tower not in self.setting.freeze and not self.setting.lora_rank
+        return self.parts.root.leaf if is_trained else None
+
+    def _layer(self, unit: Unit, layer: Callable[[Unit, Sized], Sized], x: Sized, again: bool) -> Sized:
+        def compute(given: Sized) -> Sized:
+            def run(held: Sized) -> Sized:
+                return layer(unit, held)
+
+            return self.tape.checkpoint(run, given) if again else layer(unit, given)
+
+        return unit.around(compute, x)
+
+    def _linear(self, unit: Unit, name: str, x: Sized, sizes: tuple[int, int], bias: bool) -> Sized:
+        setting = self.setting
+        if not setting.lora_rank:
+            return linear(self.tape, x, sizes, unit.leaf, self.how, bias)
+        if name not in setting.lora_targets or unit.leaf is None:
+            return linear(self.tape, x, sizes, None, self.how, bias)
+        return lora(self.tape, x, sizes, unit.leaf, setting.lora_rank, self.how, bias)
+
+    def _vision(self) -> Sized:
+        """Visual tokens as the language model takes them (models/vision.py)."""
+        tape, shape, setting = self.tape, self.shape, self.setting
+        tower, frames = shape.vision, setting.num_frames * setting.batch_size
+        leaf = self._root_leaf("vision")
+        x = self._patches(frames, leaf)
+        states = [x] if shape.keeps_states else []
+        again = "vision" in setting.checkpointed
+        for unit in self.parts.vision:
+            x = self._layer(unit, self._vision_layer, x, again)
+            if shape.keeps_states:
+                states.append(x)
+        tokens = frames * shape.patches * tower.width
+        x = self._resized(x, tokens)
+        folded = tape.copy(tape.copy(x))  # pixel shuffle: two permutations made contiguous
+        del x, states
+        joined = tape.copy(folded)
+        del folded
+        if shape.merged_tokens:
+            joined = self._merged(joined, frames * shape.merged_tokens * tower.width * shape.fold**2)
+        x = self.parts.projector.around(self._projector, joined)
+        return tape.copy(x)
+
+    def _resized(self, x: Sized, numel: int) -> Sized:
+        """A slice: the same memory forward, a zero-padded gradient backward."""
+        before, width = x.numel, x.width
+        out = Sized(numel, width, x.memory)
+        return self.tape.result(out, [x], [], lambda saved, grad: [self.tape.new(before, width)])
+
+    def _patches(self, frames: int, leaf: Leaf | None) -> Sized:
+        tape, shape, width = self.tape, self.shape, self.how.width
+        d = shape.vision.width
+        pixels = self.batch[0].view() if self.width == 4 and width == 4 else tape.like(self.batch[0], width)
+        numel = shape.patch_weights
+
+        def run(saved: object, grad: Sized) -> list[Sized | None]:
+            return [tape.new(numel, width, "gradients")]
+
+        patches = tape.result(tape.new(frames * shape.patches * d, width), [leaf], [pixels] if leaf else [], run)
+        del pixels
+        x = tape.new(frames * (shape.patches + 1) * d, self.width)
+        x = tape.result(x, [patches], [], lambda saved, grad: [tape.new(frames * shape.patches * d, width)])
+        del patches
+        out = tape.like(x)
+        return tape.result(out, [x, leaf], [], lambda saved, grad: [grad, tape.new((shape.patches + 1) * d, width, "gradients")])
+
+    def _merged(self, x: Sized, numel: int) -> Sized:
+        """Token merging (models/token_merging.py), in fp32: matching, then means."""
+        tape, width, before = self.tape, x.width, x.numel
+        wide = tape.cast(x.view(), 4)
+        rounded = width != 4
+        # Matching halves the tokens: their sums, means, and means times sizes, and what rounding copies; or, where
+        # nothing is rounded, a mean over heads, which is small.
+        matching = [tape.new(before // 2, 4) for _ in range(4 if rounded else 0)]
+        del matching
+        sums = tape.new(numel, 4)
+        means = tape.new(numel, 4)
+        del sums, wide
+        out = tape.cast(means, width)
+        del means
+
+        def run(saved: object, grad: Sized) -> list[Sized | None]:
+            small = tape.new(numel, 4)
+            gathered = tape.new(before, 4)
+            del small
+            return [tape.new(before, width) if width != 4 else gathered]
+
+        return tape.result(out.view(), [x], [], run)
+
+    def _projector(self, x: Sized) -> Sized:
+        shape, tape, unit = self.shape, self.tape, self.parts.projector
+        leaf, wide, d = unit.leaf, shape.vision.width * shape.fold**2, shape.language.width
+        h = norm(tape, x, leaf, wide, rms=False)
+        h = linear(tape, h, (wide, d), leaf, self.how)
+        h = tape.activation(h)
+        return linear(tape, h, (d, d), leaf, self.how)
+
+    def _vision_layer(self, unit: Unit, x: Sized) -> Sized:
+        tape, tower, leaf = self.tape, self.shape.vision, self._own(unit)
+        normed = norm(tape, x, leaf, tower.width, tower.rms)
+        attended = self._vision_attention(unit, normed)
+        del normed
+        attended = scale(tape, attended, leaf, tower.width)
+        x = tape.add(attended, x)
+        out = norm(tape, x, leaf, tower.width, tower.rms)
+        h = self._linear(unit, "fc1", out, (tower.width, tower.inner), True)
+        h = tape.activation(h)
+        h = self._linear(unit, "fc2", h, (tower.inner, tower.width), True)
+        out = h
+        del h
+        out = scale(tape, out, leaf, tower.width)
+        return tape.add(out, x)
+
+    def _own(self, unit: Unit) -> Leaf | None:
+        """Where gradients of vectors go: nowhere, with LoRA."""
+        return None if self.setting.lora_rank else unit.leaf
+
+    def _vision_attention(self, unit: Unit, x: Sized) -> Sized:
+        tape, tower, setting = self.tape, self.shape.vision, self.setting
+        square = (tower.width, tower.width)
+        q, k, v = (self._linear(unit, name, x, square, tower.qkv_bias) for name in ("q_proj", "k_proj", "v_proj"))
+        if tower.qk_norm:
+            q, k = (norm(tape, given, self._own(unit), tower.width, rms=True) for given in (q, k))
+        frames = setting.num_frames * setting.batch_size
+        heads = Heads(frames, self.shape.patches + 1, tower.heads, tower.heads, tower.head_size)
+        if setting.vision_chunk:
+            out = attention_by_frames(tape, q, k, v, heads, setting.vision_chunk, self.how)
+        else:
+            out = attention(tape, q, k, v, heads, self.how)
+        return self._linear(unit, "projection_layer", out, square, True)
+
+    def _prompt(self, visual: Sized) -> Sized:
+        """Token embeddings, with visual tokens where they belong."""
+        tape, shape, unit = self.tape, self.shape, self.parts.embedding
+        numel = self.setting.batch_size * self.setting.num_tokens(shape) * shape.language.width
+        table = shape.vocab_size * shape.language.width
+        leaf = (unit.shared_leaf if shape.tied else unit.leaf) if self._trains_tables else None
+
+        def look_up(ids: Sized) -> Sized:
+            out = tape.new(numel, self.width)
+            width = self.width
+            return tape.result(out, [leaf], [], lambda saved, grad: [tape.new(table, width, "gradients")])
+
+        ids = tape.new(0, 8)
+        text = look_up(ids) if shape.tied else unit.around(look_up, ids)
+        sizes, width = (text.numel, visual.numel), self.width
+        visual = tape.cast(visual, width)
+        needs = (text.node is not None, visual.node is not None)
+
+        def run(saved: object, grad: Sized) -> list[Sized | None]:
+            return [tape.new(size, width) if need else None for size, need in zip(sizes, needs, strict=True)]
+
+        return tape.result(tape.like(text), [text, visual], [], run)
+
+    @property
+    def _trains_tables(self) -> bool:
+        return "language" not in self.setting.freeze and not self.setting.lora_rank
+
+    def _language_layer(self, unit: Unit, x: Sized) -> Sized:
+        tape, tower, leaf = self.tape, self.shape.language, self._own(unit)
+        residual = x
+        h = norm(tape, x, leaf, tower.width, rms=True)
+        h = self._language_attention(unit, h)
+        x = tape.add(residual, h)
+        residual = x
+        h = norm(tape, x, leaf, tower.width, rms=True)
+        gate = tape.activation(self._linear(unit, "gate_proj", h, (tower.width, tower.inner), False))
+        up = self._linear(unit, "up_proj", h, (tower.width, tower.inner), False)
+        both = tape.mul(gate, up)
+        del gate, up
+        h = self._linear(unit, "down_proj", both, (tower.inner, tower.width), False)
+        return tape.add(residual, h)
+
+    def _language_attention(self, unit: Unit, x: Sized) -> Sized:
+        tape, tower, setting = self.tape, self.shape.language, self.setting
+        wide, small = tower.heads * tower.head_size, tower.kv_heads * tower.head_size
+        q = self._linear(unit, "q_proj", x, (tower.width, wide), tower.qkv_bias)
+        k = self._linear(unit, "k_proj", x, (tower.width, small), tower.qkv_bias)
+        v = self._linear(unit, "v_proj", x, (tower.width, small), tower.qkv_bias)
+        q, k = rotated(tape, q, self.width), rotated(tape, k, self.width)
+        heads = Heads(
+            setting.batch_size, setting.num_tokens(self.shape), tower.heads, tower.kv_heads, tower.head_size,
+            causal=True, masked=setting.is_padded,
+        )  # fmt: skip
+        out = attention(tape, q, k, v, heads, self.how)
+        return self._linear(unit, "o_proj", out, (wide, tower.width), tower.out_bias)
+
+    def _loss(self, hidden: Sized) -> Sized:
+        """Logits at labels alone, and their cross entropy in fp32 (models/internvl.py)."""
+        tape, shape, unit = self.tape, self.shape, self.parts.head
+        rows = self.setting.batch_size * self.setting.label_tokens
+        d, vocab, before = shape.language.width, shape.vocab_size, hidden.numel
+        leaf = (unit.shared_leaf if shape.tied else unit.leaf) if self._trains_tables else None
+
+        def spread(saved: object, grad: Sized) -> list[Sized | None]:
+            temporary = tape.new(before, grad.width)  # zeros, which index_put copies
+            out = tape.new(before, grad.width)
+            del temporary
+            return [out]
+
+        picked = tape.result(tape.new(rows * d, hidden.width), [hidden], [], spread)
+        width = self.how.width
+
+        def project(x: Sized) -> Sized:
+            needs = x.node is not None
+
+            def run(saved: object, grad: Sized) -> list[Sized | None]:
+                weights = tape.new(vocab * d, width, "gradients") if leaf else None
+                return [tape.new(rows * d, width) if needs else None, weights]
+
+            return tape.result(tape.new(rows * vocab, width, "logits"), [x, leaf], [x] if leaf else [], run)
+
+        picked = tape.cast(picked, width)
+        logits = project(picked) if shape.tied else unit.around(project, picked)
+        logits = tape.cast(logits, 4, "logits")
+        soft = tape.new(rows * vocab, 4, "logits")
+
+        def run(saved: object, grad: Sized) -> list[Sized | None]:
+            at_labels = tape.new(rows * vocab, 4, "logits")
+            out = tape.new(rows * vocab, 4, "logits")
+            del at_labels
+            return [out]
+
+        return tape.result(tape.new(1, 4), [logits], [soft], run)
+
+
+__all__ = ["MOMENTS", "Tower", "walk"]

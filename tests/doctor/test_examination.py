@@ -15,6 +15,8 @@ from vlm_crash.doctor.children import tried
 from vlm_crash.doctor.examination import examine
 from vlm_crash.doctor.needs import Needs, read_needs
 
+BASE = ROOT / "vlm_crash/demo/base"
+
 
 def doctor(broken: Path, *args: object) -> tuple[int, str, dict[str, dict[str, str]]]:
     """Exit code, text and lines of the command, with modules of a folder before all others."""
@@ -32,15 +34,16 @@ def doctor(broken: Path, *args: object) -> tuple[int, str, dict[str, dict[str, s
     return done.returncode, done.stdout, {line["name"]: line for line in content["lines"]}
 
 
-def test_this_machine(tmp_path, micro_model):
+def test_this_machine(tmp_path):
     config = tmp_path / "mine.yaml"
     config.write_text((ROOT / "configs/titan.yaml").read_text().replace("accelerator: auto", "accelerator: cpu"))
-    code, _, lines = doctor(tmp_path, "--config", config, "--model.path", micro_model, "--output_dir", tmp_path / "new")
+    code, _, lines = doctor(tmp_path, "--config", config, "--model.path", BASE, "--output_dir", tmp_path / "new")
     assert code == 0
     tries = ("CPU, float16", "CPU, float32", "CPU, math attention", "PyAV", "decord", "gloo", "model")
     assert {name: lines[name]["status"] for name in tries} == dict.fromkeys(tries, "ok")
-    assert "129,344 parameters (vision 23,968, projector 5,440, language 99,936)" in lines["model"]["text"]
-    assert "take up to 0.004 GiB" in lines[f"disk of {tmp_path / 'new'}"]["text"]
+    assert "3,662,528 parameters (vision 1,681,600, projector 161,408, language 1,819,520)" in lines["model"]["text"]
+    # 36 bytes a parameter: two states of 12, two of the weights alone, the model folder
+    assert "take up to 0.1 GiB" in lines[f"disk of {tmp_path / 'new'}"]["text"]
     assert not (tmp_path / "new").exists()
 
 
@@ -105,7 +108,7 @@ def line(name: str) -> dict[str, str]:
     [
         (Needs(), {"CPU, float32", "GPU 0, float32"}),
         (Needs("a.yaml", accelerator="gpu", dtype="float16"), {"CPU, float32", "GPU 0, float16", "GPU 0, float32"}),
-        (Needs("a.yaml", accelerator="gpu", attention="flash"), {"CPU, float32", "GPU 0, float32", "GPU 0, flash attention"}),
+        (Needs("a.yaml", attention="flash"), {"CPU, float32", "GPU 0, float32", "GPU 0, flash attention"}),
         (Needs("a.yaml", accelerator="cpu", dtype="bfloat16"), {"CPU, float32", "CPU, bfloat16"}),
         (Needs("a.yaml", accelerator="gpu", is_distributed=True), {"CPU, float32", "GPU 0, float32", "nccl", "gloo"}),
         (Needs("a.yaml", accelerator="cpu", is_distributed=True), {"CPU, float32", "gloo"}),

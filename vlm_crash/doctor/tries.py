@@ -111,7 +111,6 @@ def _try_card(number: int) -> None:
 
 def _try_device(device: str, label: str) -> None:
     """Numbers of each kind, forward and backward, and each attention kernel."""
-    import torch
 
     for dtype in DTYPES:
         attempt(f"{label}, {dtype}", lambda dtype=dtype: _multiply(device, dtype), "a product, forward and backward")

@@ -3,7 +3,7 @@
 import pytest
 
 from vlm_crash.doctor.cuda_builds import driver_line, fitting_build, has_kernels, kernels_line
-from vlm_crash.doctor.machine import parse_driver
+from vlm_crash.doctor.machine import kernel_driver, parse_driver
 
 TITAN, PASCAL, BLACKWELL = (7, 5), (6, 1), (12, 0)
 CU130 = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
@@ -41,11 +41,11 @@ def test_no_command_where_no_build_fits():
 
 
 def test_a_card_that_the_build_has_no_code_for():
-    line = kernels_line(0, PASCAL, CU130, "580.65.06", "2.14.1+cu130", "0.29.1")
+    line = kernels_line(PASCAL, CU130, "580.65.06", "2.14.1+cu130", "0.29.1")
     assert line.status == "problem"
     assert "no code for compute capability 6.1" in line.text
     assert "torch==2.14.1+cu126" in line.remedy
-    assert kernels_line(1, TITAN, CU130, "580.65.06", "2.14.1+cu130", "0.29.1").status == "ok"
+    assert kernels_line(TITAN, CU130, "580.65.06", "2.14.1+cu130", "0.29.1").status == "ok"
 
 
 def test_architectures():
@@ -61,3 +61,13 @@ def test_what_nvidia_smi_says():
     assert driver.cards == (("NVIDIA TITAN RTX", (7, 5), 24576), ("NVIDIA H100, 80GB HBM3", (9, 0), 81559))
     assert parse_driver("No devices were found") is None
     assert parse_driver("GPU, 570.1, [N/A], [N/A]") is None
+
+
+def test_what_the_kernel_says(tmp_path):
+    place = tmp_path / "version"
+    open_one = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (x)\n"
+    place.write_text(f"{open_one}GCC version: 12.2.0\n")
+    assert kernel_driver(place) == "580.65.06"
+    place.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.57.02  Tue Jul 13 16:14:05 UTC 2021\n")
+    assert kernel_driver(place) == "470.57.02"
+    assert kernel_driver(tmp_path / "none") is None

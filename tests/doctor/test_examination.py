@@ -13,6 +13,8 @@ from tests.cli.conftest import ROOT
 from vlm_crash.cli import main
 from vlm_crash.doctor.children import tried
 from vlm_crash.doctor.examination import examine
+from vlm_crash.doctor.lines import Line
+from vlm_crash.doctor.machine import Driver
 from vlm_crash.doctor.needs import Needs, read_needs
 
 BASE = ROOT / "vlm_crash/demo/base"
@@ -130,6 +132,23 @@ def test_a_fault_is_a_problem_where_it_is_needed(monkeypatch, needs, problems):
     assert {name for name, status in found.items() if status == "warning"} == set(names) - problems
 
 
+OLD = Driver("570.86.10", (("NVIDIA TITAN RTX", (7, 5), 24576), ("NVIDIA GTX 1080", (6, 1), 8192)))
+
+
+@pytest.mark.parametrize(("accelerator", "status"), [("auto", "problem"), ("cpu", "warning")])
+def test_a_driver_that_is_too_old(monkeypatch, accelerator, status):
+    torch = {"fact": "torch", "version": "2.14.1+cu130", "cuda": "13.0", "architectures": ["sm_75", "sm_80"]}
+    facts_of(monkeypatch, [torch, line("CPU, float32"), {"fact": "no_cuda", "why": "the driver is too old"}])
+    asked = (OLD, Line("NVIDIA cards", "ok", ""))
+    monkeypatch.setattr("vlm_crash.doctor.examination.ask_driver", lambda: asked)
+    found = {item.name: item for item in examine(Needs("a.yaml", accelerator=accelerator))}
+    assert found["driver"].status == found["GPUs in torch"].status == status
+    assert "+cu126" in found["driver"].remedy and "the driver is too old" in found["GPUs in torch"].text
+    assert found["kernels for the cards, 7.5"].status == "ok"
+    assert found["kernels for the cards, 6.1"].status == status
+    assert found["CPU, float32"].status == "problem"
+
+
 def test_more_devices_than_there_are(monkeypatch):
     facts_of(monkeypatch, [CARD])
     found = {item.name: item for item in examine(Needs("a.yaml", devices=8))}
@@ -151,7 +170,9 @@ def test_on_a_gpu(tmp_path, capsys):
     code = main(["doctor", "--json", str(out)])
     lines = {item["name"]: item for item in json.loads(out.read_text())["lines"]}
     assert code == 0, capsys.readouterr().out
-    working = ("GPU 0", "GPU 0, kernels", "GPU 0, float16", "GPU 0, float32", "GPU 0, math attention", "nccl", "driver")
+    capability = ".".join(map(str, torch.cuda.get_device_capability()))
+    kernels = f"kernels for the cards, {capability}"
+    working = ("GPU 0", kernels, "GPU 0, float16", "GPU 0, float32", "GPU 0, math attention", "nccl", "driver")
     assert {name: lines[name]["status"] for name in working} == dict.fromkeys(working, "ok")
     is_new = torch.cuda.get_device_capability() >= (8, 0)
     assert (lines["GPU 0, flash attention"]["status"] == "ok") == is_new

@@ -23,7 +23,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="vlm_crash doctor",
         description="What works on this machine: looked at and tried, one line each, with a remedy where there is one.",
-        epilog="Exit codes: 0 what is needed works; 1 something that the config needs does not; 2 wrong input.",
+        epilog="Exit codes: 0 what is needed works; 1 something does not that the config needs (without a config: that "
+        "every run needs, GPUs that are there included); 2 wrong input.",
         allow_abbrev=False,
     )
     add = parser.add_argument

@@ -134,10 +134,10 @@ def has_kernels(card: Capability, architectures: Iterable[str]) -> bool:
 
 
 def kernels_line(
-    number: int, card: Capability, architectures: list[str], driver: str, torch_version: str, torchvision_version: str
+    card: Capability, architectures: list[str], driver: str, torch_version: str, torchvision_version: str
 ) -> Line:
     """Whether the installed torch has kernels for a card."""
-    name = f"GPU {number}, kernels"
+    name = f"kernels for the cards, {named(card)}"
     built = " ".join(architectures)
     if has_kernels(card, architectures):
         return Line(name, OK, f"torch {torch_version} has code for compute capability {named(card)} ({built})")

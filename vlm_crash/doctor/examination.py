@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def examine(needs: Needs) -> Iterator[Line]:
     yield machine_line()
     yield ffmpeg_line()
     driver, line = ask_driver()
-    yield line if needs.accelerator != "cpu" else _softened(line)
+    yield line if _is_needed(line, needs) else _softened(line)
     yield from _decoders()
     facts: Facts = {"cards": []}
     yield from _torch(needs, driver, facts)
@@ -69,32 +70,41 @@ def _decoders() -> Iterator[Line]:
 
 
 def _torch(needs: Needs, driver: Driver | None, facts: Facts) -> Iterator[Line]:
-    on_gpu = needs.accelerator != "cpu"
-    said_driver = False
-    for line in _lines(tried("torch"), facts):
-        if "torch" in facts and not said_driver:
-            said_driver = True
-            yield line
-            yield from (found if on_gpu else _softened(found) for found in _builds(driver, facts["torch"]))
-            continue
+    lines = _lines(tried("torch"), facts)
+    first = next(lines, None)
+    # Lazily: the kernels of each card are known when all lines of the child are.
+    rest = chain(
+        [first] if first else [], _driver(driver, facts), lines, _kernels(driver, facts), _unseen(driver, facts)
+    )
+    for line in rest:
         yield line if _is_needed(line, needs) else _softened(line)
+
+
+def _driver(driver: Driver | None, facts: Facts) -> Iterator[Line]:
+    """The driver against the build of torch."""
+    if driver is not None and "torch" in facts:
+        torch = facts["torch"]
+        cards = [capability for _, capability, _ in driver.cards]
+        yield driver_line(driver.version, torch["version"], _version("torchvision"), torch["cuda"], cards)
+
+
+def _kernels(driver: Driver | None, facts: Facts) -> Iterator[Line]:
+    """The code that this torch has, against each card."""
+    if "torch" not in facts or not facts["torch"]["cuda"]:
+        return
+    seen = {tuple(card["capability"]) for card in facts["cards"]}
+    cards = sorted(seen | {capability for _, capability, _ in (driver.cards if driver else ())})
+    version, vision = (driver.version if driver else "0"), _version("torchvision")
+    for card in cards:
+        yield kernels_line(card, facts["torch"]["architectures"], version, facts["torch"]["version"], vision)
+
+
+def _unseen(driver: Driver | None, facts: Facts) -> Iterator[Line]:
+    """Cards that the driver has and torch does not reach."""
     if driver is not None and not facts["cards"] and "torch" in facts:
         why = facts.get("no_cuda", {}).get("why", "torch.cuda finds no device")
-        line = Line(
-            "GPUs in torch", PROBLEM, f"nvidia-smi sees {len(driver.cards)}, torch none: {why}", "see the driver's line"
-        )
-        yield line if on_gpu else _softened(line)
-
-
-def _builds(driver: Driver | None, torch: Mapping[str, Any]) -> Iterator[Line]:
-    """The driver against the build of torch, and its kernels against each card."""
-    if driver is None:
-        return
-    vision = _version("torchvision")
-    cards = [capability for _, capability, _ in driver.cards]
-    yield driver_line(driver.version, torch["version"], vision, torch["cuda"], cards)
-    for number, card in enumerate(cards) if torch["cuda"] else ():
-        yield kernels_line(number, card, torch["architectures"], driver.version, torch["version"], vision)
+        cards = len(driver.cards) or "some"
+        yield Line("GPUs in torch", PROBLEM, f"the driver has {cards}, torch none: {why}", "see the driver's line")
 
 
 def _version(package: str) -> str:
@@ -109,6 +119,8 @@ def _version(package: str) -> str:
 def _is_needed(line: Line, needs: Needs) -> bool:
     """Whether a fault of this is a problem for the config (or, without one, for any run)."""
     where, _, what = line.name.partition(", ")
+    if where in ("driver", "NVIDIA cards", "GPUs in torch", "kernels for the cards"):
+        return needs.accelerator != "cpu"
     if where.startswith("GPU"):
         if needs.accelerator == "cpu":
             return False

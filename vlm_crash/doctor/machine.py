@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -88,7 +89,7 @@ def ffmpeg_line() -> Line:
 
 @dataclass(frozen=True)
 class Driver:
-    """What nvidia-smi says: the driver's version, and each card as (name, compute capability, MiB)."""
+    """The driver's version, and what nvidia-smi says of each card: name, compute capability, MiB."""
 
     version: str
     cards: tuple[tuple[str, tuple[int, int], int], ...]
@@ -111,15 +112,24 @@ def parse_driver(text: str) -> Driver | None:
     return Driver(rows[0][1], tuple(cards)) if rows else None
 
 
+def kernel_driver(place: Path = Path("/proc/driver/nvidia/version")) -> str | None:
+    """The version of the driver that the kernel has loaded; None: there is none, or it does not say."""
+    try:
+        found = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)\s", place.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return None
+    return found[1] if found else None
+
+
 def ask_driver() -> tuple[Driver | None, Line]:
     """The driver and its cards, and the line that says so."""
     query = ["--query-gpu=name,driver_version,compute_cap,memory.total", "--format=csv,noheader,nounits"]
-    has_device = Path("/dev/nvidiactl").exists() or Path("/proc/driver/nvidia/version").exists()
     try:
         asked = subprocess.run(["nvidia-smi", *query], capture_output=True, text=True, timeout=30, check=False)
     except FileNotFoundError:
-        if has_device:
-            return None, Line("NVIDIA cards", WARNING, "a driver is loaded, and there is no nvidia-smi to ask")
+        version = kernel_driver()
+        if version is not None:
+            return Driver(version, ()), Line("NVIDIA cards", OK, f"driver {version}; there is no nvidia-smi to ask")
         return None, Line("NVIDIA cards", OK, "none (there is no nvidia-smi)")
     except (OSError, subprocess.TimeoutExpired) as error:
         return None, Line("NVIDIA cards", PROBLEM, f"nvidia-smi does not answer ({error})", "restart the machine")

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def _try_device(device: str, label: str) -> None:
     """Numbers of each kind, forward and backward, and each attention kernel."""
 
     for dtype in DTYPES:
-        attempt(f"{label}, {dtype}", lambda dtype=dtype: _multiply(device, dtype), "a product, forward and backward")
+        attempt(f"{label}, {dtype}", partial(_multiply, device, dtype), "a product, forward and backward")
     for kernel in KERNELS:
         _try_attention(device, label, kernel)
 
@@ -293,7 +294,10 @@ def count_parameters(folder: str) -> None:
 def main() -> None:
     what, *arguments = sys.argv[1:]
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    {"torch": try_torch, "decoders": try_decoders, "model": count_parameters}[what](*arguments)
+    actions: dict[str, Callable[..., None]] = {
+        "torch": try_torch, "decoders": try_decoders, "model": count_parameters,
+    }  # fmt: skip
+    actions[what](*arguments)
 
 
 if __name__ == "__main__":

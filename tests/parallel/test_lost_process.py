@@ -118,9 +118,7 @@ def test_the_network_between_machines(monkeypatch):
     has(lo="127.0.0.1", eth0="192.168.1.5", ib0="10.1.0.5")
     assert interface_to("10.1.0.1") == "ib0"
     monkeypatch.setattr(source, lambda address: "127.0.0.1")  # the first machine, by a name in its own /etc/hosts
-    with pytest.raises(
-        ValueError, match=r"reaches first \(it has: eth0, ib0\); set the environment variable"
-    ):
+    with pytest.raises(ValueError, match=r"reaches first \(it has: eth0, ib0\); set the environment variable"):
         interface_to("first")
     has(lo="127.0.0.1", eth0="192.168.1.5")
     assert interface_to("first") == "eth0"

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,7 @@ CARD = {"fact": "card", "number": 0, "capability": [7, 5], "total": 24 * 2**30, 
 def test_what_does_not_fit_this_machine(monkeypatch):
     facts_of(monkeypatch, [CARD], LARGE)
     monkeypatch.setattr("vlm_crash.doctor.examination.SHM", Path("/proc"))
-    needs = read_needs(ROOT / "configs/titan.yaml", model="m")
+    needs = replace(read_needs(ROOT / "configs/titan.yaml", model="m"), offloads=True)
     found = {line.name: line for line in examine(needs)}
     assert found["disk of runs/latest"].status == "problem"
     assert found["memory of the machine"].status == "problem"

@@ -34,6 +34,22 @@ def test_frozen_towers_have_no_moments(tmp_path):
     assert needs.offloads and needs.num_nodes == 2 and needs.model == "here" and str(needs.output_dir) == "runs/mine"
 
 
+@pytest.mark.parametrize(
+    ("needs", "processes", "on_gpu", "wanted"),
+    [
+        (Needs(shards=True), 8, True, 1010 * 4),  # parts lie on the cards; the model folder is gathered on the CPU
+        (Needs(shards=True, trains=False), 8, True, 0),
+        (Needs(shards=True, offloads=True, num_nodes=2), 8, True, 1010 * 16 // 2 + 1010 * 4),
+        (Needs(shards=True), 2, False, 1010 * 16 + 1010 * 4),
+        (Needs(), 2, True, 2 * 1010 * 4),
+        (Needs(frozen=("vision",)), 1, False, 1010 * 4 + 710 * 12),
+        (Needs(trains=False), 1, False, 1010 * 4),
+    ],
+)
+def test_memory_of_the_machine(needs, processes, on_gpu, wanted):
+    assert needs.host_bytes(TOWERS, processes, on_gpu) == wanted
+
+
 def test_a_config_of_predict_writes_no_checkpoints():
     assert read_needs(ROOT / "configs/predict.yaml").checkpoint_bytes(TOWERS) == 0
 

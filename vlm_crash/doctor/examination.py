@@ -154,7 +154,7 @@ def _config(needs: Needs, facts: Facts) -> Iterator[Line]:
     model = facts.get("model")
     if model is not None:
         yield _disk(needs, model["parameters"])
-        yield _memory(needs, model["parameters"], processes)
+        yield _memory(needs, model["parameters"], processes, uses_gpus)
     else:
         yield _disk(needs, None)
     yield _shared_memory(needs, model["side"] if model else None, processes)
@@ -193,15 +193,13 @@ def _disk(needs: Needs, parameters: Mapping[str, int] | None) -> Line:
     return Line(name, OK, text)
 
 
-def _memory(needs: Needs, parameters: Mapping[str, int], processes: int) -> Line:
+def _memory(needs: Needs, parameters: Mapping[str, int], processes: int, on_gpu: bool) -> Line:
     name, found = "memory of the machine", memory()
-    # Each process reads the whole model in fp32 before it is shared out; offloaded: 16 bytes a parameter, shared.
-    count = sum(parameters.values())
-    wanted = 4 * count * processes + (16 * count // needs.num_nodes if needs.offloads else 0)
+    wanted = needs.host_bytes(parameters, processes, on_gpu)
     if found is None:
         return Line(name, UNTRIED, f"psutil cannot be imported; {gib(wanted)} are wanted", "pip install psutil")
     total, free = found
-    text = f"{gib(total)}, {gib(free)} free; loading takes up to {gib(wanted)} ({processes} x the model in fp32)"
+    text = f"{gib(total)}, {gib(free)} free; weights and what trains them take up to {gib(wanted)}, clips come on top"
     if wanted > total:
         return Line(name, PROBLEM, text, "fewer processes on this machine (--trainer.devices), or more memory")
     return Line(name, OK if wanted <= free else WARNING, text, "" if wanted <= free else "end other programs first")

@@ -12,8 +12,9 @@ from typing import Any
 FSDP = "FSDPStrategy"
 #: trainer.precision -> kind of numbers.
 DTYPES = {"32": "float32", "16": "float16", "bf16": "bfloat16"}
-#: Bytes of a trained parameter in a checkpoint that a run goes on from: float32 weights and AdamW's two moments.
-STATE_BYTES, WEIGHT_BYTES, IMAGE_BYTES = 12, 4, 4
+#: Bytes of a trained parameter in a checkpoint that a run goes on from: float32 weights and AdamW's two moments; in
+#: training a gradient beside them.
+STATE_BYTES, TRAINING_BYTES, WEIGHT_BYTES, IMAGE_BYTES = 12, 16, 4, 4
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Needs:
         dtype: of the computation.
         attention: SDPA kernel, or auto.
         offloads: optimizer state lies in the machine's memory.
+        shards: each process has a part of the model alone.
         trains: whether checkpoints are written.
         is_distributed: whether there is a strategy for several processes.
         model: folder; None: not said.
@@ -51,6 +53,7 @@ class Needs:
     dtype: str = "float32"
     attention: str = "math"
     offloads: bool = False
+    shards: bool = False
     trains: bool = True
     is_distributed: bool = False
     model: str | None = None
@@ -72,6 +75,23 @@ class Needs:
         state = WEIGHT_BYTES * whole + (STATE_BYTES - WEIGHT_BYTES) * trained
         kept = sum(save.copies * (WEIGHT_BYTES * whole if save.weights_only else state) for save in self.saves)
         return kept + WEIGHT_BYTES * whole if self.trains else 0
+
+    def host_bytes(self, parameters: Mapping[str, int], processes: int, on_gpu: bool) -> int:
+        """Memory of this machine that weights, gradients and optimizer state take; activations and clips come on top.
+
+        >>> Needs().host_bytes({"language": 1000}, processes=2, on_gpu=True)  # read there, then sent to the cards
+        8000
+        >>> Needs(shards=True, num_nodes=2).host_bytes({"language": 1000}, processes=8, on_gpu=False)
+        12000
+        """
+        whole = sum(parameters.values())
+        trained = sum(count for tower, count in parameters.items() if tower not in self.frozen) if self.trains else 0
+        resident = WEIGHT_BYTES * whole + (TRAINING_BYTES - WEIGHT_BYTES) * trained
+        if self.shards:
+            # Each process reads its part where it stays; the first one gathers the model folder when the run ends.
+            here = resident // self.num_nodes if self.offloads or not on_gpu else 0
+            return here + (WEIGHT_BYTES * whole if self.trains else 0)
+        return (WEIGHT_BYTES * whole if on_gpu else resident) * processes
 
     def batch_bytes(self, side: int, processes: int) -> int:
         """Shared memory for the batches that lie ready: two of each worker (prefetch_factor), of float32 pixels."""
@@ -110,6 +130,7 @@ def read_needs(path: Path, model: str | None = None, output_dir: Path | None = N
         dtype=DTYPES.get(precision, "float32"),
         attention=str(settings.get("attention", "math")),
         offloads=bool(arguments.get("cpu_offload")),
+        shards=word.endswith(FSDP),
         trains="max_epochs" in trainer or "max_steps" in trainer or "callbacks" in trainer,
         is_distributed=word.endswith(FSDP) or word.startswith(("ddp", "fsdp")),
         model=None if given is None else str(given),

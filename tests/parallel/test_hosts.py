@@ -122,7 +122,7 @@ def start_on(hosts: tuple[str, str], run: Run, arguments: list[str], by_torchrun
 
 @pytest.fixture(scope="module")
 def on_one_machine(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Run, Run]]:
-    """Two processes as Slurm starts them, ended by SIGTERM to all that they have started, and requeued."""
+    """Two processes as Slurm starts them, ended by signals to them and their workers, and requeued."""
     out = tmp_path_factory.mktemp("slurm")
     runs = [Run(tmp_path_factory.mktemp("requeue")) for _ in range(2)]
     try:
@@ -138,8 +138,8 @@ def on_one_machine(arguments: list[str], tmp_path_factory: pytest.TempPathFactor
                 one.start(["vlm_crash", *arguments, *options], **slurm)
             if one is runs[0]:
                 one.wait_for_step(3)
-                for process in one.processes:
-                    os.killpg(process.pid, signal.SIGTERM)
+                for process, number in zip(one.processes, (signal.SIGTERM, signal.SIGUSR1), strict=True):
+                    os.killpg(process.pid, number)
             one.finish()
         yield out, *runs
     finally:
@@ -154,7 +154,7 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 
 
 def test_slurm(on_one_machine):
-    """SIGTERM to each process and its data workers, as some sites send it: saved, 143, and a requeue ends well."""
+    """SIGTERM and SIGUSR1, also to data workers, as some sites send them: saved, 143, and a requeue ends well."""
     out, first, second = on_one_machine
     assert [process.returncode for process in first.processes] == [143, 143], first.said(0)[-4000:]
     assert "ended by SIGTERM; what was finished is kept" in first.said(0)
@@ -162,7 +162,7 @@ def test_slurm(on_one_machine):
     saved = max(first.losses())
     assert sorted(second.losses()) == list(range(saved + 1, STEPS + 1))
     assert all(tensor.isfinite().all() for tensor in weights(out).values())
-    assert not list(out.glob("hpc_ckpt*")), "Lightning's own requeue would save a second time"
+    assert not list(out.glob("hpc_ckpt*")) and "auto-requeueing" not in first.said(0), "Lightning's own way is off"
 
 
 def test_two_hosts_lose_each_other_and_go_on(on_one_machine, arguments, run, tmp_path):
@@ -173,18 +173,17 @@ def test_two_hosts_lose_each_other_and_go_on(on_one_machine, arguments, run, tmp
     with two_hosts() as hosts:
         cut, killed, whole = run(), run(), run()
 
-        start_on(hosts, cut, arguments, by_torchrun=True)
+        start_on(hosts, cut, arguments, by_torchrun=False)
         cut.wait_for_step(3)
         ip("-n", hosts[1], "link", "set", LINK, "down")
         began = time.monotonic()
-        assert all(code != 0 for code in cut.finish(TIMEOUT + 60))
-        assert time.monotonic() - began < TIMEOUT + 30, "torchrun itself waits for the other host, too"
+        assert cut.finish(TIMEOUT + 60) == [3, 3]
+        assert time.monotonic() - began < TIMEOUT + 12
         for rank in range(2):
             said = cut.said(rank)
             lost = rf"error: another process is lost[^:]*: waited {TIMEOUT} s (for|while) .*, in vain"
             assert re.search(lost, said), said
-            assert "Traceback" not in said.split("vlm_crash fit: error")[0]
-            assert re.search(r"exitcode +: 3 ", said), said
+            assert "Traceback" not in said
         ip("-n", hosts[1], "link", "set", LINK, "up")
 
         start_on(hosts, killed, arguments, by_torchrun=False)
@@ -209,16 +208,3 @@ def test_two_hosts_lose_each_other_and_go_on(on_one_machine, arguments, run, tmp
     assert found.keys() == expected.keys()
     for name, tensor in found.items():
         assert torch.equal(tensor, expected[name]), name
-
-
-def test_an_address_where_nobody_waits(arguments, run, tmp_path):
-    """Told within the time-out, with the address, and no traceback."""
-    alone = run()
-    ranks = {"RANK": "1", "LOCAL_RANK": "0", "GROUP_RANK": "1", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test"}
-    options = ["--output_dir", str(tmp_path / "out"), "--trainer.devices", "1", "--trainer.num_nodes", "2"]
-    port = free_port()
-    alone.start(["vlm_crash", *arguments, *options], MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), **ranks)
-    assert alone.finish() == [3]
-    said = alone.said(0)
-    assert "Traceback" not in said, said
-    assert f"the processes did not come together at 127.0.0.1:{port}" in said

@@ -18,6 +18,7 @@ COMMANDS = {
     "export": ("commands", "a training checkpoint -> a model folder"),
     "evaluate": ("commands", "predictions + truth -> metrics.json and tables"),
     "report": ("commands", "an evaluation folder -> one self-contained HTML page"),
+    "doctor": ("doctor_command", "what works on this machine: cards, driver, kinds of numbers, readers, disk, memory"),
 }
 
 

@@ -68,9 +68,9 @@ def lost_process(error: BaseException) -> str | None:
     if functions & set(START):
         where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
         return (
-            f"the processes did not come together at {where}{who}: {text[:200]}; see that each was started, with the "
-            "same address and port and a rank of its own, that no firewall stands between the machines, and that "
-            "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME, where set, name the network between them"
+            f"the processes did not come together at {where}{who}: {text[:200]}; see that each was "
+            "started with the same address, a port that is free there and a rank of its own, that no firewall stands "
+            "between them, and that GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME, where set, name the network between them"
         )
     what = next((words for name, words in WAITS.items() if name in functions), "for the others' numbers")
     silent, closed = _SILENT.search(text), _CLOSED.search(text)

@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,12 @@ class StopTogether(Callback):
     def __init__(self) -> None:
         self._asked = False
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # Lightning's way under Slurm: a file of its own (hpc_ckpt, which it then prefers), from inside the handler.
+        environment = trainer._accelerator_connector.cluster_environment
+        if isinstance(environment, SLURMEnvironment):
+            environment.auto_requeue = False
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._asked = False
 
@@ -35,8 +42,7 @@ class StopTogether(Callback):
                 launcher.kill(number)  # the processes that this one has started
             self._asked = True
 
-        # Lightning puts the handlers that it found back when the run ends. Under Slurm it would save and requeue inside
-        # the handler of SIGUSR1, too.
+        # Lightning puts the handlers that it found back when the run ends.
         for number in (signal.SIGTERM, signal.SIGUSR1):
             trainer._signal_connector._register_signal(number, ask)
         # Lightning's own question after every batch, in place of which on_train_batch_end asks.

@@ -130,9 +130,7 @@ class CrashVLM(LightningModule):
         self.fitted_schema = folder_settings(self.model.config).schema
         self.field_match = FieldMatch(self.schema, embedder)
         self.provenance = ""
-        #: Read by FSDPStrategy.
-        self.fp32_modules = tuple(fp32_modules or ())
-        check_islands(self, self.fp32_modules)
+        self.fp32_modules = check_islands(self, fp32_modules or ())
 
     def _inputs(self) -> ModelInputs:
         config = self.model.config
@@ -178,8 +176,7 @@ class CrashVLM(LightningModule):
         """fp16 weights where a GPU only predicts; answers are scored by the terms of the dataset."""
         if stage == "fit":
             self.check_trainable()
-        if stage != "predict":
-            place_islands(self, self.fp32_modules)
+        place_islands(self, stage)
         if stage == "predict" and self.trainer.strategy.root_device.type == "cuda":
             self.model.half()
         dataset_schema = getattr(getattr(self.trainer, "datamodule", None), "dataset_schema", None)
@@ -189,10 +186,9 @@ class CrashVLM(LightningModule):
         if scores and self.field_match.embedder is not None:
             self.field_match.embedder.embed(["A wrong folder is told now, not after an epoch."])
         self._check_context(stage)
-        counts = dict.fromkeys(TOWERS, 0)
-        for name, parameter in self.model.named_parameters():
-            counts[tower_of(name)] += parameter.numel()
-        log.info("parameters: %s", ", ".join(f"{tower} {count:,}" for tower, count in counts.items()))
+        sizes = [(tower_of(name), parameter.numel()) for name, parameter in self.model.named_parameters()]
+        counts = [f"{tower} {sum(size for of, size in sizes if of == tower):,}" for tower in TOWERS]
+        log.info("parameters: %s", ", ".join(counts))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint brings its form with it, in place of the folder's."""
@@ -354,9 +350,8 @@ class CrashVLM(LightningModule):
         first_event = answers.event_log_probs_BE[:, 0].exp().tolist()
         for row, sample in enumerate(batch.samples):
             if not answers.is_finite[row]:
-                predictions.append(
-                    self._prediction(sample, status="failed", error="the model gave non-finite logits", seconds=seconds)
-                )
+                error = "the model gave non-finite logits"
+                predictions.append(self._prediction(sample, status="failed", error=error, seconds=seconds))
                 continue
             # Beside a clip of a shorter prompt, an answer may have gone on beyond its own room.
             token_ids = answers.token_ids[row][: rooms[row]]
@@ -385,14 +380,9 @@ class CrashVLM(LightningModule):
         return max(self.trainer.strategy.cpu_group.gather_object(room))
 
     def _prediction(
-        self,
-        sample: Any,
-        response: str = "",
-        status: str = "ok",
-        error: str | None = None,
-        event_probability: float | None = None,
-        seconds: float = 0.0,
-    ) -> Prediction:
+        self, sample: Any, response: str = "", status: str = "ok", error: str | None = None,
+        event_probability: float | None = None, seconds: float = 0.0,
+    ) -> Prediction:  # fmt: skip
         parsed = parse(self.schema, response)
         return Prediction(
             video=sample.video,

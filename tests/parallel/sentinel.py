@@ -108,7 +108,13 @@ def run(
         finally:
             os.chdir(before)
     losses = record.losses if record else []
-    return {"losses": losses, "error": error, "events": lines, "skipped": plugin.num_skipped, "hooks": num_hooks(module)}
+    return {
+        "losses": losses,
+        "error": error,
+        "events": lines,
+        "skipped": plugin.num_skipped,
+        "hooks": num_hooks(module),
+    }
 
 
 def sentinel(folder: str) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Numbers that stop being finite on some of two processes, in fp16: named by all together, and the run goes on or ends."""
+"""Numbers that stop being finite on some of two processes, in fp16: named by all, and the run goes on or ends."""
 
 import pytest
 

@@ -5,4 +5,11 @@ from vlm_crash.callbacks.monitoring import TrainingMonitor, ValidationSample
 from vlm_crash.callbacks.overflow_sentinel import OverflowSentinel
 from vlm_crash.callbacks.predictions import PredictionWriter
 
-__all__ = ["ModelFolder", "OverflowSentinel", "PredictionWriter", "TrainingMonitor", "ValidationSample", "WholeCheckpoints"]
+__all__ = [
+    "ModelFolder",
+    "OverflowSentinel",
+    "PredictionWriter",
+    "TrainingMonitor",
+    "ValidationSample",
+    "WholeCheckpoints",
+]

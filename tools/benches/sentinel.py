@@ -29,8 +29,8 @@ LABELS, TEXT = 100, 60
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--steps", type=int, default=60, help="steps of each precision that are counted")
-    parser.add_argument("--frames", type=int, default=8, help="frames of a clip; two clips a step")
+    parser.add_argument("--steps", type=int, default=40, help="steps of each precision that are counted")
+    parser.add_argument("--frames", type=int, default=2, help="frames of a clip; two clips a step")
 
 
 class InTurns(OverflowSentinel):

@@ -130,9 +130,7 @@ class CrashVLM(LightningModule):
         self.fitted_schema = folder_settings(self.model.config).schema
         self.field_match = FieldMatch(self.schema, embedder)
         self.provenance = ""
-        #: Read by FSDPStrategy.
-        self.fp32_modules = tuple(fp32_modules or ())
-        check_islands(self, self.fp32_modules)
+        self.fp32_modules = check_islands(self, fp32_modules or ())
 
     def _inputs(self) -> ModelInputs:
         config = self.model.config
@@ -182,8 +180,7 @@ class CrashVLM(LightningModule):
         """fp16 weights where a GPU only predicts; answers are scored by the terms of the dataset."""
         if stage == "fit":
             self.check_trainable()
-        if stage != "predict":
-            place_islands(self, self.fp32_modules)
+        place_islands(self, stage)
         if stage == "predict" and self.trainer.strategy.root_device.type == "cuda":
             self.model.half()
         dataset_schema = getattr(getattr(self.trainer, "datamodule", None), "dataset_schema", None)
@@ -193,10 +190,9 @@ class CrashVLM(LightningModule):
         if scores and self.field_match.embedder is not None:
             self.field_match.embedder.embed(["A wrong folder is told now, not after an epoch."])
         self._check_context(stage)
-        counts = dict.fromkeys(TOWERS, 0)
-        for name, parameter in self.model.named_parameters():
-            counts[tower_of(name)] += parameter.numel()
-        log.info("parameters: %s", ", ".join(f"{tower} {count:,}" for tower, count in counts.items()))
+        sizes = [(tower_of(name), parameter.numel()) for name, parameter in self.model.named_parameters()]
+        counts = [f"{tower} {sum(size for of, size in sizes if of == tower):,}" for tower in TOWERS]
+        log.info("parameters: %s", ", ".join(counts))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint brings its form with it, in place of the folder's."""

@@ -14,7 +14,12 @@ from torch import Tensor, nn
 from tests.parallel.micro import Micro, train
 from vlm_crash.callbacks import OverflowSentinel
 from vlm_crash.callbacks.overflow_sentinel import FILE
+from vlm_crash.callbacks.monitoring import of_all_processes
+from vlm_crash.metrics.confusion import FieldConfusion
 from vlm_crash.parallel import FSDPPrecision, FSDPStrategy
+from vlm_crash.schema.fields import load_schema
+from vlm_crash.schema.records import Annotation
+from vlm_crash.schema.response import parse, render
 
 WORLD, RANK = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
 
@@ -108,7 +113,25 @@ def run(
         finally:
             os.chdir(before)
     losses = record.losses if record else []
-    return {"losses": losses, "error": error, "events": lines, "skipped": plugin.num_skipped, "hooks": num_hooks(module)}
+    return {
+        "losses": losses,
+        "error": error,
+        "events": lines,
+        "skipped": plugin.num_skipped,
+        "hooks": num_hooks(module),
+    }
+
+
+def together() -> dict[str, Any]:
+    """What each process has after all have added up: numbers of a log, and a confusion matrix."""
+    schema = load_schema()
+    terms = schema.event("crash").field("Weather").vocabulary
+    truth = Annotation.of(schema, "crash", {"Weather": terms[0]})
+    said = Annotation.of(schema, "crash", {"Weather": terms[RANK]})
+    confusion = FieldConfusion(schema)
+    confusion.update([parse(schema, render(schema, said))], [truth])
+    rows = of_all_processes([10.0 * (RANK + 1), 1.0, 2.0, 1.0 * RANK, 1.0], torch.device("cpu"))
+    return {"rows": rows.tolist(), "confusion": confusion.compute()["crash/Weather"][0, :2].tolist()}
 
 
 def sentinel(folder: str) -> dict[str, dict[str, Any]]:
@@ -129,4 +152,5 @@ def sentinel(folder: str) -> dict[str, dict[str, Any]]:
         "island, checkpointed": run(folder, **still, fp32_modules=[mlp], activation_checkpointing=True),
         "tower": run(folder, **still, fp32_modules=["vision_tower"], settings=zero2),
         "no plant": run(folder, lr=1e-9),
+        "together": together(),
     }

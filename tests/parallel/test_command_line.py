@@ -1,9 +1,11 @@
 """FSDP from the command line: two processes in fp16 on CPUs, SIGTERM, and a requeue."""
 
+import itertools
 import os
 import signal
 
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.cli.conftest import start
 from vlm_crash.models.internvl import load_model
@@ -47,3 +49,27 @@ def test_sigterm_saves_and_a_requeue_goes_on(micro_model, prepared, tmp_path):
     assert found.keys() == weights.keys()
     for name, tensor in found.items():
         torch.testing.assert_close(weights[name].detach(), tensor, rtol=0, atol=0)
+    check_events(out / "tensorboard")
+
+
+def check_events(folder):
+    """What two processes have counted together, written by the first one; the scale goes on over the stop."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
+    events.Reload()
+    found = {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    steps = len(found["train/loss"])
+    assert found["fp16/loss_scale"][0] == 2**16
+    halved = sum(later < before for before, later in itertools.pairwise(found["fp16/loss_scale"]))
+    assert halved <= found["fp16/skipped_steps"][-1] <= halved + 1, "the last one is not in the scale yet"
+    for tag in ("speed/clips_per_s", "speed/tokens_per_s", "memory/process_gib", "fp16/loss_scale", "lr/language"):
+        assert len(found[tag]) == steps and min(found[tag]) >= 0, tag
+    assert all(0 <= share <= 1 for share in found["speed/data_wait_share"])
+    assert {
+        "grad_norm/all",
+        "grad_norm/vision",
+        "grad_norm/projector",
+        "grad_norm/language",
+        "val/loss",
+    } <= found.keys()
+    assert events.Images("val_confusion/event")
+    assert events.Images("validation_clip_1/frames")

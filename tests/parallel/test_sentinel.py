@@ -1,4 +1,4 @@
-"""Numbers that stop being finite on some of two processes, in fp16: named by all together, and the run goes on or ends."""
+"""Numbers that stop being finite on some of two processes, in fp16: named by all, and the run goes on or ends."""
 
 import pytest
 
@@ -79,3 +79,10 @@ def test_an_island_does_not_overflow(first, name):
     assert first[name]["skipped"] == 0 and not first[name]["events"]
     # What the planted weights compute is what they would without; fp16 rounds elsewhere.
     assert first[name]["losses"] == pytest.approx(first["no plant"]["losses"], abs=2e-2)
+
+
+def test_what_all_processes_count_together(runs):
+    """For the callbacks that write into TensorBoard."""
+    for found in runs:
+        assert found["together"]["rows"] == [[10, 1, 2, 0, 1], [20, 1, 2, 1, 1]]
+        assert found["together"]["confusion"] == [1, 1]

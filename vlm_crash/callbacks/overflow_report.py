@@ -91,8 +91,8 @@ def remedy(run: Run, finding: Finding, bad_weights: Sequence[str]) -> str:
         return "the pixels themselves are not finite: look at the clips"
     if bad_weights:
         return (
-            f"stored weights are not finite ({len(bad_weights)} modules): go on from a checkpoint before they became so, "
-            "with lower --model.lr_*"
+            f"stored weights are not finite ({len(bad_weights)} modules): go on from a checkpoint before they became "
+            "so, with lower --model.lr_*"
         )
     if finding.where == "forward" and is_half and island:
         return f"compute it in fp32: --model.fp32_modules [{island}]"
@@ -100,7 +100,8 @@ def remedy(run: Run, finding: Finding, bad_weights: Sequence[str]) -> str:
         return "if it lasts: --trainer.strategy.reduce_dtype float32, or fewer --trainer.accumulate_grad_batches"
     if finding.where == "backward" and run.loss_scale != 1 and is_half:
         also = f" or --model.fp32_modules [{island}]" if island else ""
-        return f"the loss scale is halved until it fits, as in the first steps of a run; if it lasts: lower --model.lr_*{also}"
+        usual = "the loss scale is halved until it fits, as in the first steps of a run"
+        return f"{usual}; if it lasts: lower --model.lr_*{also}"
     return "look at the clips; lower --model.lr_* or --trainer.gradient_clip_val"
 
 

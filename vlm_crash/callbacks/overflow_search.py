@@ -7,7 +7,7 @@ checkpointing could see, and asks no other process.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +91,7 @@ class ForwardSearch:
         self._running: list[tuple[str, Size | None]] = []
         self._handles: list[RemovableHandle] = []
 
-    def __enter__(self) -> "ForwardSearch":
+    def __enter__(self) -> Self:
         for module in self.modules.values():
             self._handles.append(module.register_forward_pre_hook(self.before, with_kwargs=True))
             self._handles.append(module.register_forward_hook(self.after))

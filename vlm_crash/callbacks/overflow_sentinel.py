@@ -115,7 +115,9 @@ class OverflowSentinel(Callback):
     def _look(self, trainer: Trainer, pl_module: LightningModule, grads_are_bad: bool) -> list[Report]:
         """What each process finds; all compute the same batches, and stop after the same one."""
         rank, weights = trainer.global_rank, bad_weights(pl_module)
-        summed = next((Finding("reduced", *_owner(name), outputs=size) for name, size in bad_gradients(pl_module)), None)
+        summed = next(
+            (Finding("reduced", *_owner(name), outputs=size) for name, size in bad_gradients(pl_module)), None
+        )
         with _as_if_nothing_happened(pl_module, trainer.strategy.root_device):
             for search in (_forward, _backward) if grads_are_bad else (_forward,):
                 for place, (batch, state) in enumerate(self._batches):
@@ -135,7 +137,7 @@ class OverflowSentinel(Callback):
         why = (
             f"{self._in_a_row} optimizer steps in a row were not finite"
             if is_skipped
-            else f"{trainer.precision} has no loss scale that would skip a step, so the weights would not be finite either"
+            else f"{trainer.precision} has no loss scale that would skip a step, and the weights would take it"
         )
         path = Path(trainer.default_root_dir) / FILE
         raise NotFinite(f"stopped before the step was taken: {why}; the last one, {found['message']}; all: {path}")

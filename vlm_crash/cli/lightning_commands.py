@@ -21,11 +21,12 @@ from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from vlm_crash.callbacks import (
+    ConfusionMatrices,
     ModelFolder,
     OverflowSentinel,
     PredictionWriter,
     TrainingMonitor,
-    ValidationSample,
+    ValidationSamples,
     WholeCheckpoints,
 )
 from vlm_crash.callbacks.predictions import refuse_old_predictions
@@ -150,9 +151,11 @@ class CrashCLI(LightningCLI):
         if config["trainer"].get("enable_model_summary") is None:
             kwargs["enable_model_summary"] = False  # the module logs the parameters of each tower
         if self.subcommand == "fit":
-            extra += [TrainingMonitor(), ValidationSample(), ModelFolder()]
+            extra += [TrainingMonitor(), ModelFolder()]
             if config["overflow_sentinel"] is not None:
                 extra.append(OverflowSentinel(config["overflow_sentinel"]))
+        if self.subcommand in ("fit", "validate"):
+            extra += [ValidationSamples(), ConfusionMatrices()]
         if self.subcommand == "predict":
             extra += [PredictionWriter(output_dir, config["overwrite"])]
         kwargs["default_root_dir"] = str(output_dir)

@@ -20,8 +20,8 @@ from vlm_crash.parallel.sharding import named_units
 from vlm_crash.schema.wording import closest
 
 
-def check_islands(module: nn.Module, names: Collection[str]) -> None:
-    """Each name is that of a module that can be an island.
+def check_islands(module: nn.Module, names: Collection[str]) -> tuple[str, ...]:
+    """The names, each of which is that of a module that can be an island.
 
     Raises:
         ValueError: no module has the name, or it has no weights of its own.
@@ -44,6 +44,7 @@ def check_islands(module: nn.Module, names: Collection[str]) -> None:
                 f"fp32_modules has {name!r}, which has no weights, or shares them with another module (tied "
                 "embeddings), and cannot compute in fp32 alone; name the module around it"
             )
+    return tuple(names)
 
 
 def _names(name: str, module: nn.Module) -> set[str]:
@@ -51,13 +52,14 @@ def _names(name: str, module: nn.Module) -> set[str]:
     return {name, name.rsplit(".", 1)[-1], type(module).__name__}
 
 
-def place_islands(module: LightningModule, names: Collection[str]) -> None:
-    """Make the islands of a run, once its precision is known; FSDPStrategy makes its own.
+def place_islands(module: LightningModule, stage: str) -> None:
+    """Make the islands (`fp32_modules`) of a run, once its precision is known; FSDPStrategy makes its own.
 
     Raises:
         ValueError: the precision has no half to keep them out of.
     """
-    if not names:
+    names: tuple[str, ...] = module.fp32_modules  # type: ignore[assignment]
+    if not names or stage == "predict":  # all weights are fp16 there, or fp32
         return
     precision = str(module.trainer.precision)
     if "mixed" not in precision:
@@ -72,7 +74,7 @@ def place_islands(module: LightningModule, names: Collection[str]) -> None:
 def compute_in_fp32(module: nn.Module, names: Collection[str]) -> None:
     """Turn autocast off inside modules of these names, and cast what enters them; in place. Twice is as once."""
     for unit in named_units(module, names).values():
-        unit.forward = _without_autocast(unit.forward, next(unit.parameters()))  # type: ignore[method-assign]
+        unit.forward = _without_autocast(unit.forward, next(unit.parameters()))
 
 
 def _without_autocast(forward: Callable[..., Any], parameter: nn.Parameter) -> Callable[..., Any]:

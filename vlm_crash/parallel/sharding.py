@@ -153,7 +153,9 @@ def shard_module(
     return units
 
 
-def _policy_of(name: str, islands: Collection[str], policy: Callable[[bool], MixedPrecisionPolicy]) -> MixedPrecisionPolicy:
+def _policy_of(
+    name: str, islands: Collection[str], policy: Callable[[bool], MixedPrecisionPolicy]
+) -> MixedPrecisionPolicy:
     """A unit inside an island computes in fp32, too, and what it gives stays in fp32 until it leaves the island."""
     if any(name.startswith(f"{island}.") for island in islands):
         return replace(policy(True), output_dtype=None)

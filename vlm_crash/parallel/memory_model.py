@@ -69,45 +69,41 @@ class Step:
         autocast = width != 4 and setting.word in ("plain", "ddp")
         self.how = Compute(width, autocast, setting.kernel == "math")
         #: Bytes of a number between layers.
-        self.width = 4 if autocast else width
+        self.width = setting.base_width if autocast else width
         self.traffic = Traffic()
         self.sharding = Sharding(setting.word, setting.sharers, width, setting.reduce_width, setting.cpu_offload)
         self.parts = self._units()
         frames = setting.num_frames * setting.batch_size
         self.batch = [self.tape.new(frames * 3 * shape.image_size**2, 4)]  # pixels, which stay for the whole step
 
-    def _unit(self, tower: str, numel: int, targets: int = 0) -> Unit:
-        """Weights of a tower; with LoRA only its thin matrices (`targets` weights) are trained."""
+    def _unit(self, tower: str, numel: int, adapters: int = 0) -> Unit:
+        """Weights of a tower; with LoRA its adapters alone are trained."""
         setting = self.setting
-        is_trained = tower not in setting.freeze
-        adapters = targets if setting.lora_rank else 0
-        trained = (adapters if tower in setting.lora_towers else 0) if setting.lora_rank else numel
-        if setting.lora_rank and tower == "projector" and "projector" in setting.full_towers:
-            trained = numel
-        unit = Unit(
-            self.tape, self.sharding, self.traffic, numel + adapters, trained if is_trained else 0
-        )
+        trained = numel if setting.trains(tower) else 0
+        added = adapters if tower in setting.lora_towers else 0
+        width = setting.base_width if setting.lora_rank else 4
+        unit = Unit(self.tape, self.sharding, self.traffic, numel + added, trained + added, width)
         unit.is_checkpointed = tower in setting.checkpointed
         return unit
 
     def _units(self) -> Parts:
         shape, setting = self.shape, self.setting
-        vision, language = shape.vision, shape.language
-        rank = setting.lora_rank
-        root_vision = 0 if "vision" in setting.freeze or rank else shape.vision_root
-        root_language = 0 if "language" in setting.freeze or rank else shape.language_root
-        root = Unit(
-            self.tape, self.sharding, self.traffic, shape.vision_root + shape.language_root, root_vision + root_language
-        )
-        tables = shape.vocab_size * language.width
+        roots = {"vision": shape.vision_root, "language": shape.language_root}
+        trained = sum(numel for tower, numel in roots.items() if setting.trains(tower))
+        width = setting.base_width if setting.lora_rank else 4
+        root = Unit(self.tape, self.sharding, self.traffic, sum(roots.values()), trained, width)
+        tables = shape.vocab_size * shape.language.width
+
+        def layers(name: str, tower: Tower) -> list[Unit]:
+            adapters = tower.adapters(setting.lora_rank, setting.lora_targets)
+            return [self._unit(name, tower.layer, adapters) for _ in range(tower.layers)]
+
         return Parts(
             root=root,
-            vision=[self._unit("vision", vision.layer, vision.adapters(rank, setting.lora_targets)) for _ in range(vision.layers)],
+            vision=layers("vision", shape.vision),
             projector=self._unit("projector", shape.projector),
             embedding=root if shape.tied else self._unit("language", tables),
-            language=[
-                self._unit("language", language.layer, language.adapters(rank, setting.lora_targets)) for _ in range(language.layers)
-            ],
+            language=layers("language", shape.language),
             head=root if shape.tied else self._unit("language", tables),
         )
 
@@ -143,13 +139,14 @@ class Step:
             temporary = [self.tape.new(share(largest), 4, "optimizer") for _ in range(2)]
         else:
             parts = self.parts
-            groups = (parts.vision, [parts.projector], {*parts.language, parts.embedding, parts.head})
+            language = dict.fromkeys([*parts.language, parts.embedding, parts.head])
+            groups = (parts.vision, [parts.projector], list(language))
             largest = max(sum(share(unit.trained) for unit in group) for group in groups)
             temporary = [self.tape.new(largest, 4, "optimizer")]
         del temporary
 
     def _trained_towers(self) -> list[str]:
-        return [tower for tower in ("vision", "projector", "language") if tower not in self.setting.freeze]
+        return [tower for tower in ("vision", "projector", "language") if self.setting.trains(tower)]
 
     # ------------------------------------------------------------ the forward pass
 
@@ -173,7 +170,7 @@ class Step:
         for unit in parts.language:
             x = self._layer(unit, self._language_layer, x, "language" in self.setting.checkpointed)
         root = self._root_leaf("language")
-        hidden = norm(tape, x, root, self.shape.language.width, rms=True)
+        hidden = norm(tape, x, root, self.shape.language.width, self.how, rms=True)
         del x
         hidden = self._mark(hidden, MOMENTS[4])
         ledger.begin(MOMENTS[2])
@@ -190,8 +187,7 @@ class Step:
         return tape.result(loss.view(), [loss], [], enter)
 
     def _root_leaf(self, tower: str) -> Leaf | None:
-        is_trained = tower not in self.setting.freeze and not self.setting.lora_rank
-        return self.parts.root.leaf if is_trained else None
+        return self.parts.root.leaf if self.setting.trains(tower) else None
 
     def _layer(self, unit: Unit, layer: Callable[[Unit, Sized], Sized], x: Sized, again: bool) -> Sized:
         def compute(given: Sized) -> Sized:
@@ -282,19 +278,19 @@ class Step:
     def _projector(self, x: Sized) -> Sized:
         shape, tape, unit = self.shape, self.tape, self.parts.projector
         leaf, wide, d = unit.leaf, shape.vision.width * shape.fold**2, shape.language.width
-        h = norm(tape, x, leaf, wide, rms=False)
+        h = norm(tape, x, leaf, wide, self.how, rms=False)
         h = linear(tape, h, (wide, d), leaf, self.how)
         h = tape.activation(h)
         return linear(tape, h, (d, d), leaf, self.how)
 
     def _vision_layer(self, unit: Unit, x: Sized) -> Sized:
         tape, tower, leaf = self.tape, self.shape.vision, self._own(unit)
-        normed = norm(tape, x, leaf, tower.width, tower.rms)
+        normed = norm(tape, x, leaf, tower.width, self.how, rms=tower.rms)
         attended = self._vision_attention(unit, normed)
         del normed
         attended = scale(tape, attended, leaf, tower.width)
         x = tape.add(attended, x)
-        out = norm(tape, x, leaf, tower.width, tower.rms)
+        out = norm(tape, x, leaf, tower.width, self.how, rms=tower.rms)
         h = self._linear(unit, "fc1", out, (tower.width, tower.inner), True)
         h = tape.activation(h)
         h = self._linear(unit, "fc2", h, (tower.inner, tower.width), True)
@@ -304,7 +300,7 @@ class Step:
         return tape.add(out, x)
 
     def _own(self, unit: Unit) -> Leaf | None:
-        """Where gradients of vectors go: nowhere, with LoRA."""
+        """Where gradients of a layer's own vectors go: nowhere, beside adapters."""
         return None if self.setting.lora_rank else unit.leaf
 
     def _vision_attention(self, unit: Unit, x: Sized) -> Sized:
@@ -312,7 +308,7 @@ class Step:
         square = (tower.width, tower.width)
         q, k, v = (self._linear(unit, name, x, square, tower.qkv_bias) for name in ("q_proj", "k_proj", "v_proj"))
         if tower.qk_norm:
-            q, k = (norm(tape, given, self._own(unit), tower.width, rms=True) for given in (q, k))
+            q, k = (norm(tape, given, self._own(unit), tower.width, self.how, rms=True) for given in (q, k))
         frames = setting.num_frames * setting.batch_size
         heads = Heads(frames, self.shape.patches + 1, tower.heads, tower.heads, tower.head_size)
         if setting.vision_chunk:
@@ -346,16 +342,16 @@ class Step:
 
     @property
     def _trains_tables(self) -> bool:
-        return "language" not in self.setting.freeze and not self.setting.lora_rank
+        return self.setting.trains("language")
 
     def _language_layer(self, unit: Unit, x: Sized) -> Sized:
         tape, tower, leaf = self.tape, self.shape.language, self._own(unit)
         residual = x
-        h = norm(tape, x, leaf, tower.width, rms=True)
+        h = norm(tape, x, leaf, tower.width, self.how, rms=True)
         h = self._language_attention(unit, h)
         x = tape.add(residual, h)
         residual = x
-        h = norm(tape, x, leaf, tower.width, rms=True)
+        h = norm(tape, x, leaf, tower.width, self.how, rms=True)
         gate = tape.activation(self._linear(unit, "gate_proj", h, (tower.width, tower.inner), False))
         up = self._linear(unit, "up_proj", h, (tower.width, tower.inner), False)
         both = tape.mul(gate, up)
@@ -414,6 +410,3 @@ class Step:
             return [out]
 
         return tape.result(tape.new(1, 4), [logits], [soft], run)
-
-
-__all__ = ["MOMENTS", "Tower", "walk"]

@@ -18,7 +18,10 @@ from vlm_crash.cli.plan_settings import DEFAULT_GPUS, read_setting
 DOES_NOT_FIT = 1
 #: Options of fit that memory depends on, with their types; the config may have all others, too.
 OPTIONS: dict[str, tuple[Any, str]] = {
-    "model.path": (str, "Model folder (its config.json is read), or 1B, 2B, 4B or 8B for InternVL2.5 of that size."),
+    "model.path": (
+        str,
+        "Folder (its config.json is read), or a size: 1B, 2B, 4B, 8B with 16 tokens a frame, 1B-plain ... with 256; unset: 8B.",
+    ),
     "model.attention": (str, "SDPA kernel: math, efficient, flash or auto (planned as math, which needs most)."),
     "model.freeze": (list[str], "Towers that are not trained."),
     "model.activation_checkpointing": (bool | list[str], "Towers that compute activations again."),
@@ -53,7 +56,11 @@ def build_parser() -> ArgumentParser:
     )
     add = parser.add_argument
     add("-c", "--config", type=str, action="append", help="Config of fit; a later one goes over an earlier one.")
-    add("--gpus", type=int | None, help=f"GPUs of all machines; unset: trainer.devices, or {DEFAULT_GPUS} where it says auto.")
+    add(
+        "--gpus",
+        type=int | None,
+        help=f"GPUs of all machines; unset: trainer.devices, or {DEFAULT_GPUS} where it says auto.",
+    )
     add("--gpu_memory", type=float, default=23.6, help="GiB of one GPU; 24 GB of a TITAN RTX are 23.6.")
     add("--reserve", type=float, default=1.2, help="GiB of it for the CUDA context, NCCL and gaps between blocks.")
     add("--text_tokens", type=int | None, help="Tokens of a clip's question and answer; unset: 900.")
@@ -61,7 +68,8 @@ def build_parser() -> ArgumentParser:
     add("--json", type=Path | None, help="File for every figure.")
     for name, (kind, text) in OPTIONS.items():
         # No defaults: what is not given here is the config's.
-        add(f"--{name}", dest=name.replace(".", "__"), type=kind if kind is str else kind | None, help=text)
+        option = {"dest": name.replace(".", "__"), "metavar": name.rsplit(".", 1)[-1].upper()}
+        add(f"--{name}", **option, type=kind if kind is str else kind | None, help=text)
     return parser
 
 

@@ -119,7 +119,7 @@ def _model(path: Any, notes: list[str]) -> tuple[str, Shape, int | None]:
     from vlm_crash.parallel.memory_shapes import NAMED, read_shape
 
     if path is None:
-        notes.append("no --model.path: planned for the 8B shape")
+        notes.append("no --model.path: planned for 8B, which merges the tokens of frames to 16 each")
         path = "8B"
     folder = Path(str(path))
     if str(path) in NAMED and not folder.exists():
@@ -173,7 +173,9 @@ def _checkpointed(given: Any) -> frozenset[str]:
 
 def _kernel(given: Any, notes: list[str]) -> str:
     if given not in ("math", "efficient", "flash", "auto"):
-        raise ValueError(f"attention={given!r} is not one of math, efficient, flash, auto; set --model.attention to one")
+        raise ValueError(
+            f"attention={given!r} is not one of math, efficient, flash, auto; set --model.attention to one"
+        )
     if given == "auto":
         notes.append("attention auto is planned as math, which any card can run and which needs most")
         return "math"
@@ -238,7 +240,9 @@ def _lora(given: Any, width: int) -> dict[str, Any]:
     """models/lora.py's settings, where there are any."""
     if not given:
         return {}
-    names = frozenset(layer for target in given.get("targets", ["attention", "mlp"]) for layer in KINDS.get(target, (target,)))
+    names = frozenset(
+        layer for target in given.get("targets", ["attention", "mlp"]) for layer in KINDS.get(target, (target,))
+    )
     unknown = sorted(names - {layer for layers in KINDS.values() for layer in layers})
     if unknown:
         raise ValueError(
@@ -250,7 +254,9 @@ def _lora(given: Any, width: int) -> dict[str, Any]:
         raise ValueError("lora.towers must be some of ['vision', 'language']; set --model.lora.towers so")
     base = str(given.get("base_dtype", "auto"))
     if base not in (*WIDTHS, "auto"):
-        raise ValueError(f"lora.base_dtype={base!r} is not one of {['auto', *WIDTHS]}; set --model.lora.base_dtype to one")
+        raise ValueError(
+            f"lora.base_dtype={base!r} is not one of {['auto', *WIDTHS]}; set --model.lora.base_dtype to one"
+        )
     return {
         "lora_rank": _least("model.lora.rank", given.get("rank", 16), 1),
         "lora_targets": names,

@@ -29,7 +29,10 @@ def page(plan: Plan, run: PlannedRun, found: Sequence[Proposal]) -> str:
     lines.append("the worst of each moment of a step:")
     lines += [f"  {moment:<19}{size:7.2f} GiB" for moment, size in plan.moments.items()]
     if plan.host_gib:
-        lines += ["", f"in the machine's memory, for each GPU: {plan.host_gib:.2f} GiB (weights, gradients, AdamW's state)"]
+        lines += [
+            "",
+            f"in the machine's memory, for each GPU: {plan.host_gib:.2f} GiB (weights, gradients, AdamW's state)",
+        ]
     lines += ["", *(f"note: {note}" for note in run.notes)]
     return "\n".join([*lines, *verdict(plan, found)])
 

@@ -7,19 +7,10 @@ last step's gradients until Lightning's zero_grad, which comes between forward a
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vlm_crash.parallel.memory_layers import (
-    Compute,
-    Heads,
-    attention,
-    attention_by_frames,
-    linear,
-    lora,
-    norm,
-    rotated,
-    scale,
-)
+from vlm_crash.parallel.memory_layers import Compute, norm
 from vlm_crash.parallel.memory_shapes import Setting, Shape, Tower
 from vlm_crash.parallel.memory_tape import Leaf, Ledger, Sized, Tape
+from vlm_crash.parallel.memory_towers import Towers
 from vlm_crash.parallel.memory_units import Sharding, Traffic, Unit
 
 MOMENTS = (
@@ -70,6 +61,7 @@ class Step:
         self.how = Compute(width, autocast, setting.kernel == "math")
         #: Bytes of a number between layers.
         self.width = setting.base_width if autocast else width
+        self.towers = Towers(self.tape, shape, setting, self.how, self.width)
         self.traffic = Traffic()
         self.sharding = Sharding(setting.word, setting.sharers, width, setting.reduce_width, setting.cpu_offload)
         self.parts = self._units()
@@ -168,7 +160,7 @@ class Step:
         x = self._prompt(visual)
         del visual
         for unit in parts.language:
-            x = self._layer(unit, self._language_layer, x, "language" in self.setting.checkpointed)
+            x = self._layer(unit, self.towers.language_layer, x, "language" in self.setting.checkpointed)
         root = self._root_leaf("language")
         hidden = norm(tape, x, root, self.shape.language.width, self.how, rms=True)
         del x
@@ -198,14 +190,6 @@ class Step:
 
         return unit.around(compute, x)
 
-    def _linear(self, unit: Unit, name: str, x: Sized, sizes: tuple[int, int], bias: bool) -> Sized:
-        setting = self.setting
-        if not setting.lora_rank:
-            return linear(self.tape, x, sizes, unit.leaf, self.how, bias)
-        if name not in setting.lora_targets or unit.leaf is None:
-            return linear(self.tape, x, sizes, None, self.how, bias)
-        return lora(self.tape, x, sizes, unit.leaf, setting.lora_rank, self.how, bias)
-
     def _vision(self) -> Sized:
         """Visual tokens as the language model takes them (models/vision.py)."""
         tape, shape, setting = self.tape, self.shape, self.setting
@@ -215,7 +199,7 @@ class Step:
         states = [x] if shape.keeps_states else []
         again = "vision" in setting.checkpointed
         for unit in self.parts.vision:
-            x = self._layer(unit, self._vision_layer, x, again)
+            x = self._layer(unit, self.towers.vision_layer, x, again)
             if shape.keeps_states:
                 states.append(x)
         tokens = frames * shape.patches * tower.width
@@ -226,7 +210,8 @@ class Step:
         del folded
         if shape.merged_tokens:
             joined = self._merged(joined, frames * shape.merged_tokens * tower.width * shape.fold**2)
-        x = self.parts.projector.around(self._projector, joined)
+        projector = self.parts.projector
+        x = projector.around(lambda given: self.towers.projector(projector, given), joined)
         return tape.copy(x)
 
     def _resized(self, x: Sized, numel: int) -> Sized:
@@ -250,7 +235,9 @@ class Step:
         x = tape.result(x, [patches], [], lambda saved, grad: [tape.new(frames * shape.patches * d, width)])
         del patches
         out = tape.like(x)
-        return tape.result(out, [x, leaf], [], lambda saved, grad: [grad, tape.new((shape.patches + 1) * d, width, "gradients")])
+        return tape.result(
+            out, [x, leaf], [], lambda saved, grad: [grad, tape.new((shape.patches + 1) * d, width, "gradients")]
+        )
 
     def _merged(self, x: Sized, numel: int) -> Sized:
         """Token merging (models/token_merging.py), in fp32: matching, then means."""
@@ -274,48 +261,6 @@ class Step:
             return [tape.new(before, width) if width != 4 else gathered]
 
         return tape.result(out.view(), [x], [], run)
-
-    def _projector(self, x: Sized) -> Sized:
-        shape, tape, unit = self.shape, self.tape, self.parts.projector
-        leaf, wide, d = unit.leaf, shape.vision.width * shape.fold**2, shape.language.width
-        h = norm(tape, x, leaf, wide, self.how, rms=False)
-        h = linear(tape, h, (wide, d), leaf, self.how)
-        h = tape.activation(h)
-        return linear(tape, h, (d, d), leaf, self.how)
-
-    def _vision_layer(self, unit: Unit, x: Sized) -> Sized:
-        tape, tower, leaf = self.tape, self.shape.vision, self._own(unit)
-        normed = norm(tape, x, leaf, tower.width, self.how, rms=tower.rms)
-        attended = self._vision_attention(unit, normed)
-        del normed
-        attended = scale(tape, attended, leaf, tower.width)
-        x = tape.add(attended, x)
-        out = norm(tape, x, leaf, tower.width, self.how, rms=tower.rms)
-        h = self._linear(unit, "fc1", out, (tower.width, tower.inner), True)
-        h = tape.activation(h)
-        h = self._linear(unit, "fc2", h, (tower.inner, tower.width), True)
-        out = h
-        del h
-        out = scale(tape, out, leaf, tower.width)
-        return tape.add(out, x)
-
-    def _own(self, unit: Unit) -> Leaf | None:
-        """Where gradients of a layer's own vectors go: nowhere, beside adapters."""
-        return None if self.setting.lora_rank else unit.leaf
-
-    def _vision_attention(self, unit: Unit, x: Sized) -> Sized:
-        tape, tower, setting = self.tape, self.shape.vision, self.setting
-        square = (tower.width, tower.width)
-        q, k, v = (self._linear(unit, name, x, square, tower.qkv_bias) for name in ("q_proj", "k_proj", "v_proj"))
-        if tower.qk_norm:
-            q, k = (norm(tape, given, self._own(unit), tower.width, self.how, rms=True) for given in (q, k))
-        frames = setting.num_frames * setting.batch_size
-        heads = Heads(frames, self.shape.patches + 1, tower.heads, tower.heads, tower.head_size)
-        if setting.vision_chunk:
-            out = attention_by_frames(tape, q, k, v, heads, setting.vision_chunk, self.how)
-        else:
-            out = attention(tape, q, k, v, heads, self.how)
-        return self._linear(unit, "projection_layer", out, square, True)
 
     def _prompt(self, visual: Sized) -> Sized:
         """Token embeddings, with visual tokens where they belong."""
@@ -343,35 +288,6 @@ class Step:
     @property
     def _trains_tables(self) -> bool:
         return self.setting.trains("language")
-
-    def _language_layer(self, unit: Unit, x: Sized) -> Sized:
-        tape, tower, leaf = self.tape, self.shape.language, self._own(unit)
-        residual = x
-        h = norm(tape, x, leaf, tower.width, self.how, rms=True)
-        h = self._language_attention(unit, h)
-        x = tape.add(residual, h)
-        residual = x
-        h = norm(tape, x, leaf, tower.width, self.how, rms=True)
-        gate = tape.activation(self._linear(unit, "gate_proj", h, (tower.width, tower.inner), False))
-        up = self._linear(unit, "up_proj", h, (tower.width, tower.inner), False)
-        both = tape.mul(gate, up)
-        del gate, up
-        h = self._linear(unit, "down_proj", both, (tower.inner, tower.width), False)
-        return tape.add(residual, h)
-
-    def _language_attention(self, unit: Unit, x: Sized) -> Sized:
-        tape, tower, setting = self.tape, self.shape.language, self.setting
-        wide, small = tower.heads * tower.head_size, tower.kv_heads * tower.head_size
-        q = self._linear(unit, "q_proj", x, (tower.width, wide), tower.qkv_bias)
-        k = self._linear(unit, "k_proj", x, (tower.width, small), tower.qkv_bias)
-        v = self._linear(unit, "v_proj", x, (tower.width, small), tower.qkv_bias)
-        q, k = rotated(tape, q, self.width), rotated(tape, k, self.width)
-        heads = Heads(
-            setting.batch_size, setting.num_tokens(self.shape), tower.heads, tower.kv_heads, tower.head_size,
-            causal=True, masked=setting.is_padded,
-        )  # fmt: skip
-        out = attention(tape, q, k, v, heads, self.how)
-        return self._linear(unit, "o_proj", out, (wide, tower.width), tower.out_bias)
 
     def _loss(self, hidden: Sized) -> Sized:
         """Logits at labels alone, and their cross entropy in fp32 (models/internvl.py)."""

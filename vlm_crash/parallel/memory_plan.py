@@ -123,7 +123,10 @@ def _changes(setting: Setting, world_size: int) -> Iterator[tuple[str, dict]]:
     is_math = setting.kernel == "math"
     for chunk in (8, 2):
         if is_math and (setting.vision_chunk is None or setting.vision_chunk > chunk):
-            yield f"vision attention for {chunk} frames at a time (--model.vision_chunk {chunk})", {"vision_chunk": chunk}
+            yield (
+                f"vision attention for {chunk} frames at a time (--model.vision_chunk {chunk})",
+                {"vision_chunk": chunk},
+            )
     if setting.checkpointed < {"vision", "language"}:
         towers = frozenset({"vision", "language"})
         yield "activations computed again (--model.activation_checkpointing true)", {"checkpointed": towers}

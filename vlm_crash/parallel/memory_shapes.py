@@ -5,7 +5,7 @@ Nothing here knows a model class.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 #: Tokens of a clip beside its frames' own: the full question has 2,212 characters, the longest of 200 rendered answers
@@ -267,7 +267,9 @@ def _native(config: Mapping[str, Any]) -> Shape:
     bias = bool(text.get("attention_bias"))
     return Shape(
         vision=read,
-        language=tower(text, "text_config", gated=True, rms=True, qkv_bias=is_qwen or bias, out_bias=bias and not is_qwen),
+        language=tower(
+            text, "text_config", gated=True, rms=True, qkv_bias=is_qwen or bias, out_bias=bias and not is_qwen
+        ),
         image_size=settings.get("image_size") or own_side,
         patch_size=patch,
         fold=round(1 / config.get("downsample_ratio", 0.5)),
@@ -312,15 +314,21 @@ def _original(config: Mapping[str, Any]) -> Shape:
 _INTERN_VIT_300M = Tower(1024, 24, 16, 16, 4096, gated=False, rms=False, qkv_bias=True, out_bias=True)
 
 
+#: Tokens of a frame that video checkpoints merge to (InternVideo2.5: 64 of 4 frames).
+MERGED = 16
+
+
 def _named(vocab_size: int, qkv_bias: bool, **language: int) -> Shape:
     own = Tower(**language, gated=True, rms=True, qkv_bias=qkv_bias, out_bias=False)
-    return Shape(_INTERN_VIT_300M, own, 448, 14, 2, vocab_size, tied=False, positions=1025)
+    return Shape(_INTERN_VIT_300M, own, 448, 14, 2, vocab_size, tied=False, merged_tokens=MERGED, positions=1025)
 
 
-#: InternVL2.5 by size: InternViT-300M with Qwen2.5-0.5B, InternLM2.5-1.8B, Qwen2.5-3B, InternLM2.5-7B.
+#: InternVL2.5 by size (InternViT-300M with Qwen2.5-0.5B, InternLM2.5-1.8B, Qwen2.5-3B, InternLM2.5-7B), its tokens merged.
 NAMED = {
     "1B": _named(151674, True, width=896, layers=24, heads=14, kv_heads=2, inner=4864),
     "2B": _named(92553, False, width=2048, layers=24, heads=16, kv_heads=8, inner=8192),
     "4B": _named(151674, True, width=2048, layers=36, heads=16, kv_heads=2, inner=11008),
     "8B": _named(92553, False, width=4096, layers=32, heads=32, kv_heads=8, inner=14336),
 }
+#: The same as they were published: 256 tokens a frame.
+NAMED |= {f"{name}-plain": replace(shape, merged_tokens=0) for name, shape in NAMED.items()}

@@ -28,9 +28,14 @@ class Compute:
     math: bool
 
 
-def norm(tape: Tape, x: Sized, leaf: Leaf | None, width: int, rms: bool) -> Sized:
-    """LayerNorm, one operation, or RMSNorm, which transformers writes out in fp32; `width` is that of one vector."""
-    return _rms_norm(tape, x, leaf, width) if rms else _layer_norm(tape, x, leaf, width)
+def norm(tape: Tape, x: Sized, leaf: Leaf | None, width: int, how: Compute, rms: bool) -> Sized:
+    """LayerNorm, one operation (autocast does it in fp32), or RMSNorm, which transformers writes out in fp32.
+
+    `width` is that of one vector.
+    """
+    if rms:
+        return _rms_norm(tape, x, leaf, width)
+    return _layer_norm(tape, tape.cast(x, 4) if how.autocast else x, leaf, width)
 
 
 def _layer_norm(tape: Tape, x: Sized, leaf: Leaf | None, width: int) -> Sized:

@@ -7,19 +7,10 @@ last step's gradients until Lightning's zero_grad, which comes between forward a
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vlm_crash.parallel.memory_layers import (
-    Compute,
-    Heads,
-    attention,
-    attention_by_frames,
-    linear,
-    lora,
-    norm,
-    rotated,
-    scale,
-)
+from vlm_crash.parallel.memory_layers import Compute, norm
 from vlm_crash.parallel.memory_shapes import Setting, Shape, Tower
 from vlm_crash.parallel.memory_tape import Leaf, Ledger, Sized, Tape
+from vlm_crash.parallel.memory_towers import Towers
 from vlm_crash.parallel.memory_units import Sharding, Traffic, Unit
 
 MOMENTS = (
@@ -69,45 +60,42 @@ class Step:
         autocast = width != 4 and setting.word in ("plain", "ddp")
         self.how = Compute(width, autocast, setting.kernel == "math")
         #: Bytes of a number between layers.
-        self.width = 4 if autocast else width
+        self.width = setting.base_width if autocast else width
+        self.towers = Towers(self.tape, shape, setting, self.how, self.width)
         self.traffic = Traffic()
         self.sharding = Sharding(setting.word, setting.sharers, width, setting.reduce_width, setting.cpu_offload)
         self.parts = self._units()
         frames = setting.num_frames * setting.batch_size
         self.batch = [self.tape.new(frames * 3 * shape.image_size**2, 4)]  # pixels, which stay for the whole step
 
-    def _unit(self, tower: str, numel: int, targets: int = 0) -> Unit:
-        """Weights of a tower; with LoRA only its thin matrices (`targets` weights) are trained."""
+    def _unit(self, tower: str, numel: int, adapters: int = 0) -> Unit:
+        """Weights of a tower; with LoRA its adapters alone are trained."""
         setting = self.setting
-        is_trained = tower not in setting.freeze
-        adapters = targets if setting.lora_rank else 0
-        trained = (adapters if tower in setting.lora_towers else 0) if setting.lora_rank else numel
-        if setting.lora_rank and tower == "projector" and "projector" in setting.full_towers:
-            trained = numel
-        unit = Unit(
-            self.tape, self.sharding, self.traffic, numel + adapters, trained if is_trained else 0
-        )
+        trained = numel if setting.trains(tower) else 0
+        added = adapters if tower in setting.lora_towers else 0
+        width = setting.base_width if setting.lora_rank else 4
+        unit = Unit(self.tape, self.sharding, self.traffic, numel + added, trained + added, width)
         unit.is_checkpointed = tower in setting.checkpointed
         return unit
 
     def _units(self) -> Parts:
         shape, setting = self.shape, self.setting
-        vision, language = shape.vision, shape.language
-        rank = setting.lora_rank
-        root_vision = 0 if "vision" in setting.freeze or rank else shape.vision_root
-        root_language = 0 if "language" in setting.freeze or rank else shape.language_root
-        root = Unit(
-            self.tape, self.sharding, self.traffic, shape.vision_root + shape.language_root, root_vision + root_language
-        )
-        tables = shape.vocab_size * language.width
+        roots = {"vision": shape.vision_root, "language": shape.language_root}
+        trained = sum(numel for tower, numel in roots.items() if setting.trains(tower))
+        width = setting.base_width if setting.lora_rank else 4
+        root = Unit(self.tape, self.sharding, self.traffic, sum(roots.values()), trained, width)
+        tables = shape.vocab_size * shape.language.width
+
+        def layers(name: str, tower: Tower) -> list[Unit]:
+            adapters = tower.adapters(setting.lora_rank, setting.lora_targets)
+            return [self._unit(name, tower.layer, adapters) for _ in range(tower.layers)]
+
         return Parts(
             root=root,
-            vision=[self._unit("vision", vision.layer, vision.adapters(rank, setting.lora_targets)) for _ in range(vision.layers)],
+            vision=layers("vision", shape.vision),
             projector=self._unit("projector", shape.projector),
             embedding=root if shape.tied else self._unit("language", tables),
-            language=[
-                self._unit("language", language.layer, language.adapters(rank, setting.lora_targets)) for _ in range(language.layers)
-            ],
+            language=layers("language", shape.language),
             head=root if shape.tied else self._unit("language", tables),
         )
 
@@ -143,13 +131,14 @@ class Step:
             temporary = [self.tape.new(share(largest), 4, "optimizer") for _ in range(2)]
         else:
             parts = self.parts
-            groups = (parts.vision, [parts.projector], {*parts.language, parts.embedding, parts.head})
+            language = dict.fromkeys([*parts.language, parts.embedding, parts.head])
+            groups = (parts.vision, [parts.projector], list(language))
             largest = max(sum(share(unit.trained) for unit in group) for group in groups)
             temporary = [self.tape.new(largest, 4, "optimizer")]
         del temporary
 
     def _trained_towers(self) -> list[str]:
-        return [tower for tower in ("vision", "projector", "language") if tower not in self.setting.freeze]
+        return [tower for tower in ("vision", "projector", "language") if self.setting.trains(tower)]
 
     # ------------------------------------------------------------ the forward pass
 
@@ -171,9 +160,9 @@ class Step:
         x = self._prompt(visual)
         del visual
         for unit in parts.language:
-            x = self._layer(unit, self._language_layer, x, "language" in self.setting.checkpointed)
+            x = self._layer(unit, self.towers.language_layer, x, "language" in self.setting.checkpointed)
         root = self._root_leaf("language")
-        hidden = norm(tape, x, root, self.shape.language.width, rms=True)
+        hidden = norm(tape, x, root, self.shape.language.width, self.how, rms=True)
         del x
         hidden = self._mark(hidden, MOMENTS[4])
         ledger.begin(MOMENTS[2])
@@ -190,8 +179,7 @@ class Step:
         return tape.result(loss.view(), [loss], [], enter)
 
     def _root_leaf(self, tower: str) -> Leaf | None:
-        is_trained = tower not in self.setting.freeze and not self.setting.lora_rank
-        return self.parts.root.leaf if is_trained else None
+        return self.parts.root.leaf if self.setting.trains(tower) else None
 
     def _layer(self, unit: Unit, layer: Callable[[Unit, Sized], Sized], x: Sized, again: bool) -> Sized:
         def compute(given: Sized) -> Sized:
@@ -202,14 +190,6 @@ class Step:
 
         return unit.around(compute, x)
 
-    def _linear(self, unit: Unit, name: str, x: Sized, sizes: tuple[int, int], bias: bool) -> Sized:
-        setting = self.setting
-        if not setting.lora_rank:
-            return linear(self.tape, x, sizes, unit.leaf, self.how, bias)
-        if name not in setting.lora_targets or unit.leaf is None:
-            return linear(self.tape, x, sizes, None, self.how, bias)
-        return lora(self.tape, x, sizes, unit.leaf, setting.lora_rank, self.how, bias)
-
     def _vision(self) -> Sized:
         """Visual tokens as the language model takes them (models/vision.py)."""
         tape, shape, setting = self.tape, self.shape, self.setting
@@ -219,7 +199,7 @@ class Step:
         states = [x] if shape.keeps_states else []
         again = "vision" in setting.checkpointed
         for unit in self.parts.vision:
-            x = self._layer(unit, self._vision_layer, x, again)
+            x = self._layer(unit, self.towers.vision_layer, x, again)
             if shape.keeps_states:
                 states.append(x)
         tokens = frames * shape.patches * tower.width
@@ -230,7 +210,8 @@ class Step:
         del folded
         if shape.merged_tokens:
             joined = self._merged(joined, frames * shape.merged_tokens * tower.width * shape.fold**2)
-        x = self.parts.projector.around(self._projector, joined)
+        projector = self.parts.projector
+        x = projector.around(lambda given: self.towers.projector(projector, given), joined)
         return tape.copy(x)
 
     def _resized(self, x: Sized, numel: int) -> Sized:
@@ -254,7 +235,9 @@ class Step:
         x = tape.result(x, [patches], [], lambda saved, grad: [tape.new(frames * shape.patches * d, width)])
         del patches
         out = tape.like(x)
-        return tape.result(out, [x, leaf], [], lambda saved, grad: [grad, tape.new((shape.patches + 1) * d, width, "gradients")])
+        return tape.result(
+            out, [x, leaf], [], lambda saved, grad: [grad, tape.new((shape.patches + 1) * d, width, "gradients")]
+        )
 
     def _merged(self, x: Sized, numel: int) -> Sized:
         """Token merging (models/token_merging.py), in fp32: matching, then means."""
@@ -278,48 +261,6 @@ class Step:
             return [tape.new(before, width) if width != 4 else gathered]
 
         return tape.result(out.view(), [x], [], run)
-
-    def _projector(self, x: Sized) -> Sized:
-        shape, tape, unit = self.shape, self.tape, self.parts.projector
-        leaf, wide, d = unit.leaf, shape.vision.width * shape.fold**2, shape.language.width
-        h = norm(tape, x, leaf, wide, rms=False)
-        h = linear(tape, h, (wide, d), leaf, self.how)
-        h = tape.activation(h)
-        return linear(tape, h, (d, d), leaf, self.how)
-
-    def _vision_layer(self, unit: Unit, x: Sized) -> Sized:
-        tape, tower, leaf = self.tape, self.shape.vision, self._own(unit)
-        normed = norm(tape, x, leaf, tower.width, tower.rms)
-        attended = self._vision_attention(unit, normed)
-        del normed
-        attended = scale(tape, attended, leaf, tower.width)
-        x = tape.add(attended, x)
-        out = norm(tape, x, leaf, tower.width, tower.rms)
-        h = self._linear(unit, "fc1", out, (tower.width, tower.inner), True)
-        h = tape.activation(h)
-        h = self._linear(unit, "fc2", h, (tower.inner, tower.width), True)
-        out = h
-        del h
-        out = scale(tape, out, leaf, tower.width)
-        return tape.add(out, x)
-
-    def _own(self, unit: Unit) -> Leaf | None:
-        """Where gradients of vectors go: nowhere, with LoRA."""
-        return None if self.setting.lora_rank else unit.leaf
-
-    def _vision_attention(self, unit: Unit, x: Sized) -> Sized:
-        tape, tower, setting = self.tape, self.shape.vision, self.setting
-        square = (tower.width, tower.width)
-        q, k, v = (self._linear(unit, name, x, square, tower.qkv_bias) for name in ("q_proj", "k_proj", "v_proj"))
-        if tower.qk_norm:
-            q, k = (norm(tape, given, self._own(unit), tower.width, rms=True) for given in (q, k))
-        frames = setting.num_frames * setting.batch_size
-        heads = Heads(frames, self.shape.patches + 1, tower.heads, tower.heads, tower.head_size)
-        if setting.vision_chunk:
-            out = attention_by_frames(tape, q, k, v, heads, setting.vision_chunk, self.how)
-        else:
-            out = attention(tape, q, k, v, heads, self.how)
-        return self._linear(unit, "projection_layer", out, square, True)
 
     def _prompt(self, visual: Sized) -> Sized:
         """Token embeddings, with visual tokens where they belong."""
@@ -346,36 +287,7 @@ class Step:
 
     @property
     def _trains_tables(self) -> bool:
-        return "language" not in self.setting.freeze and not self.setting.lora_rank
-
-    def _language_layer(self, unit: Unit, x: Sized) -> Sized:
-        tape, tower, leaf = self.tape, self.shape.language, self._own(unit)
-        residual = x
-        h = norm(tape, x, leaf, tower.width, rms=True)
-        h = self._language_attention(unit, h)
-        x = tape.add(residual, h)
-        residual = x
-        h = norm(tape, x, leaf, tower.width, rms=True)
-        gate = tape.activation(self._linear(unit, "gate_proj", h, (tower.width, tower.inner), False))
-        up = self._linear(unit, "up_proj", h, (tower.width, tower.inner), False)
-        both = tape.mul(gate, up)
-        del gate, up
-        h = self._linear(unit, "down_proj", both, (tower.inner, tower.width), False)
-        return tape.add(residual, h)
-
-    def _language_attention(self, unit: Unit, x: Sized) -> Sized:
-        tape, tower, setting = self.tape, self.shape.language, self.setting
-        wide, small = tower.heads * tower.head_size, tower.kv_heads * tower.head_size
-        q = self._linear(unit, "q_proj", x, (tower.width, wide), tower.qkv_bias)
-        k = self._linear(unit, "k_proj", x, (tower.width, small), tower.qkv_bias)
-        v = self._linear(unit, "v_proj", x, (tower.width, small), tower.qkv_bias)
-        q, k = rotated(tape, q, self.width), rotated(tape, k, self.width)
-        heads = Heads(
-            setting.batch_size, setting.num_tokens(self.shape), tower.heads, tower.kv_heads, tower.head_size,
-            causal=True, masked=setting.is_padded,
-        )  # fmt: skip
-        out = attention(tape, q, k, v, heads, self.how)
-        return self._linear(unit, "o_proj", out, (wide, tower.width), tower.out_bias)
+        return self.setting.trains("language")
 
     def _loss(self, hidden: Sized) -> Sized:
         """Logits at labels alone, and their cross entropy in fp32 (models/internvl.py)."""
@@ -414,6 +326,3 @@ class Step:
             return [out]
 
         return tape.result(tape.new(1, 4), [logits], [soft], run)
-
-
-__all__ = ["MOMENTS", "Tower", "walk"]

@@ -5,8 +5,12 @@ Nothing here knows a model class.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+#: Tokens of a clip beside its frames' own: the full question has 2,212 characters, the longest of 200 rendered answers
+#: 905, and a token of a large vocabulary three to four; a frame's line has "Frame12: <img></img>" and its break.
+TEXT_TOKENS, LABEL_TOKENS, LINE_TOKENS = 900, 300, 8
 
 
 @dataclass(frozen=True)
@@ -166,14 +170,15 @@ class Setting:
         batch_size: clips of a batch.
         freeze: towers that are not trained.
         accumulate: batches of an optimizer step.
-        text_tokens: tokens of a clip that are no frame's: lines, question and answer.
+        text_tokens: tokens of a clip that no frame brings: system message, question and answer.
         line_tokens: tokens of text that each frame brings.
         label_tokens: of them, those of the answer.
         is_padded: clips of a batch have unequal lengths, so that attention needs a mask.
         lora_rank: 0: no LoRA.
         lora_targets: linear layers that get adapters, by their names in transformers.
-        lora_towers: towers that get them.
-        full_towers: towers that are trained whole beside LoRA.
+        lora_towers: towers that get them; the weights themselves are frozen.
+        lora_projector: the projector is trained as a whole beside them.
+        base_width: bytes of a number in weights that LoRA leaves as they are.
         is_cpu: AdamW goes weight by weight, as it does on a CPU.
     """
 
@@ -189,19 +194,45 @@ class Setting:
     batch_size: int = 1
     freeze: frozenset[str] = frozenset()
     accumulate: int = 1
-    text_tokens: int = 600
-    line_tokens: int = 8
-    label_tokens: int = 300
+    text_tokens: int = TEXT_TOKENS
+    line_tokens: int = LINE_TOKENS
+    label_tokens: int = LABEL_TOKENS
     is_padded: bool = False
     lora_rank: int = 0
     lora_targets: frozenset[str] = frozenset()
     lora_towers: frozenset[str] = frozenset()
-    full_towers: frozenset[str] = frozenset()
+    lora_projector: bool = True
+    base_width: int = 4
     is_cpu: bool = False
+
+    def trains(self, tower: str) -> bool:
+        """Whether the tower's own weights are trained."""
+        if self.lora_rank:
+            return tower == "projector" and self.lora_projector
+        return tower not in self.freeze
 
     def num_tokens(self, shape: Shape) -> int:
         """Tokens of a clip's prompt and answer."""
         return self.num_frames * (shape.frame_tokens + self.line_tokens) + self.text_tokens
+
+
+def tower(given: Mapping[str, Any], where: str, **kind: Any) -> Tower:
+    """A tower from its part of a config.json."""
+    return Tower(
+        width=_number(given, "hidden_size", where),
+        layers=_number(given, "num_hidden_layers", where),
+        heads=_number(given, "num_attention_heads", where),
+        kv_heads=_number({**given, "num_key_value_heads": given.get("num_key_value_heads") or given.get("num_attention_heads")}, "num_key_value_heads", where),
+        inner=_number(given, "intermediate_size", where),
+        **kind,
+    )  # fmt: skip
+
+
+def _number(given: Mapping[str, Any], name: str, where: str) -> int:
+    value = given.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"config.json: {where}.{name}={value!r} is no number above 0; copy the model folder again")
+    return value
 
 
 def _side(given: Any) -> int:
@@ -209,42 +240,95 @@ def _side(given: Any) -> int:
 
 
 def read_shape(config: Mapping[str, Any]) -> Shape:
-    """The shape that a config.json in transformers' layout says."""
-    vision, text = config["vision_config"], config["text_config"]
+    """The shape that a config.json says, in transformers' layout or the original one.
+
+    Raises:
+        ValueError: neither, or a number is missing.
+    """
+    kind = config.get("model_type")
+    if kind not in ("internvl", "internvl_chat"):
+        raise ValueError(
+            f"config.json has model_type={kind!r}; InternVL folders have 'internvl' (transformers' own layout) or "
+            "'internvl_chat' (the original OpenGVLab layout)"
+        )
+    return (_native if kind == "internvl" else _original)(config)
+
+
+def _native(config: Mapping[str, Any]) -> Shape:
+    vision, text = config.get("vision_config") or {}, config.get("text_config") or {}
     settings = config.get("vlm_crash") or {}
     hico = settings.get("hico")
-    width, own_side, patch = vision["hidden_size"], _side(vision["image_size"]), _side(vision["patch_size"])
+    own_side, patch = _side(vision.get("image_size", 448)), _side(vision.get("patch_size", 14))
+    is_qwen = text.get("model_type") == "qwen2"
+    read = tower(
+        vision, "vision_config", gated=False, rms=vision.get("norm_type", "layer_norm") == "rms_norm",
+        qkv_bias=bool(vision.get("attention_bias", False)), out_bias=True, qk_norm=bool(vision.get("use_qk_norm")),
+    )  # fmt: skip
+    bias = bool(text.get("attention_bias"))
     return Shape(
-        vision=Tower(
-            width=width,
-            layers=vision["num_hidden_layers"],
-            heads=vision["num_attention_heads"],
-            kv_heads=vision["num_attention_heads"],
-            inner=vision["intermediate_size"],
-            gated=False,
-            rms=vision.get("norm_type", "layer_norm") == "rms_norm",
-            qkv_bias=bool(vision.get("attention_bias", False)),
-            out_bias=True,
-            qk_norm=bool(vision.get("use_qk_norm", False)),
-        ),
-        language=Tower(
-            width=text["hidden_size"],
-            layers=text["num_hidden_layers"],
-            heads=text["num_attention_heads"],
-            kv_heads=text.get("num_key_value_heads") or text["num_attention_heads"],
-            inner=text["intermediate_size"],
-            gated=True,
-            rms=True,
-            qkv_bias=text["model_type"] == "qwen2" or bool(text.get("attention_bias")),
-            out_bias=text["model_type"] != "qwen2" and bool(text.get("attention_bias")),
+        vision=read,
+        language=tower(
+            text, "text_config", gated=True, rms=True, qkv_bias=is_qwen or bias, out_bias=bias and not is_qwen
         ),
         image_size=settings.get("image_size") or own_side,
         patch_size=patch,
         fold=round(1 / config.get("downsample_ratio", 0.5)),
-        vocab_size=text["vocab_size"],
+        vocab_size=_number(text, "vocab_size", "text_config"),
         tied=bool(config.get("tie_word_embeddings", True)),
         keeps_states=config.get("vision_feature_layer", -1) != -1,
         merged_tokens=hico["num_tome_tokens"] // hico["local_num_frames"] if hico else 0,
         positions=(own_side // patch) ** 2 + 1,
-        vision_norm=0 if vision.get("use_mean_pooling", True) else 2 * width,
+        vision_norm=0 if vision.get("use_mean_pooling", True) else 2 * read.width,
     )
+
+
+def _original(config: Mapping[str, Any]) -> Shape:
+    """As models/original_config.py reads it; what it refuses, fit refuses."""
+    vision, text = config.get("vision_config") or {}, config.get("llm_config") or {}
+    settings = config.get("vlm_crash") or {}
+    is_qwen = "Qwen2ForCausalLM" in (text.get("architectures") or ())
+    bias = bool(text.get("bias", True)) and not is_qwen
+    names = ("local_num_frames", "num_tome_tokens")
+    merges = any(config.get(name) for name in names) or "hico" in str(config.get("auto_map")).lower()
+    frames, tokens = (config.get(name) or default for name, default in zip(names, (4, 64), strict=True))
+    hico = settings.get("hico") or ({"local_num_frames": frames, "num_tome_tokens": tokens} if merges else None)
+    own_side, patch = vision.get("image_size", 224), vision.get("patch_size", 14)
+    return Shape(
+        vision=tower(
+            vision, "vision_config", gated=False, rms=vision.get("norm_type", "rms_norm") == "rms_norm",
+            qkv_bias=bool(vision.get("qkv_bias", False)), out_bias=True, qk_norm=bool(vision.get("qk_normalization", True)),
+        ),
+        language=tower(text, "llm_config", gated=True, rms=True, qkv_bias=is_qwen or bias, out_bias=bias),
+        image_size=settings.get("image_size") or config.get("force_image_size") or own_side,
+        patch_size=patch,
+        fold=round(1 / config.get("downsample_ratio", 0.5)),
+        vocab_size=_number(text, "vocab_size", "llm_config"),
+        tied=bool(text.get("tie_word_embeddings", False)),
+        keeps_states=config.get("select_layer", -1) != -1,
+        merged_tokens=hico["num_tome_tokens"] // hico["local_num_frames"] if hico else 0,
+        positions=(own_side // patch) ** 2 + 1,
+        # transformers' InternVL has no norm behind the layers, as the original has none.
+    )  # fmt: skip
+
+
+_INTERN_VIT_300M = Tower(1024, 24, 16, 16, 4096, gated=False, rms=False, qkv_bias=True, out_bias=True)
+
+
+#: Tokens of a frame that video checkpoints merge to (InternVideo2.5: 64 of 4 frames).
+MERGED = 16
+
+
+def _named(vocab_size: int, qkv_bias: bool, **language: int) -> Shape:
+    own = Tower(**language, gated=True, rms=True, qkv_bias=qkv_bias, out_bias=False)
+    return Shape(_INTERN_VIT_300M, own, 448, 14, 2, vocab_size, tied=False, merged_tokens=MERGED, positions=1025)
+
+
+#: InternVL2.5 by size (InternViT-300M with Qwen2.5-0.5B, InternLM2.5-1.8B, Qwen2.5-3B, InternLM2.5-7B), its tokens merged.
+NAMED = {
+    "1B": _named(151674, True, width=896, layers=24, heads=14, kv_heads=2, inner=4864),
+    "2B": _named(92553, False, width=2048, layers=24, heads=16, kv_heads=8, inner=8192),
+    "4B": _named(151674, True, width=2048, layers=36, heads=16, kv_heads=2, inner=11008),
+    "8B": _named(92553, False, width=4096, layers=32, heads=32, kv_heads=8, inner=14336),
+}
+#: The same as they were published: 256 tokens a frame.
+NAMED |= {f"{name}-plain": replace(shape, merged_tokens=0) for name, shape in NAMED.items()}

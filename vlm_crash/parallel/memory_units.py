@@ -64,13 +64,20 @@ class Unit:
     Args:
         numel: all of them.
         trained: those with gradients.
+        frozen_width: bytes of a number in those without.
     """
 
-    def __init__(self, tape: Tape, how: Sharding, traffic: Traffic, numel: int, trained: int) -> None:
+    def __init__(
+        self, tape: Tape, how: Sharding, traffic: Traffic, numel: int, trained: int, frozen_width: int = 4
+    ) -> None:
         self.tape, self.how, self.traffic, self.numel, self.trained = tape, how, traffic, numel, trained
         self.is_checkpointed = False
-        share = 0 if how.offload else how.share(numel)
-        self.held = [tape.new(share, 4, "parameters")]
+        self.held = []
+        if not how.offload:
+            self.held = [tape.new(how.share(trained), 4, "parameters")]
+            self.held += [tape.new(how.share(numel - trained), frozen_width, "parameters")]
+        #: Autocast makes copies of fp32 weights alone.
+        self.gathered = numel if how.is_fsdp or frozen_width == 4 else trained
         if trained and not how.offload:
             self.held += [tape.new(how.share(trained), 8, "optimizer")]
         if trained and how.word == "ddp":
@@ -125,7 +132,7 @@ class Unit:
         low = None
         if self.how.is_fsdp and self.how.sharers == 1 and (self.how.width != 4 or self.how.offload):
             low = self.tape.new(self.numel, self.how.width, "gathered")
-        self.weights = self.tape.new(self.numel, self.how.width, "gathered")
+        self.weights = self.tape.new(self.gathered, self.how.width, "gathered")
         del low
 
     def before_forward(self) -> None:

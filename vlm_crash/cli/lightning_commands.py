@@ -21,8 +21,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from vlm_crash.callbacks import ModelFolder, PredictionWriter, TrainingMonitor, ValidationSample, WholeCheckpoints
 from vlm_crash.callbacks.predictions import refuse_old_predictions
 from vlm_crash.cli import COMMANDS, effects
-from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys, resolve_configs
-from vlm_crash.cli.checkpoints import check_fits, find_checkpoint, read_checkpoint
+from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys
+from vlm_crash.cli.checkpoints import HELP, check_fits, find_checkpoint, read_checkpoint
+from vlm_crash.cli.config_files import resolve_configs
 from vlm_crash.data.datamodule import CrashDataModule
 from vlm_crash.lightning_module import CrashVLM
 from vlm_crash.parallel.checkpoint import Stored
@@ -69,6 +70,7 @@ class CrashCLI(LightningCLI):
             child.description = COMMANDS[command][1]
             child.formatter_class = HelpFormatter
             effects.hide(child, command)
+            next(action for action in child._actions if action.dest == "ckpt_path").help = HELP[command]
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         super().parse_arguments(parser, args)
@@ -108,7 +110,7 @@ class CrashCLI(LightningCLI):
         given = config.get("ckpt_path")
         if given is None:
             return None
-        found = find_checkpoint(given, Path(config["output_dir"]) / CHECKPOINTS)
+        found = find_checkpoint(given, Path(config["output_dir"]) / CHECKPOINTS, self.subcommand)
         config["ckpt_path"] = None if found is None else str(found)
         return None if found is None else read_checkpoint(found)
 
@@ -214,6 +216,11 @@ def _quieten() -> None:
         ".*LeafSpec.*",
         ".*args parameter is intended to run from within Python.*",
         ".*not have many workers.*",
+        # A run that goes on does so exactly (parallel/resume.py), and its folder is not empty.
+        ".*your dataloader is not resumable.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        # Of checkpoints that are only read.
+        ".*callbacks used to create the checkpoint need to be provided.*",
     )
     for message in remarks:
         warnings.filterwarnings("ignore", message=message)

@@ -26,10 +26,10 @@ from vlm_crash.models.activation_checkpointing import checkpoint_towers
 from vlm_crash.models.attention import set_attention
 from vlm_crash.models.attention_by_frames import set_frame_chunk
 from vlm_crash.models.context import Context
-from vlm_crash.models.decoding import greedy_answers
+from vlm_crash.models.decoding import Answer, greedy_answers, read_answers
 from vlm_crash.models.folder import folder_settings, image_size, tokens_per_frame
 from vlm_crash.models.hub import local_folder
-from vlm_crash.models.internvl import TOWERS, label_loss, load_model, tower_of
+from vlm_crash.models.internvl import TOWERS, fill_model, label_loss, load_model, tower_of
 from vlm_crash.models.optimization import parameter_groups, warmup_then_cosine
 from vlm_crash.models.tokenizers import check_tokenizer, load_tokenizer
 from vlm_crash.models.training_checkpoint import SETTINGS
@@ -40,7 +40,7 @@ from vlm_crash.parallel.steps import loss_scale, num_optimizer_steps
 from vlm_crash.parallel.stopping import StopTogether
 from vlm_crash.parallel.token_mean import TokenMean
 from vlm_crash.schema.fields import SHIPPED, load_schema
-from vlm_crash.schema.records import Prediction
+from vlm_crash.schema.records import Prediction, VideoSample
 from vlm_crash.schema.response import parse
 from vlm_crash.video.clip_files import readable_name
 
@@ -162,6 +162,10 @@ class CrashVLM(LightningModule):
         model = self.model.model
         layers = {*(model.vision_tower._no_split_modules or ()), *(model.language_model._no_split_modules or ())}
         return {*layers, "multi_modal_projector", "embed_tokens", "lm_head"}
+
+    def fill_weights(self, device: torch.device) -> None:
+        """Weights for a model that was made within `weights_later`; FSDPStrategy calls it once they are shared out."""
+        fill_model(self.model, self.path, device)
 
     def configure_callbacks(self) -> list[Callback]:
         """What makes every run of this module stop and go on as one, with any strategy."""
@@ -319,7 +323,7 @@ class CrashVLM(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
         """One Prediction per clip of the batch, failed ones included."""
-        failed = [self._prediction(item.sample, status="failed", error=item.reason) for item in batch.failed]
+        failed = [self._prediction(item.sample, Answer(error=item.reason)) for item in batch.failed]
         return [*failed, *self.answer(batch)] if batch.samples else failed
 
     def answer(self, batch: Batch) -> list[Prediction]:
@@ -338,58 +342,36 @@ class CrashVLM(LightningModule):
         )
         seconds = (time.perf_counter() - start) / len(batch.input_ids_BS)
         predictions = []
-        first_event = answers.event_log_probs_BE[:, 0].exp().tolist()
-        for row, sample in enumerate(batch.samples):
-            if not answers.is_finite[row]:
-                predictions.append(
-                    self._prediction(sample, status="failed", error="the model gave non-finite logits", seconds=seconds)
-                )
-                continue
-            # Beside a clip of a shorter prompt, an answer may have gone on beyond its own room.
-            token_ids = answers.token_ids[row][: rooms[row]]
-            if not answers.is_ended[row] or len(answers.token_ids[row]) >= rooms[row]:
-                is_asked = rooms[row] == self.max_new_tokens
+        found = read_answers(answers, rooms, self.tokenizer)
+        for sample, room, answer in zip(batch.samples, rooms, found, strict=False):  # fillers, the last, have no sample
+            if answer.is_cut:
+                is_asked = room == self.max_new_tokens
                 remedy = "raise --model.max_new_tokens" if is_asked else "lower --data.num_frames"
-                log.warning(
-                    "%s: the answer was cut at %d tokens; %s if fields are missing", sample.video, rooms[row], remedy
-                )
-            text = str(self.tokenizer.decode(token_ids, skip_special_tokens=True))
-            predictions.append(
-                self._prediction(sample, response=text, event_probability=first_event[row], seconds=seconds)
-            )
+                log.warning("%s: the answer was cut at %d tokens; %s if fields are missing", sample.video, room, remedy)
+            predictions.append(self._prediction(sample, answer, seconds))
         return predictions
 
     def _any_process(self, runs: bool) -> bool:
         """Whether an answer is unfinished anywhere: weights that are shared out are gathered by all, or by none."""
-        if self._trainer is None or not isinstance(self.trainer.strategy, FSDPStrategy):
-            return runs
-        return self.trainer.strategy.reduce_boolean_decision(runs, all=False)
+        strategy = self.trainer.strategy if self._trainer else None
+        return strategy.reduce_boolean_decision(runs, all=False) if isinstance(strategy, FSDPStrategy) else runs
 
     def _longest(self, room: int) -> int:
         """The most room for an answer on any process, for the same reason."""
-        if self._trainer is None or not isinstance(self.trainer.strategy, FSDPStrategy):
-            return room
-        return max(self.trainer.strategy.cpu_group.gather_object(room))
+        strategy = self.trainer.strategy if self._trainer else None
+        return max(strategy.cpu_group.gather_object(room)) if isinstance(strategy, FSDPStrategy) else room
 
-    def _prediction(
-        self,
-        sample: Any,
-        response: str = "",
-        status: str = "ok",
-        error: str | None = None,
-        event_probability: float | None = None,
-        seconds: float = 0.0,
-    ) -> Prediction:
-        parsed = parse(self.schema, response)
+    def _prediction(self, sample: VideoSample, answer: Answer, seconds: float = 0.0) -> Prediction:
+        parsed = parse(self.schema, answer.text)
         return Prediction(
             video=sample.video,
             event=parsed.event,
-            event_probability=event_probability,
+            event_probability=answer.event_probability,
             fields={name: found.value for name, found in parsed.answers.items() if found.value is not None},
             field_probabilities={},
-            response=response,
-            status=status,  # type: ignore[arg-type]
-            error=error,
+            response=answer.text,
+            status="ok" if answer.error is None else "failed",
+            error=answer.error,
             seconds=seconds,
             provenance=self.provenance,
             path=readable_name(sample.path),

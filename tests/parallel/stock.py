@@ -132,7 +132,8 @@ def our_optimizer() -> dict[str, tuple[Tensor, Tensor, Tensor, Tensor]]:
 class Late(Small):
     """Made without memory; each process fills its own shards."""
 
-    def fill_weights(self) -> None:
+    def fill_weights(self, device: torch.device) -> None:
+        self.to_empty(device=device)
         for name, parameter in self.named_parameters():
             fill(parameter.data, Small().state_dict()[name])
         for layer in self.layers:

@@ -5,7 +5,17 @@ import torch
 
 from tests.parallel.micro import train
 
-FP32 = ["zero3", "zero2", "none", "hybrid", "offload", "checkpointed", "one tower checkpointed"]
+FP32 = [
+    "zero3",
+    "zero2",
+    "none",
+    "hybrid",
+    "offload",
+    "later",
+    "later, offload",
+    "checkpointed",
+    "one tower checkpointed",
+]
 FP16 = ["fp16 zero3", "fp16 zero2", "fp16 reduced in fp16", "fp16 checkpointed"]
 FP16_TOLERANCE = 5e-4
 

@@ -4,6 +4,7 @@ import os
 import sys
 import time
 import warnings
+from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.parallel import stock
 from tests.parallel.journey import travel
 from tests.parallel.micro import Micro, train, validate
 from vlm_crash.models.decoding import greedy_answers
+from vlm_crash.models.internvl import weights_later
 from vlm_crash.models.vision import embed_prompt
 from vlm_crash.parallel import FSDPPrecision, FSDPStrategy
 from vlm_crash.parallel.gathering import CPUGroup
@@ -37,6 +39,8 @@ RUNS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "none": ({"sharding_strategy": "none"}, "32-true", {}),
     "hybrid": ({"sharding_strategy": "hybrid", "device_mesh": (2, WORLD // 2)}, "32-true", {}),
     "offload": ({"cpu_offload": True}, "32-true", {}),
+    "later": ({}, "32-true", {}),
+    "later, offload": ({"cpu_offload": True}, "32-true", {}),
     "checkpointed": ({}, "32-true", {"activation_checkpointing": True, "vision_chunk": 1}),
     "one tower checkpointed": ({}, "32-true", {"activation_checkpointing": ["language"]}),
     "frozen": ({}, "32-true", {"freeze": ["vision"]}),
@@ -55,7 +59,8 @@ def numbers(folder: str, *names: str) -> dict[str, dict[str, list[float]]]:
     for name in names:
         settings, precision, options = RUNS[name]
         plugin = FSDPPrecision(precision, init_scale=2.0**10)
-        record, _, _ = train(Path(folder), FSDPStrategy(**settings), None, WORLD, plugins=plugin, **options)
+        with weights_later() if name.startswith("later") else nullcontext():
+            record, _, _ = train(Path(folder), FSDPStrategy(**settings), None, WORLD, plugins=plugin, **options)
         found[name] = {"losses": record.losses, "norms": record.norms}
     return found
 

@@ -5,8 +5,10 @@ import logging
 import os
 import sys
 import warnings
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from pydoc import locate
 from typing import Any, ClassVar
 
 import transformers
@@ -26,6 +28,7 @@ from vlm_crash.cli.checkpoints import HELP, check_fits, find_checkpoint, read_ch
 from vlm_crash.cli.config_files import resolve_configs
 from vlm_crash.data.datamodule import CrashDataModule
 from vlm_crash.lightning_module import CrashVLM
+from vlm_crash.models.internvl import weights_later
 from vlm_crash.parallel.checkpoint import Stored
 from vlm_crash.parallel.fsdp import FSDPStrategy
 
@@ -105,6 +108,15 @@ class CrashCLI(LightningCLI):
             "save_to_log_dir": False,
             "config_filename": "config.yaml" if self.subcommand == "fit" else f"{self.subcommand}_config.yaml",
         }
+
+    def instantiate_classes(self) -> None:
+        """Lightning's; processes that share a model read their own part of its weights, once it is shared out."""
+        strategy = self.config[self.subcommand]["trainer"].get("strategy")
+        name = getattr(strategy, "class_path", None)
+        found = locate(name) if name else None
+        shares = isinstance(found, type) and issubclass(found, FSDPStrategy)
+        with weights_later() if shares else nullcontext():
+            super().instantiate_classes()
 
     def _find_checkpoint(self, config: Namespace) -> Stored | None:
         given = config.get("ckpt_path")

@@ -179,15 +179,16 @@ class FSDPStrategy(LightningFSDPStrategy):
             self._fill(module)
 
     def _fill(self, module: LightningModule) -> None:
-        """Memory for the shards of a module that was made without (torch.device("meta")), and its own values."""
+        """Memory for the shards of a module that was made without, and its own values."""
         fill_weights = getattr(module, "fill_weights", None)
         if fill_weights is None:
             raise ValueError(
-                f"{type(module).__name__} was made on the meta device and has no fill_weights(): give its parameters "
-                "values before the Trainer takes it, or write that method to read each process' part"
+                f"{type(module).__name__} was made on the meta device and has no fill_weights(device): give its "
+                "parameters values before the Trainer takes it, or write that method to read each process' part"
             )
-        module.to_empty(device="cpu" if self.offloads else self.root_device)
-        fill_weights()
+        fill_weights(torch.device("cpu") if self.offloads else self.root_device)
+        for buffer in module.buffers():  # they are not offloaded
+            buffer.data = buffer.data.to(self.root_device)
 
     def _determine_device_ids(self) -> list[int]:
         assert self.root_device.index is not None

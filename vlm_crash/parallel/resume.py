@@ -70,7 +70,7 @@ class ExactResume(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
-            return  # of a checkpoint that is only read, the weights alone are wanted
+            return  # only a training goes on
         states = checkpoint.get(KEY, [])
         self._states = states if len(states) == trainer.world_size else []
         place = _place(trainer, checkpoint)

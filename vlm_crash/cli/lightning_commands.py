@@ -82,9 +82,12 @@ class CrashCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Lightning's commands; answers go to disk batch by batch and are never gathered in memory."""
-        skipped = LightningCLI.subcommands()
-        return {**skipped, "predict": skipped["predict"] | {"return_predictions"}}
+        """Lightning's commands; answers go to disk batch by batch and are never gathered in memory.
+
+        No checkpoint is read in a way that could run its code, so there is nothing to choose for `weights_only`.
+        """
+        fixed = {"weights_only", "return_predictions"}
+        return {command: skipped | fixed for command, skipped in LightningCLI.subcommands().items()}
 
     def before_instantiate_classes(self) -> None:
         config: Namespace = self.config[self.subcommand]

@@ -52,7 +52,15 @@ def test_every_config_is_accepted_by_its_command(path, monkeypatch, capsys):
     assert main([command[1], "--config", path.name, "--print_config"]) == 0
     accepted = yaml.safe_load(capsys.readouterr().out)
     for section, settings in yaml.safe_load(path.read_text(encoding="utf-8")).items():
-        assert {name: accepted[section][name] for name in settings if name != "callbacks"}.items() <= settings.items()
+        given = {name: value for name, value in settings.items() if name != "callbacks"}
+        assert named_in(given, accepted[section]) == given
+
+
+def named_in(given, accepted):
+    """What was accepted, of the keys that were given (a class comes back with its defaults beside them)."""
+    if not isinstance(given, dict):
+        return accepted
+    return {name: named_in(value, accepted.get(name)) for name, value in given.items()}
 
 
 @pytest.mark.parametrize(
@@ -66,7 +74,6 @@ def test_every_config_is_accepted_by_its_command(path, monkeypatch, capsys):
         ("evaluate", "truths: x\n", "there is no option 'truths'; did you mean truth?"),
         ("report", "clip: x\n", "there is no option 'clip'; did you mean clips?"),
         ("demo", "sed: 1\n", "there is no option 'sed'; did you mean seed?"),
-        ("fit", "model: [\n", "Problems parsing config"),
         ("fit", "data:\n  num_frames: abc\n", "--data.num_frames cannot be that: expected int or null, got abc"),
     ],
 )
@@ -74,6 +81,82 @@ def test_yaml(wrong, tmp_path, command, text, message):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     assert message in wrong(command, "--config", path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"model: [\n",
+            "line 2, column 1: not YAML (expected the node content, but found '<stream end>'); write options",
+        ),
+        (b"a:\n  b: 1\n\tc: 2\n", "line 3, column 1: not YAML (found character '\\t' that cannot start any token)"),
+        (b"a: &b [*c]\n", "line 1, column 8: not YAML (found undefined alias 'c')"),
+        (b"- a\n- b\n", "line 1: a list, not options (`name: value`); write options there as `--print_config` prints"),
+        (b"# mine\nwords\n", "line 2: a text, not options"),
+        (b"", " is empty; write options there as `--print_config` prints them, or leave it out"),
+        (b"# nothing\n", " is empty"),
+        (b"\x00\x01\x02", "line 1, column 1: not YAML"),
+        (b"out: x\nseed: \xff\xfe", "line 2: not UTF-8 text; give a YAML, saved as UTF-8"),
+        (b"out: x\n\nout: y\n", "line 3: 'out' is given twice, first in line 1; leave one"),
+        (b"model:\n  path: x\n  path: y\n", "line 3: 'path' is given twice, first in line 2; leave one"),
+        (None, " is a folder; give a YAML file in it, or leave --config out"),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_named(wrong, tmp_path, content, message):
+    path = tmp_path / "mine.yaml"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    for option in (["--config", path], [f"--config={path}"], ["-c", path]):
+        said = wrong("prepare", *option)
+        assert said.startswith(f"config {path}") and message in said and "\n" not in said
+    assert wrong("fit", "--config", path).startswith(f"config {path}")
+
+
+def test_configs_of_sections(wrong, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text("[")
+    for option in ("--model", "--data", "--trainer"):
+        assert f"config {path}, line 1, column 2: not YAML" in wrong("fit", option, path)
+        assert f"there is no config nowhere.yaml; give {option} a YAML file, or its options as {option}.NAME" in wrong(
+            "fit", f"{option}=nowhere.yaml"
+        )
+    path.write_text("num_frames: 3\n")
+    monkeypatch.setattr("sys.argv", ["vlm_crash"])
+    for value in (str(path), "{num_frames: 3}"):
+        assert main(["fit", "--data", value, "--model", "{path: x}", "--print_config"]) == 0
+        assert yaml.safe_load(capsys.readouterr().out)["data"]["num_frames"] == 3
+
+
+@pytest.mark.parametrize("schema", ["--schema", "--data.schema"])
+def test_a_schema_that_cannot_be_read_is_named(wrong, tiny_model, prepared, tmp_path, schema):
+    path = tmp_path / "mine.yaml"
+    path.write_text("events:\n  fall: [\n")
+    args = ["evaluate", "--predictions", "p", "--truth", "t", "--out", "o"]
+    if schema == "--data.schema":
+        args = [
+            "predict",
+            *QUICK,
+            "--model.path",
+            tiny_model,
+            "--data.folder",
+            prepared,
+            "--output_dir",
+            tmp_path / "o",
+        ]
+    for spoil, message in (
+        (lambda: None, f"schema {path}, line 3, column 1: not YAML"),
+        (lambda: path.write_text("- a\n"), f"{path}: 1 problem"),
+        (lambda: path.write_bytes(b"\xff"), f"schema {path}, line 1: not UTF-8"),
+        (path.unlink, f"schema {path}: no such file"),
+        (path.mkdir, f"schema {path}: a folder"),
+    ):
+        spoil()
+        said = wrong(*args, schema, path)
+        assert message in said
+        assert "crash.yaml" in said or "saved as UTF-8" in said
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,9 @@ class ModelFolder(Callback):
             shutil.rmtree(part, ignore_errors=True)
             raise cannot_write(folder, error) from error
         log.info("model folder, of the last step: %s", folder)
-        for best in {getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks} - {""}:
+        # Without a score to watch, Lightning calls the newest the best.
+        chosen = [callback for callback in trainer.checkpoint_callbacks if getattr(callback, "monitor", None)]
+        for best in {getattr(callback, "best_model_path", "") for callback in chosen} - {""}:
             log.info("best checkpoint: %s (`export` makes a model folder of it)", best)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

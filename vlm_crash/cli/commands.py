@@ -9,7 +9,8 @@ from typing import Literal
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 
 from vlm_crash.cli import checkpoint_commands
-from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys, resolve_configs
+from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys
+from vlm_crash.cli.config_files import resolve_configs
 
 
 def _prepare_parser(parser: ArgumentParser) -> None:

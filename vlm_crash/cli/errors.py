@@ -96,7 +96,7 @@ def user_message(error: BaseException) -> str | None:
         link = link.__cause__
     for link in chain:
         if isinstance(link, OSError) and link.errno:
-            return f"{link.filename}: {link.strerror}" if link.filename else _no_file(link)
+            return _of_file(link) if link.filename else _no_file(link)
         if isinstance(link, ValueError | OSError) and _raised_by_us(link):
             return str(link)
     if isinstance(error, ArgumentError):
@@ -114,6 +114,11 @@ def user_message(error: BaseException) -> str | None:
             "lower --data.num_workers or --data.batch_size"
         )
     return _from_worker(str(error))
+
+
+def _of_file(error: OSError) -> str:
+    said = str(error.strerror)
+    return f"{error.filename}: {said}{'' if ';' in said else '; check the path, and who may read and write there'}"
 
 
 def _no_file(error: OSError) -> str:

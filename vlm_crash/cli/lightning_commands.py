@@ -31,8 +31,9 @@ from vlm_crash.callbacks import (
 )
 from vlm_crash.callbacks.predictions import refuse_old_predictions
 from vlm_crash.cli import COMMANDS, effects
-from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys, resolve_configs
-from vlm_crash.cli.checkpoints import check_fits, find_checkpoint, read_checkpoint
+from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys
+from vlm_crash.cli.checkpoints import HELP, check_fits, find_checkpoint, read_checkpoint
+from vlm_crash.cli.config_files import resolve_configs
 from vlm_crash.data.datamodule import CrashDataModule
 from vlm_crash.lightning_module import CrashVLM
 from vlm_crash.models.internvl import weights_later
@@ -85,6 +86,7 @@ class CrashCLI(LightningCLI):
             child.description = COMMANDS[command][1]
             child.formatter_class = HelpFormatter
             effects.hide(child, command)
+            next(action for action in child._actions if action.dest == "ckpt_path").help = HELP[command]
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         super().parse_arguments(parser, args)
@@ -93,9 +95,12 @@ class CrashCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Lightning's commands; answers go to disk batch by batch and are never gathered in memory."""
-        skipped = LightningCLI.subcommands()
-        return {**skipped, "predict": skipped["predict"] | {"return_predictions"}}
+        """Lightning's commands; answers go to disk batch by batch and are never gathered in memory.
+
+        No checkpoint is read in a way that could run its code, so there is nothing to choose for `weights_only`.
+        """
+        fixed = {"weights_only", "return_predictions"}
+        return {command: skipped | fixed for command, skipped in LightningCLI.subcommands().items()}
 
     def before_instantiate_classes(self) -> None:
         config: Namespace = self.config[self.subcommand]
@@ -133,7 +138,7 @@ class CrashCLI(LightningCLI):
         given = config.get("ckpt_path")
         if given is None:
             return None
-        found = find_checkpoint(given, Path(config["output_dir"]) / CHECKPOINTS)
+        found = find_checkpoint(given, Path(config["output_dir"]) / CHECKPOINTS, self.subcommand)
         config["ckpt_path"] = None if found is None else str(found)
         return None if found is None else read_checkpoint(found)
 
@@ -243,6 +248,11 @@ def _quieten() -> None:
         ".*LeafSpec.*",
         ".*args parameter is intended to run from within Python.*",
         ".*not have many workers.*",
+        # A run that goes on does so exactly (parallel/resume.py), and its folder is not empty.
+        ".*your dataloader is not resumable.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        # Of checkpoints that are only read.
+        ".*callbacks used to create the checkpoint need to be provided.*",
     )
     for message in remarks:
         warnings.filterwarnings("ignore", message=message)

@@ -98,9 +98,27 @@ def plain(content: Any) -> Any:
 
 
 def save_file(content: Mapping[str, Any], path: Path) -> None:
-    """Write a checkpoint of one file."""
+    """Write a checkpoint of one file.
+
+    Raises:
+        OSError: the machine refuses (no space).
+    """
     with whole_file(path) as part:
-        torch.save(plain(content), part)
+        _save(content, part)
+
+
+def _save(content: Mapping[str, Any], path: Path) -> None:
+    """torch.save through a file of ours: its own tells a full disk as a RuntimeError without a reason."""
+    try:
+        with path.open("wb") as file:
+            torch.save(plain(content), file)
+    except RuntimeError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__
+        if cause is None:
+            raise
+        raise cause from error
 
 
 def save_shards(
@@ -133,7 +151,7 @@ def save_shards(
             str(path),
         ) from error
     if is_first:
-        torch.save(plain(rest), part / META)
+        _save(rest, part / META)
         put_in_place(part, path)
     group.barrier()
 

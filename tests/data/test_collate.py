@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
-from vlm_crash.data.collate import Collator, FailedItem, Item
+from vlm_crash.data.collate import Collator, FailedItem, Item, PackCollator
 from vlm_crash.schema.records import VideoSample
 
 
@@ -43,3 +44,20 @@ def test_a_batch_of_failures_only() -> None:
     batch = Collator(0, "left")([FailedItem(_sample("bad.mp4"), "empty file")])
     assert batch.samples == [] and len(batch.failed) == 1
     assert batch.to("cpu").failed == batch.failed
+
+
+def test_a_pack_is_one_row_without_padding() -> None:
+    batch = PackCollator(6)([_item(3), _item(2), _item(1).as_filler()])
+    assert batch.input_ids_BS.tolist() == [[1, 2, 3, 1, 2, 1]]
+    assert bool(batch.attention_mask_BS.all()) and batch.num_tokens == 6
+    assert batch.labels_BS is not None and batch.labels_BS.tolist() == [[1, 2, 3, 1, 2, -100]]
+    assert batch.clip_lengths == (3, 2, 1) and batch.longest == 3
+    assert batch.first_ids.tolist() == [1, 2, 3]
+    assert [sample.video for sample in batch.samples] == ["3.mp4", "2.mp4"] and batch.num_fillers == 1
+    assert batch.pixel_values_N3HW[:, 0, 0, 0].tolist() == [3, 3, 2, 2, 1, 1]
+    assert batch.to("cpu").clip_lengths == (3, 2, 1)
+
+
+def test_a_pack_with_more_tokens_than_foreseen_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"3\.mp4, 2\.mp4 take 5 tokens, more than the 4 of a pack"):
+        PackCollator(4)([_item(3), _item(2)])

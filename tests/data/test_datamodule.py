@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -209,3 +210,87 @@ def test_a_human_turn_that_gives_the_event_away_is_told(inputs, prepared, monkey
     caplog.clear()
     connected(inputs, "test", folder=prepared, prompt="short")
     assert "human turn" not in caplog.text
+
+
+# ------------------------------------------------------------------------------------------------------- batching
+
+
+def train_clips(data: CrashDataModule, epoch: int = 0) -> list[Batch]:
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return list(loader)
+
+
+def test_lengths_are_known_without_the_clips(inputs, prepared, monkeypatch):
+    data = connected(inputs, "fit", folder=prepared, batching="grouped", batch_size=2)
+    found = [int(mask.sum()) for batch in data.val_dataloader() for mask in batch.attention_mask_BS]
+    monkeypatch.setattr("vlm_crash.data.dataset.read_frames", None)
+    told = data.recipe.lengths(data.samples["val"])
+    # The longest duration that a prompt can tell has some digits more than a clip's own.
+    assert all(0 <= most - length <= 4 for most, length in zip(told, found, strict=True))
+    assert len(set(found)) > 1
+
+
+@pytest.mark.parametrize("batching", ["padded", "grouped", "packed"])
+def test_an_epoch_has_every_clip_once_and_as_many_batches_as_it_says(inputs, prepared, batching):
+    data = connected(inputs, "fit", folder=prepared, batching=batching, batch_size=3)
+    whole = {sample.id for sample in data.samples["train"]}
+    for epoch in range(2):
+        found = train_clips(data, epoch)
+        assert len(found) == data.num_train_batches
+        seen = [sample.id for batch in found for sample in batch.samples]
+        assert len(seen) == len(whole) and set(seen) == whole
+        assert all((batch.clip_lengths is not None) == (batching == "packed") for batch in found)
+    if batching == "packed":
+        assert all(batch.num_tokens == batch.input_ids_BS.numel() <= data.pack_tokens for batch in found)
+    assert all(batch.clip_lengths is None for batch in data.val_dataloader()), "validation stays padded"
+
+
+def test_workers_read_packs(inputs, prepared):
+    plain, parallel = (
+        train_clips(connected(inputs, "fit", folder=prepared, batching="packed", batch_size=3, num_workers=number))
+        for number in (0, 2)
+    )
+    for left, right in zip(plain, parallel, strict=True):
+        assert torch.equal(left.input_ids_BS, right.input_ids_BS)
+        assert torch.equal(left.pixel_values_N3HW, right.pixel_values_N3HW)
+
+
+def at(data: CrashDataModule, batches: int) -> CrashDataModule:
+    """As it is in a run that has taken so many batches of its first epoch."""
+    progress = SimpleNamespace(current=SimpleNamespace(processed=batches))
+    loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
+    data.trainer = SimpleNamespace(  # type: ignore[assignment]
+        global_rank=0, world_size=1, fit_loop=loop, current_epoch=0, accumulate_grad_batches=1
+    )
+    return data
+
+
+@pytest.mark.parametrize("batching", ["grouped", "packed"])
+def test_a_place_in_the_epoch_is_found_again(inputs, prepared, batching):
+    options = {"folder": prepared, "batching": batching, "batch_size": 2}
+    data = connected(inputs, "fit", **options)
+    whole = [[sample.id for sample in batch.samples] for batch in train_clips(data)]
+    state = at(data, 2).state_dict()
+    assert state["clips"] == sum(map(len, whole[:2])) and state["kind"]["batching"] == batching
+    again = connected(inputs, "fit", **options)
+    again.load_state_dict(state)
+    assert again.batches_of(state) == 2
+    assert [[sample.id for sample in batch.samples] for batch in again.train_dataloader()] == whole[2:]
+    other = connected(inputs, "fit", **{**options, "batching": "padded"})
+    other.load_state_dict(state)
+    with pytest.raises(ValueError, match=f"stopped inside an epoch of {batching} batches"):
+        other.train_dataloader()
+
+
+def test_batches_that_cannot_be_are_refused(inputs, prepared):
+    for options, message in (
+        ({"batching": "sorted"}, r"not one of \['padded', 'grouped', 'packed'\]"),
+        ({"pack_tokens": 100}, "pack_tokens=100 has no effect with batching='padded'"),
+        ({"batching": "packed", "pack_tokens": 0}, "pack_tokens=0 is below 1"),
+        ({"batching": "packed", "pack_tokens": 60}, "a pack holds 60; set --data.pack_tokens to"),
+        ({"batching": "packed"}, "no two clips fit into a pack"),
+        ({"batching": "grouped"}, "nothing to group"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            connected(inputs, "fit", folder=prepared, **options)

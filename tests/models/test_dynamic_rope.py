@@ -37,7 +37,17 @@ def test_neither_the_past_nor_a_longer_row_matters() -> None:
     assert not torch.allclose(rope(torch.zeros(1), both)[0][1], rope(torch.zeros(1), both[1:] - 70)[0])
 
 
-def test_a_padded_batch_has_the_losses_of_its_rows(tmp_path: Path) -> None:
+def test_a_clip_in_a_pack_has_its_own_length() -> None:
+    rope = RowDynamicRope(_rope())
+    packed = torch.cat([torch.arange(20), torch.arange(70), torch.arange(5)])[None]
+    found = torch.stack(rope(torch.zeros(1), packed))[:, 0].split([20, 70, 5], dim=1)
+    for length, part in zip((20, 70, 5), found, strict=True):
+        alone = torch.stack(rope(torch.zeros(1), torch.arange(length)[None]))[:, 0]
+        torch.testing.assert_close(part, alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_batch_has_the_losses_of_its_clips(tmp_path: Path, packed: bool) -> None:
     """At lengths where the scaling acts."""
     write_original(tmp_path, Shape())
     content = config(Shape())
@@ -51,7 +61,12 @@ def test_a_padded_batch_has_the_losses_of_its_rows(tmp_path: Path) -> None:
     labels = ids.masked_fill(mask == 0, -100)
     with torch.no_grad():
         embeds = model.get_input_embeddings()(ids)
-        whole, _ = label_loss(model, embeds, mask, labels)
+        if packed:
+            row = [torch.cat([x[:1], x[1:, :20]], dim=1) for x in (embeds, mask, labels)]
+            row[2][0, 30] = -100  # a clip's first token is of its prompt
+            whole, _ = label_loss(model, row[0], row[1], row[2], [30, 20])
+        else:
+            whole, _ = label_loss(model, embeds, mask, labels)
         first, _ = label_loss(model, embeds[:1], mask[:1], labels[:1])
         second, _ = label_loss(model, embeds[1:, :20], mask[1:, :20], labels[1:, :20])
     torch.testing.assert_close(whole, first + second, rtol=1e-5, atol=0)

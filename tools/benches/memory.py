@@ -1,7 +1,8 @@
-"""Bytes of tensors that are alive, counted as they are made: at every operation of this process, forward and backward.
+"""Bytes that tensors hold, at their peak: what a GPU would have to give, without one.
 
-Enters: a block of code. Leaves: its peak, above or with what was there before. Not the process' RSS, which the allocator's
-caches and freed pages blur.
+Enters: whatever runs inside. Leaves: bytes. Counted are the storages that operations make inside, from when they are
+made to when nothing refers to them; what was there before (weights, data) is not. Not seen is what a kernel takes for
+itself while it runs.
 """
 
 import weakref
@@ -11,45 +12,46 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
+from torch.utils._pytree import tree_leaves
 
 
 class TensorBytes(TorchDispatchMode):
-    """Counts the storages of the tensors that operations return, for as long as they live.
+    """Counts while it is entered; `held` and `peak` in bytes.
+
+    A storage that changes its size after it was made counts with the size that it was made with.
 
     Args:
-        before: tensors that are there already (weights, optimizer state).
-        keep_trace: note each operation with the bytes alive after it.
+        before: tensors that are there already and are to count, too.
     """
 
-    def __init__(self, before: Iterable[Tensor] = (), keep_trace: bool = False) -> None:
+    def __init__(self, before: Iterable[Tensor] = ()) -> None:
         super().__init__()
-        self.live = self.peak = 0
-        self.trace: list[tuple[str, int]] | None = [] if keep_trace else None
+        self.held = 0
+        self.peak = 0
         self._known: set[int] = set()
         for tensor in before:
-            self._count(tensor)
+            if _key(tensor) not in self._known:
+                self._add(tensor.untyped_storage())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        for tensor in tree_iter(result):
-            if isinstance(tensor, Tensor):
-                self._count(tensor)
-        if self.trace is not None:
-            self.trace.append((str(func), self.live))
+        given = {_key(tensor) for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor) and _key(tensor) not in given | self._known:
+                self._add(tensor.untyped_storage())
         return result
 
-    def _count(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self._known or tensor.device.type == "meta":
-            return
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
         self._known.add(key)
-        size = storage.nbytes()
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._forget, key, size)
+        self.held += size
+        self.peak = max(self.peak, self.held)
+        weakref.finalize(storage, self._drop, key, size)
 
-    def _forget(self, key: int, size: int) -> None:
+    def _drop(self, key: int, size: int) -> None:
         self._known.discard(key)
-        self.live -= size
+        self.held -= size
+
+
+def _key(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata

@@ -164,7 +164,7 @@ def throughput(rows: torch.Tensor) -> dict[str, float]:
 
 def decoded(pl_module: LightningModule, batch: Batch) -> str:
     """The first conversation of a batch as text, image tokens counted instead of repeated."""
-    text = pl_module.tokenizer.decode(batch.input_ids_BS[0][batch.attention_mask_BS[0].bool()])  # type: ignore[operator, union-attr]
+    text = pl_module.tokenizer.decode(batch.first_ids)  # type: ignore[operator, union-attr]
     token = "<IMG_CONTEXT>"
     pieces = text.split("<img>")
     return "<img>".join(

@@ -1,8 +1,8 @@
 """Samples -> a batch.
 
 Enters: items of a dataset, each a readable clip, a failed one or None (no clip). Leaves: a Batch; failed clips are
-carried beside the tensors, by name and reason, and take no part in them. Training pads on the right, prediction on the
-left.
+carried beside the tensors, by name and reason, and take no part in them. Training pads on the right or packs all clips
+into one row, prediction pads on the left.
 """
 
 # Suffixes: B batch, S sequence, N frames of all clips of the batch, H height, W width.
@@ -50,7 +50,8 @@ class Batch:
     """What a step gets.
 
     Lightning moves it to the device through `.to`; records stay as they are. The last `num_fillers` rows are fillers,
-    which have no sample.
+    which have no sample. With `clip_lengths`, the tokens of each clip, all clips stand in one row, one after the other
+    and without padding.
     """
 
     samples: list[VideoSample]
@@ -60,6 +61,7 @@ class Batch:
     labels_BS: Tensor | None
     pixel_values_N3HW: Tensor
     num_fillers: int = 0
+    clip_lengths: tuple[int, ...] | None = None
 
     def to(self, *args: Any, **kwargs: Any) -> "Batch":
         """A copy whose tensors are on another device."""
@@ -73,6 +75,7 @@ class Batch:
 
     def first(self, num_rows: int, num_clips: int) -> "Batch":
         """Its first rows alone (all have as many frames), those after the first clips as fillers."""
+        assert self.clip_lengths is None, "a row is a clip"
         num_frames = len(self.pixel_values_N3HW) // max(1, len(self.input_ids_BS))
         input_ids_BS = self.input_ids_BS[:num_rows]
         samples = self.samples[: min(num_rows, num_clips)]
@@ -90,6 +93,18 @@ class Batch:
     def num_tokens(self) -> int:
         """Tokens of the batch without padding."""
         return int(self.attention_mask_BS.sum())
+
+    @property
+    def longest(self) -> int:
+        """Places of the longest clip, with its padding."""
+        return self.input_ids_BS.shape[1] if self.clip_lengths is None else max(self.clip_lengths)
+
+    @property
+    def first_ids(self) -> Tensor:
+        """Token ids of the first clip alone."""
+        if self.clip_lengths is not None:
+            return self.input_ids_BS[0, : self.clip_lengths[0]]
+        return self.input_ids_BS[0][self.attention_mask_BS[0].bool()]
 
 
 @dataclass(frozen=True)
@@ -132,9 +147,41 @@ class Collator:
         )
 
 
+@dataclass(frozen=True)
+class PackCollator:
+    """Puts a list of items into one row.
+
+    Args:
+        pack_tokens: most tokens of the row.
+    """
+
+    pack_tokens: int
+
+    def __call__(self, items: Sequence[Item]) -> Batch:
+        lengths = tuple(len(item.input_ids_S) for item in items)
+        if sum(lengths) > self.pack_tokens:
+            raise ValueError(
+                f"{', '.join(item.sample.video for item in items)} take {sum(lengths)} tokens, more than the "
+                f"{self.pack_tokens} of a pack and than was foreseen; set --data.batching to padded or grouped"
+            )
+        labels = [item.labels_S for item in items if item.labels_S is not None]
+        assert len(labels) == len(items), "packs are for training"
+        input_ids_BS = torch.cat([item.input_ids_S for item in items])[None]
+        return Batch(
+            samples=[item.sample for item in items if not item.is_filler],
+            num_fillers=sum(item.is_filler for item in items),
+            failed=[],
+            input_ids_BS=input_ids_BS,
+            attention_mask_BS=torch.ones_like(input_ids_BS),
+            labels_BS=torch.cat(labels)[None],
+            pixel_values_N3HW=torch.cat([item.pixel_values_F3HW for item in items]),
+            clip_lengths=lengths,
+        )
+
+
 def prompts_of(batch: Batch, pad_token_id: int) -> Batch:
     """The prompts of a training batch without their answers, padded on the left; fillers whole."""
-    assert batch.labels_BS is not None
+    assert batch.labels_BS is not None and batch.clip_lengths is None
     is_label_BS = batch.labels_BS != IGNORE_INDEX
     lengths = torch.where(is_label_BS.any(dim=1), is_label_BS.int().argmax(dim=1), batch.attention_mask_BS.sum(dim=1))
     size = int(lengths.max())

@@ -12,8 +12,9 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
+from vlm_crash.data.batching import BATCHING, Packs, check_batching, train_sampler
 from vlm_crash.data.clip_sources import limit_per_event, samples_from_event_folders, samples_from_paths
-from vlm_crash.data.collate import Batch, Collator
+from vlm_crash.data.collate import Batch, Collator, PackCollator
 from vlm_crash.data.conversation import read_question
 from vlm_crash.data.dataset import ClipDataset, ModelInputs, SampleRecipe
 from vlm_crash.data.prepared import load_prepared
@@ -47,6 +48,9 @@ class CrashDataModule(LightningDataModule):
         frame_rule: which frames: middle (of equal intervals, as in VideoChat-Flash's training) or card (as the model
             card of InternVideo2_5_Chat_8B takes them). Unset: what the model folder says, else middle.
         batch_size: clips per batch and process.
+        batching: how training clips of several lengths make a batch: padded (to the longest), grouped (the same, of
+            clips of similar length) or packed (as many as pack_tokens holds, in one row without padding).
+        pack_tokens: most tokens of a packed batch; unset: batch_size times those of the longest clip.
         num_workers: processes that read clips.
         prompt: question to ask: full (lists all fields and terms), short, or dataset (the JSONL's human turn).
             Unset: what the model folder says, else full.
@@ -75,6 +79,8 @@ class CrashDataModule(LightningDataModule):
         num_frames: int | None = None,
         frame_rule: str | None = None,
         batch_size: int = 1,
+        batching: str = "padded",
+        pack_tokens: int | None = None,
         num_workers: int = 2,
         prompt: str | None = None,
         prompt_file: Path | None = None,
@@ -88,9 +94,14 @@ class CrashDataModule(LightningDataModule):
         super().__init__()
         if split not in SPLITS:
             raise ValueError(f"split={split!r} is not one of {list(SPLITS)}; set --data.split to one of them")
-        for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
-            if value < least:
+        leasts = {"batch_size": (batch_size, 1), "pack_tokens": (pack_tokens, 1), "num_workers": (num_workers, 0)}
+        for name, (value, least) in leasts.items():
+            if value is not None and value < least:
                 raise ValueError(f"{name}={value} is below {least}; set --data.{name} to {least} or more")
+        if batching not in BATCHING:
+            raise ValueError(f"batching={batching!r} is not one of {list(BATCHING)}; set --data.batching to one")
+        if pack_tokens is not None and batching != "packed":
+            raise ValueError(f"pack_tokens={pack_tokens} has no effect with batching={batching!r}; leave it out")
         self.folder = folder
         self.split = split
         self.clips = [clips] if isinstance(clips, Path | str) else list(clips or [])
@@ -111,6 +122,8 @@ class CrashDataModule(LightningDataModule):
             "template": template,
         }
         self.batch_size = batch_size
+        self.batching = batching
+        self.pack_tokens = pack_tokens
         self.num_workers = num_workers
         self.tell_event = tell_event
         self.blank_frames = blank_frames
@@ -122,6 +135,9 @@ class CrashDataModule(LightningDataModule):
         self.samples: dict[str, list[VideoSample]] = {}
         #: (epoch, clips of it that all processes have seen) where a checkpoint was restored.
         self.resumed = (0, 0)
+        self.resumed_kind: dict[str, Any] = {}
+        #: Most tokens of each training clip; unmeasured (0) where batches do not ask for them.
+        self.lengths: list[int] = []
 
     def connect(self, inputs: ModelInputs) -> None:
         """Say which model is fed; the command line does this once, before any loader is made."""
@@ -164,8 +180,21 @@ class CrashDataModule(LightningDataModule):
         self._check_processes()
         # The clips that are answered in validation come first: every event must be among them.
         self.samples = {name: _alternating(samples) for name, samples in self.samples.items()}
+        if stage == "fit":
+            self._measure()
         if self.recipe is not None and self.recipe.prompt == "dataset" and self.recipe.question is None:
             _warn_of_told_events(self.samples, self.schema)
+
+    def _measure(self) -> None:
+        """Lengths of the training clips, from their texts, where batches are made by them."""
+        samples = self.samples["train"]
+        if self.batching == "padded":
+            self.lengths = [0] * len(samples)
+            return
+        assert self.recipe is not None, "connect() comes before setup()"
+        self.lengths = self.recipe.lengths(samples)
+        self.pack_tokens = self.pack_tokens or self.batch_size * max(self.lengths)
+        check_batching(self.batching, samples, self.lengths, (self.batch_size * self._place()[1], self.pack_tokens))
 
     def _check_monitors(self) -> None:
         """A checkpoint cannot be chosen by a number of a validation that there is not."""
@@ -224,24 +253,31 @@ class CrashDataModule(LightningDataModule):
         dataset = ClipDataset(
             self.samples[name], self.recipe, supervised=not predict, on_unreadable="fail" if predict else "raise"
         )
+        is_packed = train and self.batching == "packed"
         return DataLoader(
-            dataset,  # type: ignore[arg-type]
-            batch_size=self.batch_size,
+            Packs(dataset) if is_packed else dataset,  # type: ignore[arg-type]
+            batch_size=None if is_packed else self.batch_size,
             sampler=self._sampler(dataset, name),
             num_workers=self.num_workers,
             persistent_workers=train and self.num_workers > 0,
             worker_init_fn=heed_parent_alone,
-            collate_fn=collate,
+            collate_fn=PackCollator(self.pack_tokens or 0) if is_packed else collate,
             # Its own, or making an iterator would draw from the generator that a resumed run restores.
             generator=torch.Generator().manual_seed(self.seed),
         )
 
     def _sampler(self, dataset: ClipDataset, name: str) -> Sampler | None:
         """Every clip once; also where processes share the work (Lightning's own sampler repeats some to be even)."""
-        rank, world = self._place()
         if name == "train":
-            return SharedSampler(dataset, world, rank, self.seed, self.batch_size, self.resumed)
+            return self._train_sampler()
+        rank, world = self._place()
         return SharedSampler(dataset, world, rank) if world > 1 else None
+
+    def _train_sampler(self) -> SharedSampler:
+        rank, world = self._place()
+        options = {"num_replicas": world, "rank": rank, "seed": self.seed, "batch_size": self.batch_size}
+        options["resumed"] = self.resumed
+        return train_sampler(self.batching, self.lengths, self.pack_tokens or 0, self.resumed_kind, options)
 
     def _place(self) -> tuple[int, int]:
         """Number of this process, and how many there are."""
@@ -250,7 +286,7 @@ class CrashDataModule(LightningDataModule):
     @property
     def num_train_batches(self) -> int:
         """Batches of an epoch on each process."""
-        return -(-len(self.samples["train"]) // (self.batch_size * self._place()[1]))
+        return self._train_sampler().num_batches
 
     def state_dict(self) -> dict[str, Any]:
         """Where the run is in the epoch, in clips, so that a run on another number of processes can go on there."""
@@ -261,16 +297,20 @@ class CrashDataModule(LightningDataModule):
         if done < self.num_train_batches:
             # Gradients of a step that is half accumulated are not saved: its clips are seen again.
             done -= done % self.trainer.accumulate_grad_batches
-        clips = min(done * self.batch_size * self._place()[1], len(self.samples["train"]))
-        return {"epoch": self.trainer.current_epoch, "clips": clips, "batches": done}
+        sampler = self._train_sampler()
+        sampler.set_epoch(self.trainer.current_epoch)
+        clips = sampler.clips_after(done)
+        return {"epoch": sampler.epoch, "clips": clips, "batches": done, "kind": sampler.kind}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.resumed = (state_dict["epoch"], state_dict["clips"])
+        self.resumed_kind = state_dict.get("kind", {"batching": "padded"})
 
     def batches_of(self, state_dict: dict[str, Any]) -> int:
         """Batches of this run, on each process, that a place in the epoch stands for."""
-        clips, whole = state_dict["clips"], len(self.samples["train"])
-        return self.num_train_batches if clips >= whole else clips // (self.batch_size * self._place()[1])
+        sampler = self._train_sampler()
+        sampler.set_epoch(state_dict["epoch"])
+        return sampler.batches_after(state_dict["clips"])
 
     def train_dataloader(self) -> DataLoader[Batch]:
         return self._loader("train")

@@ -21,6 +21,9 @@ from vlm_crash.video.frame_sampling import FRAME_RULES
 from vlm_crash.video.image_transform import to_pixel_values
 from vlm_crash.video.reader import Frames, UnreadableClipError, read_frames
 
+#: No clip is taken to last longer, in seconds.
+LONGEST_S = 9999.99
+
 
 @dataclass(frozen=True)
 class ModelInputs:
@@ -120,14 +123,25 @@ class SampleRecipe:
         return Item(sample, tokens.input_ids_S, tokens.labels_S, to_pixel_values(self._pixels(frames), self.image_size))
 
     def longest(self, samples: Sequence[VideoSample], supervised: bool) -> int:
-        """Tokens of the sample with the most words, its clip not looked at (where nobody says, it lasts 9999 s)."""
+        """Tokens of the sample with the most words, its clip not looked at (where nobody says, it lasts LONGEST_S)."""
 
         def words(sample: VideoSample) -> tuple[str, str | None]:
             return self._question(sample), self._answer(sample) if supervised else None
 
         asked, answer = max(map(words, samples), key=lambda texts: len(texts[0]) + len(texts[1] or ""))
-        duration_s = max((sample.duration_s or 9999.99 for sample in samples), default=0.0)
+        duration_s = max((sample.duration_s or LONGEST_S for sample in samples), default=0.0)
         return len(self.tokenizer(asked, self.num_frames, duration_s, answer).input_ids_S)
+
+    def lengths(self, samples: Sequence[VideoSample]) -> list[int]:
+        """Tokens of each supervised sample, the clip not looked at: as many as the longest duration would take."""
+        prompts: dict[str, int] = {}
+        found = []
+        for sample in samples:
+            asked = self._question(sample)
+            if asked not in prompts:  # mostly one for all
+                prompts[asked] = len(self.tokenizer(asked, self.num_frames, LONGEST_S).input_ids_S)
+            found.append(prompts[asked] + self.tokenizer.num_answer_tokens(self._answer(sample)))
+        return found
 
     def _pixels(self, frames: Frames) -> np.ndarray:
         return np.zeros_like(frames.frames_FHWC) if self.blank_frames else frames.frames_FHWC

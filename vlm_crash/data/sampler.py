@@ -37,31 +37,60 @@ class SharedSampler(DistributedSampler):
         resumed: tuple[int, int] = (0, 0),
     ) -> None:
         super().__init__(dataset, num_replicas, rank, shuffle=seed is not None, seed=seed or 0)
-        self.size = len(cast(Sized, dataset))
+        self.size = self.num_entries = len(cast(Sized, dataset))
         epoch, seen = resumed
         # A loader's workers ask for their first clips before Lightning has named the epoch.
         self.resumed = (epoch, seen) if seen < self.size else (epoch + 1, 0)
         self.epoch = self.resumed[0]
         self.clips_per_turn = num_replicas * batch_size
 
-    def order(self) -> list[int]:
+    @property
+    def kind(self) -> dict[str, Any]:
+        """What the order depends on beside seed and epoch; kept in checkpoints."""
+        return {"batching": "padded"}
+
+    def generator(self) -> torch.Generator:
+        """A new one for this epoch."""
+        return torch.Generator().manual_seed(self.seed + self.epoch)
+
+    def order(self) -> list[Any]:
         """All clips of this epoch, in the order in which they are seen."""
         if not self.shuffle:
             return list(range(self.size))
-        generator = torch.Generator()
-        generator.manual_seed(self.seed + self.epoch)
-        return torch.randperm(self.size, generator=generator).tolist()
+        return torch.randperm(self.size, generator=self.generator()).tolist()
+
+    @staticmethod
+    def filler(entry: Any) -> Any:
+        """The same, to be left out of every sum."""
+        return ~entry
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of an epoch on each process."""
+        return -(-self.size // self.clips_per_turn)
+
+    def clips_after(self, batches: int) -> int:
+        """Clips of this epoch that all processes have seen after so many batches of each."""
+        return min(batches * self.clips_per_turn, self.size)
+
+    def batches_after(self, clips: int) -> int:
+        """Whole batches of each process that are among the first clips of this epoch."""
+        return self.num_batches if clips >= self.size else clips // self.clips_per_turn
+
+    def entries_after(self, clips: int) -> int:
+        """Entries of `order` that those batches have taken."""
+        return clips // self.clips_per_turn * self.clips_per_turn
 
     def __iter__(self) -> Iterator[Any]:
         order = self.order()
         epoch, seen = self.resumed
         if epoch == self.epoch:
             # Whole turns: what a run with another number of clips per turn left of one is seen again.
-            order = order[seen // self.clips_per_turn * self.clips_per_turn :]
+            order = order[self.entries_after(seen) :]
         if order:
-            order += [~order[-1]] * (-len(order) % self.num_replicas)
+            order += [self.filler(order[-1])] * (-len(order) % self.num_replicas)
         return iter(order[self.rank :: self.num_replicas])
 
     def __len__(self) -> int:
         """Indices of this process in a whole epoch, also where a part of it was seen before."""
-        return -(-self.size // self.num_replicas)
+        return -(-self.num_entries // self.num_replicas)

@@ -108,6 +108,10 @@ class ConversationTokenizer:
         """Ids of a piece of answer, as training would see it."""
         return self._ids(text)
 
+    def num_answer_tokens(self, text: str) -> int:
+        """Tokens of a whole answer with its end; with those of the prompt, the length of a sample."""
+        return len(self._ids(text + self.template.end_of_answer))
+
     @property
     def end_token_id(self) -> int:
         """The token that ends an answer."""

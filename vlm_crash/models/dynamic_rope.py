@@ -1,10 +1,10 @@
-"""Dynamic NTK scaling of rotary embeddings, for each row of a batch by its own length.
+"""Dynamic NTK scaling of rotary embeddings, for each clip of a batch by its own length.
 
-Enters: positions of a batch. Leaves: cosines and sines. Invariant: a row's numbers depend on nothing but the row:
-not on longer rows beside it, nor on what the model saw before.
+Enters: positions of a batch. Leaves: cosines and sines. Invariant: a clip's numbers depend on nothing but the clip: not
+on longer ones beside it or before it in its row, nor on what the model saw before.
 """
 
-# Suffixes: B batch, S sequence, H half of a head.
+# Suffixes: B batch, S sequence, C clips of a row, H half of a head.
 
 from typing import Any
 
@@ -14,10 +14,11 @@ from transformers import InternVLForConditionalGeneration
 
 
 class RowDynamicRope(nn.Module):
-    """Cosines and sines of rotary embeddings whose base grows with the length of each row.
+    """Cosines and sines of rotary embeddings whose base grows with the length of each clip.
 
-    base' = base * (factor * length / max_position_embeddings - (factor - 1)) ** (dim / (dim - 2)) where a row is longer
-    than max_position_embeddings (InternVL 2410d1db internlm2/modeling_internlm2.py:169, as transformers has it).
+    base' = base * (factor * length / max_position_embeddings - (factor - 1)) ** (dim / (dim - 2)) where a clip is
+    longer than max_position_embeddings (InternVL 2410d1db internlm2/modeling_internlm2.py:169, as transformers has
+    it). A clip begins where a position is 0.
 
     Args:
         rope: transformers' own; its `config` says the rest.
@@ -37,16 +38,31 @@ class RowDynamicRope(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin [B, S, 2 * H] in the dtype of `x`, from position_ids [B, S] (a name of transformers')."""
-        inv_freq_BH = self.inv_freq.float().expand(position_ids.shape[0], -1)
-        length_B1 = position_ids.max(dim=1, keepdim=True).values + 1
-        if bool((length_B1 > self.max_length).any()):
+        inv_freq_H = self.inv_freq.float()
+        length_BS = _clip_lengths(position_ids)
+        angle_BSH = position_ids[..., None].float() * inv_freq_H
+        is_long_BS1 = (length_BS > self.max_length)[..., None]
+        if bool(is_long_BS1.any()):
             exponents_H = torch.arange(0, self.dim, 2, device=x.device).float() / self.dim
-            growth_B1 = self.factor * length_B1 / self.max_length - (self.factor - 1)
-            base_B1 = self.base * growth_B1.clamp(min=1) ** (self.dim / (self.dim - 2))
-            inv_freq_BH = torch.where(length_B1 > self.max_length, base_B1**-exponents_H, inv_freq_BH)
-        angle_BSH = position_ids[..., None].float() * inv_freq_BH[:, None]
+            growth_BS1 = self.factor * length_BS[..., None] / self.max_length - (self.factor - 1)
+            base_BS1 = self.base * growth_BS1.clamp(min=1) ** (self.dim / (self.dim - 2))
+            inv_freq_BSH = torch.where(is_long_BS1, base_BS1**-exponents_H, inv_freq_H)
+            angle_BSH = position_ids[..., None].float() * inv_freq_BSH
         angle = torch.cat([angle_BSH, angle_BSH], dim=-1)
         return angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+
+
+def _clip_lengths(position_ids_BS: Tensor) -> Tensor:
+    """For each place, the length of the clip that it stands in, by its last position; [B, S].
+
+    >>> _clip_lengths(torch.tensor([[0, 1, 2, 0, 1], [0, 1, 2, 3, 3]])).tolist()
+    [[3, 3, 3, 2, 2], [4, 4, 4, 4, 4]]
+    """
+    clip_BS = (position_ids_BS == 0).cumsum(dim=1)
+    last_BC = position_ids_BS.new_zeros(len(clip_BS), clip_BS.shape[1] + 1).scatter_reduce(
+        1, clip_BS, position_ids_BS, "amax"
+    )
+    return last_BC.gather(1, clip_BS) + 1
 
 
 def scale_rope_by_row(model: InternVLForConditionalGeneration) -> None:

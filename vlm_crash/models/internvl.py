@@ -4,10 +4,10 @@ Enters: a model folder (config.json, weights); embedded prompts with labels (vis
 the loss over supervised positions. Invariant: a model has exactly the weights of its folder.
 """
 
-# Suffixes: B batch, S sequence, L supervised positions, D hidden.
+# Suffixes: B batch, S sequence, L supervised positions, V vocabulary, D hidden.
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, InternVLForConditionalGeneration
 
+from vlm_crash.models.attention_by_clips import attend_by_clips, restarted_positions
 from vlm_crash.models.checkpoints import fill, find_weights, meta_model
+from vlm_crash.models.cross_entropy import summed_cross_entropy
 from vlm_crash.models.dynamic_rope import scale_rope_by_row
 from vlm_crash.models.folder import is_original, read_config
 from vlm_crash.models.hub import local_folder
@@ -96,27 +98,54 @@ def label_loss(
     inputs_embeds_BSD: Tensor,
     attention_mask_BS: Tensor,
     labels_BS: Tensor,
+    clip_lengths: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Summed cross entropy over supervised positions, and their number.
 
     Logits are made only where there is a label: at a vocabulary of 151k the rest would be most of the memory.
 
+    Args:
+        clip_lengths: tokens of each clip where the batch is one row of several clips (B = 1, no padding); None: a row
+            is a clip.
+
     Returns:
         (sum of the loss in fp32, number of supervised tokens)
+
+    Raises:
+        ValueError: several clips in a row, and the model's attention is not the same in all layers.
     """
+    hidden_BSD = last_hidden(model, inputs_embeds_BSD, attention_mask_BS, clip_lengths)
+    # A clip's first token is of its prompt and has no label, so that no clip's end is asked for the next one's start.
+    target_BS = labels_BS[:, 1:]
+    is_label_BS = target_BS != nn.CrossEntropyLoss().ignore_index
+    logits_LV = model.lm_head(hidden_BSD[:, :-1][is_label_BS])
+    return summed_cross_entropy(logits_LV, target_BS[is_label_BS]), is_label_BS.sum()
+
+
+def last_hidden(
+    model: InternVLForConditionalGeneration,
+    inputs_embeds_BSD: Tensor,
+    attention_mask_BS: Tensor,
+    clip_lengths: Sequence[int] | None,
+) -> Tensor:
+    """What the language model makes of embedded prompts, [B, S, D]; arguments of label_loss."""
+    language = model.model.language_model
+    if clip_lengths is not None:
+        attend_by_clips(model)
+        return language(
+            inputs_embeds=inputs_embeds_BSD,
+            position_ids=restarted_positions(clip_lengths, inputs_embeds_BSD.device),
+            use_cache=False,
+            clip_lengths=clip_lengths,
+        ).last_hidden_state
     # Padding gets the last token's position, so that a row's length, which rope may depend on, is its own.
     position_ids_BS = (attention_mask_BS.cumsum(dim=1) - 1).clamp(min=0)
-    hidden_BSD = model.model.language_model(
+    return language(
         inputs_embeds=inputs_embeds_BSD,
         attention_mask=attention_mask_BS,
         position_ids=position_ids_BS,
         use_cache=False,
     ).last_hidden_state
-    target_BS = labels_BS[:, 1:]
-    cross_entropy = nn.CrossEntropyLoss(reduction="sum")
-    is_label_BS = target_BS != cross_entropy.ignore_index
-    logits_LV = model.lm_head(hidden_BSD[:, :-1][is_label_BS]).float()
-    return cross_entropy(logits_LV, target_BS[is_label_BS]), is_label_BS.sum()
 
 
 def tower_of(name: str) -> str:

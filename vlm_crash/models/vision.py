@@ -20,18 +20,24 @@ from vlm_crash.models.token_merging import merge_tokens
 
 
 def embed_prompt(
-    model: InternVLForConditionalGeneration, input_ids_BS: Tensor, pixel_values_N3HW: Tensor, chunk: int | None = None
+    model: InternVLForConditionalGeneration,
+    input_ids_BS: Tensor,
+    pixel_values_N3HW: Tensor,
+    chunk: int | None = None,
+    clip_lengths: Sequence[int] | None = None,
 ) -> Tensor:
-    """Token embeddings [B, S, D] with the frames' features where the image tokens stand; a row is a clip.
+    """Token embeddings [B, S, D] with the frames' features where the image tokens stand.
 
     Args:
         chunk: frames that go through the vision tower at once; None: all.
+        clip_lengths: tokens of each clip, where they stand one after the other in one row; None: a row is a clip.
 
     Raises:
         ValueError: the prompts have other image tokens than the tower makes, or frames are not of the model's size.
     """
     is_image_BS = input_ids_BS == model.config.image_token_id
-    slots = is_image_BS.sum(dim=1).tolist()
+    clips = is_image_BS if clip_lengths is None else is_image_BS[0].split(list(clip_lengths))
+    slots = torch.stack([is_image_S.sum() for is_image_S in clips]).tolist()
     per_frame = tokens_per_frame(model.config)
     num_frames = pixel_values_N3HW.shape[0]
     if sum(slots) != num_frames * per_frame or any(slot % per_frame for slot in slots):

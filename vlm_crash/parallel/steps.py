@@ -14,6 +14,17 @@ def loss_scale(trainer: Trainer) -> float:
     return 1.0 if scaler is None else float(scaler.get_scale())
 
 
+def may_fuse(trainer: Trainer) -> bool:
+    """Whether an optimizer may take its step as one kernel, with nothing copied beside it.
+
+    With a loss scaler it may not: a fused step wants to undo the scale itself, after the gradients were clipped.
+    """
+    plugin, strategy = getattr(trainer, "precision_plugin", None), getattr(trainer, "strategy", None)
+    if strategy is None or getattr(plugin, "scaler", None) is not None:
+        return False
+    return strategy.root_device.type in ("cpu", "cuda")
+
+
 def num_optimizer_steps(trainer: Trainer) -> int:
     """Optimizer steps of a run, skipped ones included.
 

@@ -14,6 +14,7 @@ from vlm_crash.data.collate import Collator, Item
 from vlm_crash.data.sampler import SharedSampler
 from vlm_crash.lightning_module import CrashVLM
 from vlm_crash.models.tokenizers import load_tokenizer
+from vlm_crash.parallel import FSDPPrecision
 from vlm_crash.parallel.shards import total_norm
 from vlm_crash.schema.records import VideoSample
 
@@ -86,6 +87,11 @@ class Micro(CrashVLM):
         optimizer = torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=self.lr, momentum=0.5)
         scheduler = LambdaLR(optimizer, lambda step: 0.98**step)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def precision_plugin(precision: str, **scaling: Any) -> FSDPPrecision:
+    """With these settings of its scaler where there is one."""
+    return FSDPPrecision(precision, **(scaling if precision == "16-mixed" else {}))
 
 
 @dataclass

@@ -17,7 +17,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from tests.parallel import stock
 from tests.parallel.journey import travel
-from tests.parallel.micro import Micro, train, validate
+from tests.parallel.micro import Micro, precision_plugin, train, validate
 from vlm_crash.models.decoding import greedy_answers
 from vlm_crash.models.vision import embed_prompt
 from vlm_crash.parallel import FSDPPrecision, FSDPStrategy
@@ -54,7 +54,7 @@ def numbers(folder: str, *names: str) -> dict[str, dict[str, list[float]]]:
     found = {}
     for name in names:
         settings, precision, options = RUNS[name]
-        plugin = FSDPPrecision(precision, init_scale=2.0**10)
+        plugin = precision_plugin(precision, init_scale=2.0**10)
         record, _, _ = train(Path(folder), FSDPStrategy(**settings), None, WORLD, plugins=plugin, **options)
         found[name] = {"losses": record.losses, "norms": record.norms}
     return found
@@ -104,8 +104,9 @@ def plain_scaler(folder: str) -> dict[str, Any]:
             return {found_inf.device: found_inf}
 
     class PlainPrecision(FSDPPrecision):
-        def connect_device(self, device: torch.device) -> None:
-            self.scaler = Plain(device.type)  # type: ignore[assignment]
+        def __init__(self) -> None:
+            super().__init__("16-mixed")
+            self.scaler = Plain("cpu", init_scale=2.0**10)  # type: ignore[assignment]
 
     plant = Plant(at=2)
     train(
@@ -115,7 +116,7 @@ def plain_scaler(folder: str) -> dict[str, Any]:
         WORLD,
         callbacks=(plant,),
         steps=4,
-        plugins=PlainPrecision("16-mixed", 2.0**10),
+        plugins=PlainPrecision(),
     )
     return {"scales": plant.scales, "moved": plant.moved}
 
@@ -285,6 +286,7 @@ def main() -> None:
     torch.save(result, Path(out) / f"{RANK}.pt")
     if dist.is_initialized():
         dist.barrier()
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

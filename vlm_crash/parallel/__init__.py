@@ -1,6 +1,6 @@
 """Training over many processes: sharded weights, loss scaling on which all agree, exact resume."""
 
 from vlm_crash.parallel.fsdp import FSDPStrategy
-from vlm_crash.parallel.precision import FSDPPrecision
+from vlm_crash.parallel.precision import AgreedGradScaler, FSDPPrecision
 
-__all__ = ["FSDPPrecision", "FSDPStrategy"]
+__all__ = ["AgreedGradScaler", "FSDPPrecision", "FSDPStrategy"]

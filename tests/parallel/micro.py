@@ -10,12 +10,14 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 
-from vlm_crash.data.collate import Collator, Item
+from vlm_crash.data.collate import Batch, Collator, Item
 from vlm_crash.data.sampler import SharedSampler
 from vlm_crash.lightning_module import CrashVLM
 from vlm_crash.models.tokenizers import load_tokenizer
+from vlm_crash.parallel import FSDPPrecision
 from vlm_crash.parallel.shards import total_norm
-from vlm_crash.schema.records import VideoSample
+from vlm_crash.schema.fields import load_schema
+from vlm_crash.schema.records import Annotation, Prediction, VideoSample
 
 BASE = Path(__file__).parents[2] / "vlm_crash/demo/base"
 NUM_ITEMS = 16
@@ -57,6 +59,7 @@ class MicroItems(Dataset):
 
     def __init__(self, image_token_id: int, num_items: int = NUM_ITEMS) -> None:
         generator = torch.Generator().manual_seed(0)
+        schema = load_schema()
         self.items = []
         for index in range(num_items):
             num_labels = 1 + (5 * index) % 12
@@ -65,7 +68,10 @@ class MicroItems(Dataset):
             labels = torch.full_like(ids, -100)
             labels[-num_labels:] = ids[-num_labels:]
             pixels = torch.randn(2, 3, 32, 32, generator=generator)
-            sample = VideoSample(str(index), f"{index}.mp4", Path(f"{index}.mp4"), "crash", None, None)
+            event = schema.events[index % 2]
+            known = {field.name: field.vocabulary[0] for field in event.fields if field.vocabulary}
+            annotation = Annotation.of(schema, event.name, known)
+            sample = VideoSample(str(index), f"{index}.mp4", Path(f"{index}.mp4"), event.name, annotation, None)
             self.items.append(Item(sample, ids, labels, pixels))
 
     def __len__(self) -> int:
@@ -88,6 +94,11 @@ class Micro(CrashVLM):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
+def precision_plugin(precision: str, **scaling: Any) -> FSDPPrecision:
+    """With these settings of its scaler where there is one."""
+    return FSDPPrecision(precision, **(scaling if precision == "16-mixed" else {}))
+
+
 @dataclass
 class Record(Callback):
     """What a run's steps came to."""
@@ -105,6 +116,25 @@ class Record(Callback):
             self.losses.append(float(pl_module.token_mean.value))
 
 
+class Profiled(Callback):
+    """Names of what ran in the second step, counted."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self._profiler: Any = None
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == 1:
+            self._profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
+            self._profiler.__enter__()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self._profiler is not None:
+            self._profiler.__exit__(None, None, None)
+            self.counts = {event.key: event.count for event in self._profiler.key_averages()}
+            self._profiler = None
+
+
 def train(
     folder: Path,
     strategy: Any = "auto",
@@ -115,10 +145,10 @@ def train(
     steps: int = NUM_STEPS,
     clip: float = 0.5,
     plugins: Any = None,
-    module: Micro | None = None,
+    module: CrashVLM | None = None,
     accelerator: str = "cpu",
     **options: Any,
-) -> tuple[Record, Micro, Trainer]:
+) -> tuple[Record, Any, Trainer]:
     """Twenty steps over the same four items each, on any number of processes."""
     module = module or Micro(folder, **options)
     record = Record()
@@ -145,8 +175,30 @@ def train(
     return record, module, trainer
 
 
-def validate(module: Micro, strategy: Any = "auto", num_processes: int = 1) -> float:
-    """Loss over five clips, which two processes cannot share evenly."""
+class Counted(Micro):
+    """Keeps which clips were answered, and how many rows it took."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, num_validation_answers=3, max_new_tokens=4)
+        self.rows = 0
+        self.answered: list[str] = []
+
+    def answer(self, batch: Batch) -> list[Prediction]:
+        self.rows += len(batch.input_ids_BS)
+        self.answered += [sample.id for sample in batch.samples]
+        return super().answer(batch)
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """On this process."""
+        fields = int(self.field_match.total_K.sum())
+        return {"rows": self.rows, "answered": self.answered, "fields": fields}
+
+
+def score(
+    module: Micro, stage: str, strategy: Any = "auto", num_processes: int = 1, batch_size: int = 1
+) -> dict[str, float]:
+    """Metrics of validation or test over five clips, which two processes cannot share evenly."""
     trainer = Trainer(
         accelerator="cpu",
         devices=num_processes,
@@ -157,6 +209,7 @@ def validate(module: Micro, strategy: Any = "auto", num_processes: int = 1) -> f
         enable_checkpointing=False,
     )
     items = MicroItems(module.model.config.image_token_id, num_items=5)
-    sampler = SharedSampler(items, num_processes, trainer.global_rank)
-    trainer.validate(module, DataLoader(items, sampler=sampler, collate_fn=Collator(0)), verbose=False)
-    return float(trainer.callback_metrics["val/loss"])
+    sampler = SharedSampler(items, num_processes, trainer.global_rank, batch_size=batch_size)
+    loader = DataLoader(items, batch_size=batch_size, sampler=sampler, collate_fn=Collator(0))
+    getattr(trainer, stage)(module, loader, verbose=False)
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -2,6 +2,7 @@
 
 import math
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -75,7 +76,55 @@ def ours() -> dict[str, Any]:
         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, gradient_clip_val=1.0,
     )  # fmt: skip
     trainer.fit(module, DataLoader(dataset, batch_size=4))
-    return {**module.seen, "dtypes": [layer.seen for layer in module.layers]}
+    moments = [value for state in trainer.optimizers[0].state.values() for value in state.values()]
+    kept = {tensor.dtype for tensor in (*module.parameters(), *moments)}
+    return {**module.seen, "dtypes": [layer.seen for layer in module.layers], "kept": kept}
+
+
+def barriers() -> dict[str, str]:
+    """What a barrier says on a device without an index, where the gradients' group is NCCL's (as it is told here)."""
+    found = {}
+    for name, strategy in (("ours", FSDPStrategy()), ("stock", OnCPU())):
+        trainer = Trainer(accelerator="cpu", devices=2, strategy=strategy, logger=False, enable_checkpointing=False)
+        trainer.strategy.setup_environment()
+        with patch("torch.distributed.get_backend", return_value="nccl"):
+            try:
+                trainer.strategy.barrier()
+                found[name] = ""
+            except (RuntimeError, TypeError, ValueError) as error:
+                found[name] = str(error)
+    return found
+
+
+class Frozen(Small):
+    """Half of each layer is frozen and lies in fp16, as a tower that is not trained may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for layer in self.layers:
+            layer.linear.weight = nn.Parameter(layer.linear.weight.detach().half(), requires_grad=False)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.AdamW([p for p in self.parameters() if p.requires_grad], lr=0.1)
+
+
+def mixed() -> tuple[str, set[str]]:
+    """FSDP1's error at a layer of two dtypes, and what a step under ours has moved."""
+    error = ""
+    try:
+        FullyShardedDataParallel(Frozen(), device_id=torch.device("cpu"), use_orig_params=True)
+    except ValueError as refused:
+        error = str(refused)
+    module = Frozen()
+    before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    dataset = TensorDataset(torch.randn(8, 8), torch.full((8,), TIME))
+    trainer = Trainer(
+        accelerator="cpu", devices=2, strategy=FSDPStrategy(), precision="16-mixed", max_steps=1, logger=False,
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, gradient_clip_val=1.0,
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(dataset, batch_size=4))
+    after = trainer.strategy.gather_model()
+    return error, {name for name, weight in after.items() if name in before and not torch.equal(weight, before[name])}
 
 
 def lightnings() -> str:

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vlm_crash.parallel.fsdp import FSDPStrategy
-    from vlm_crash.parallel.precision import FSDPPrecision
+    from vlm_crash.parallel.precision import AgreedGradScaler, FSDPPrecision
 
-__all__ = ["FSDPPrecision", "FSDPStrategy"]
+__all__ = ["AgreedGradScaler", "FSDPPrecision", "FSDPStrategy"]
 
-_HOMES = {"FSDPStrategy": "fsdp", "FSDPPrecision": "precision"}
+_HOMES = {"AgreedGradScaler": "precision", "FSDPStrategy": "fsdp", "FSDPPrecision": "precision"}
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,7 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.strategies.fsdp import _move_torchmetrics_to_device
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.plugins import Precision
+from lightning.pytorch.plugins.precision.fsdp import FSDPPrecision as LightningFSDPPrecision
 from lightning.pytorch.strategies import FSDPStrategy as LightningFSDPStrategy
 from lightning.pytorch.strategies.strategy import Strategy
 from lightning.pytorch.trainer.states import TrainerFn
@@ -109,8 +110,9 @@ class FSDPStrategy(LightningFSDPStrategy):
         self.mesh_shape = device_mesh
         self.checkpoint_timeout = checkpoint_timeout
         self.mesh: DeviceMesh | None = None
+        # Two, as a checkpoint may take longer than a step: each waits for its own time.
         self._cpu_group: CPUGroup | None = None
-        self._deciding_group: CPUGroup | None = None
+        self._step_group: CPUGroup | None = None
 
     # ------------------------------------------------------------------- set-up
 
@@ -121,14 +123,19 @@ class FSDPStrategy(LightningFSDPStrategy):
 
     @precision_plugin.setter
     def precision_plugin(self, precision_plugin: Precision | None) -> None:
-        # The Trainer makes Lightning's own plugin of --trainer.precision.
+        if precision_plugin is not None and not isinstance(precision_plugin, LightningFSDPPrecision):
+            raise ValueError(
+                f"{type(precision_plugin).__name__} is no precision plugin of FSDPStrategy, which would drop its "
+                "settings; set --trainer.precision, or --trainer.plugins vlm_crash.parallel.FSDPPrecision"
+            )
         if precision_plugin is not None and not isinstance(precision_plugin, FSDPPrecision):
-            precision_plugin = FSDPPrecision(str(getattr(precision_plugin, "precision", "32-true")))
+            # What the Trainer makes of --trainer.precision.
+            precision_plugin = FSDPPrecision(precision_plugin.precision)
         self._precision_plugin = precision_plugin
 
     @property
     def cpu_group(self) -> CPUGroup:
-        """The processes, connected through their CPUs."""
+        """The processes, connected through their CPUs; for checkpoints."""
         assert self._cpu_group is not None, "setup_environment() comes first"
         return self._cpu_group
 
@@ -142,10 +149,9 @@ class FSDPStrategy(LightningFSDPStrategy):
             # Lightning ends NCCL groups only; a gloo group left alive can abort the interpreter as it exits.
             atexit.register(_end_groups)
         self.mesh = make_mesh(self.word, self.root_device.type, self.world_size, self.num_nodes, self.mesh_shape)
-        self._cpu_group = CPUGroup(self.checkpoint_timeout)
-        # In a step a lost process must not be waited for as long as for a slow disk.
         assert self._timeout is not None
-        self._deciding_group = CPUGroup(self._timeout)
+        self._cpu_group = CPUGroup(self.checkpoint_timeout)
+        self._step_group = CPUGroup(self._timeout)
 
     def setup(self, trainer: Trainer) -> None:
         assert self.accelerator is not None
@@ -166,7 +172,6 @@ class FSDPStrategy(LightningFSDPStrategy):
         _move_torchmetrics_to_device(module, self.root_device)
         self.model = module
         self.barrier()
-        self.precision_plugin.connect_device(self.root_device)
         if trainer.state.fn == TrainerFn.FITTING:
             self.setup_optimizers(trainer)
         self.setup_precision_plugin()
@@ -200,14 +205,15 @@ class FSDPStrategy(LightningFSDPStrategy):
         for buffer in module.buffers():  # they are not offloaded
             buffer.data = buffer.data.to(self.root_device)
 
-    def _determine_device_ids(self) -> list[int]:
-        assert self.root_device.index is not None
-        return [self.root_device.index]
-
     def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
-        """Over the CPU group: no GPU waits for it."""
-        assert self._deciding_group is not None, "setup_environment() comes first"
-        return not self._deciding_group.any(not decision) if all else self._deciding_group.any(decision)
+        """Over a CPU group: no GPU waits for it."""
+        assert self._step_group is not None, "setup_environment() comes first"
+        return not self._step_group.any(not decision) if all else self._step_group.any(decision)
+
+    def barrier(self, name: str | None = None) -> None:
+        """Over the CPU group: needs no index of a GPU, and may take as long as a checkpoint of one file does."""
+        if self._cpu_group is not None:
+            self._cpu_group.barrier()
 
     # -------------------------------------------------------------- checkpoints
 

@@ -1,0 +1,1 @@
+"""Checks of worker.py that need a GPU."""

@@ -42,7 +42,7 @@ def where_it_breaks(error: yaml.YAMLError, text: str) -> str:
     """
     mark = getattr(error, "problem_mark", None)
     if mark is not None:
-        line, column, reason = mark.line + 1, mark.column + 1, error.problem  # type: ignore[attr-defined]
+        line, column, reason = mark.line + 1, mark.column + 1, error.problem
     else:  # of a character that no YAML may have
         before = text[: getattr(error, "position", 0)]
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning import Trainer
 
 from vlm_crash.data.collate import Batch, prompts_of
 from vlm_crash.data.datamodule import CrashDataModule
@@ -55,6 +56,28 @@ def test_two_clips_can_be_learnt(tiny_model, batch):
     losses = train(make(tiny_model, **RATES, warmup_ratio=0.1), batch, steps=15)
     assert losses[-1] < 0.7 * losses[0]
     assert losses[0] == pytest.approx(math.log(1600), rel=0.1)  # a random model spreads over its vocabulary
+
+
+def test_gradients_are_gone_before_the_next_forward_pass(tiny_model, prepared, monkeypatch):
+    """Lightning drops them after it; in the middle of an accumulated step they stay."""
+    module = make(tiny_model)
+    data = CrashDataModule(folder=prepared, num_workers=0, num_frames=1, batching="packed", batch_size=2)
+    data.connect(module.inputs)
+    held = []
+    plain = CrashVLM._loss
+
+    def watched(self: CrashVLM, batch: Batch) -> Any:
+        held.append(any(parameter.grad is not None for parameter in self.parameters()))
+        return plain(self, batch)
+
+    monkeypatch.setattr(CrashVLM, "_loss", watched)
+    trainer = Trainer(
+        accelerator="cpu", max_steps=2, accumulate_grad_batches=2, limit_val_batches=0, logger=False,
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    assert held == [False, True, False, True]
+    assert trainer.optimizers[0].param_groups[0]["fused"]
 
 
 @pytest.mark.parametrize("freeze", [["vision"], ["projector"], ["vision", "language"]])

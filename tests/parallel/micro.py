@@ -147,6 +147,7 @@ def train(
     plugins: Any = None,
     module: CrashVLM | None = None,
     accelerator: str = "cpu",
+    collate: Any = None,
     **options: Any,
 ) -> tuple[Record, Any, Trainer]:
     """Twenty steps over the same four items each, on any number of processes."""
@@ -171,7 +172,7 @@ def train(
     items = MicroItems(module.model.config.image_token_id)
     batch_size = GLOBAL_BATCH // num_processes // accumulate
     sampler = SharedSampler(items, num_processes, trainer.global_rank, seed=0, batch_size=batch_size)
-    trainer.fit(module, DataLoader(items, batch_size=batch_size, sampler=sampler, collate_fn=Collator(0)))
+    trainer.fit(module, DataLoader(items, batch_size=batch_size, sampler=sampler, collate_fn=collate or Collator(0)))
     return record, module, trainer
 
 

@@ -5,17 +5,8 @@ import torch
 
 from tests.parallel.micro import train
 
-FP32 = [
-    "zero3",
-    "zero2",
-    "none",
-    "hybrid",
-    "offload",
-    "later",
-    "later, offload",
-    "checkpointed",
-    "one tower checkpointed",
-]
+FP32 = ["zero3", "zero2", "none", "hybrid", "offload", "later", "later, offload", "packed"]
+FP32 += ["checkpointed", "one tower checkpointed"]
 FP16 = ["fp16 zero3", "fp16 zero2", "fp16 reduced in fp16", "fp16 checkpointed"]
 FP16_TOLERANCE = 5e-4
 RATES = {"vision": 1e-3, "projector": 2e-3, "language": 3e-3}

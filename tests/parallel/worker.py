@@ -15,6 +15,7 @@ from tests.parallel.micro import Profiled, precision_plugin, train
 from tests.parallel.place import RANK, WORLD
 from tests.parallel.sentinel import sentinel  # noqa: F401 - a check
 from vlm_crash.cli import main as main_of_the_program
+from vlm_crash.data.collate import PackCollator
 from vlm_crash.lightning_module import CrashVLM
 from vlm_crash.models.internvl import tower_of, weights_later
 from vlm_crash.parallel import AgreedGradScaler, FSDPPrecision, FSDPStrategy
@@ -35,6 +36,7 @@ RUNS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "checkpointed": ({}, "32-true", {"activation_checkpointing": True, "vision_chunk": 1}),
     "one tower checkpointed": ({}, "32-true", {"activation_checkpointing": ["language"]}),
     "frozen": ({}, "32-true", {"freeze": ["vision"]}),
+    "packed": ({}, "32-true", {"collate": PackCollator(10**6), "activation_checkpointing": True}),
     "fp16 zero3": ({}, "16-mixed", {}),
     "fp16 zero2": ({"sharding_strategy": "zero2"}, "16-mixed", {}),
     "fp16 reduced in fp16": ({"reduce_dtype": "float16"}, "16-mixed", {}),

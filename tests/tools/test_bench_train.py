@@ -6,20 +6,7 @@ from pathlib import Path
 import pytest
 from bench import main
 
-SMALL = [
-    "train",
-    "--clips",
-    "4",
-    "--frames",
-    "1",
-    "2",
-    "--vocabulary",
-    "4000",
-    "--trainer_batch_sizes",
-    "2",
-    "--rounds",
-    "1",
-]
+SIZES = ["--clips", "4", "--frames", "1", "2", "--vocabulary", "4000", "--trainer_batch_sizes", "2", "--rounds", "1"]
 
 
 def test_a_small_run(tmp_path: Path) -> None:

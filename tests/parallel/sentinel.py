@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from tests.parallel.micro import Micro, train
 from vlm_crash.callbacks import OverflowSentinel
-from vlm_crash.callbacks.overflow_sentinel import FILE
 from vlm_crash.callbacks.monitoring import of_all_processes
+from vlm_crash.callbacks.overflow_sentinel import FILE
 from vlm_crash.metrics.confusion import FieldConfusion
 from vlm_crash.parallel import FSDPPrecision, FSDPStrategy
 from vlm_crash.schema.fields import load_schema

@@ -15,7 +15,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.parallel.stock", "tests.parallel.micro", "tests.parallel.journey"])
+CONTEXT.set_forkserver_preload(
+    ["tests.parallel.stock", "tests.parallel.journey", "vlm_crash.cli.lightning_commands", "torch.utils.tensorboard"]
+)
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 

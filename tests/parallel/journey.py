@@ -3,6 +3,8 @@
 import hashlib
 import json
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from vlm_crash.parallel import FSDPStrategy
 from vlm_crash.parallel.shards import local_part
 
 GLOBAL_BATCH = 4
+#: What this process has decoded: its runs are over the same clips.
+_ITEMS: dict[tuple[str, bool], Any] = {}
 
 
 class Traveller(CrashVLM):
@@ -116,17 +120,27 @@ def travel(
     )
     journal = out / f"journal{trainer.global_rank}"
     next(c for c in trainer.callbacks if isinstance(c, Journal)).path = journal
+    with watched_decoding(data) as decoded:
+        trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
+    return read(journal), decoded
+
+
+@contextmanager
+def watched_decoding(data: CrashDataModule) -> Iterator[list[int]]:
+    """The training clips that are decoded; the same clip is decoded once for all runs of this process."""
     decoded: list[int] = []
     plain = ClipDataset.__getitem__
 
     def watched(self: ClipDataset, index: int) -> Any:
         if self.samples == data.samples["train"]:
             decoded.append(index)
-        return plain(self, index)
+        key = (str(self.samples[index if index >= 0 else ~index].path), index < 0)
+        if key not in _ITEMS:
+            _ITEMS[key] = plain(self, index)
+        return _ITEMS[key]
 
     ClipDataset.__getitem__ = watched  # type: ignore[method-assign]
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
+        yield decoded
     finally:
         ClipDataset.__getitem__ = plain  # type: ignore[method-assign]
-    return read(journal), decoded

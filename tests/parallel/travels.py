@@ -46,7 +46,7 @@ def resume(model: str, prepared: str, out: str) -> dict[str, Any]:
         saved = folder / kind
         saves = steps(saved, 7) if kind == "full" else (
             *steps(saved, 6, 7, 8),
-            *(every(saved, name, every_n_epochs=1, save_on_train_epoch_end=end) for end, name in at_ends.items()),
+            *(every(saved, name, every_n_epochs=2, save_on_train_epoch_end=end) for end, name in at_ends.items()),
         )  # fmt: skip
         found[f"{kind} whole"] = run(out=folder / f"{kind} whole", kind=kind, saves=saves)
         places = ("step7", "step8", "step6", "validation6", "epoch6") if kind == "sharded" else ("step7",)
@@ -96,7 +96,7 @@ class Losses(Callback):
         self.by_step[trainer.global_step] = float(trainer.callback_metrics["val/loss"])
 
 
-def as_titan(folder: Path, last: int = 2) -> tuple[ModelCheckpoint, ...]:
+def as_titan(folder: Path, last: int = 5) -> tuple[ModelCheckpoint, ...]:
     """The two checkpoints of configs/titan.yaml."""
     return (
         ModelCheckpoint(

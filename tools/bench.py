@@ -10,10 +10,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from benches import load, model
+from benches import load, model, plan
 from benches.common import has_section, markers, write_section
 
-BENCHES = {"load": load, "model": model}
+BENCHES = {"load": load, "model": model, "plan": plan}
 
 
 def main(arguments: list[str]) -> int:

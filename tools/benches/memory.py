@@ -1,14 +1,13 @@
 """Bytes of tensors that are alive, counted as they are made: at every operation of this process, forward and backward.
 
-Enters: a block of code. Leaves: its peak, above or with what was there before. Not the process' RSS, which the allocator's
-caches and freed pages blur.
+Enters: a block of code. Leaves: its peak, above or with what was there before. Not the process' RSS, which the
+allocator's caches and freed pages blur.
 """
 
 import weakref
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter

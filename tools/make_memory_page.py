@@ -7,6 +7,7 @@ page says something else than the plan.
 """
 
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,15 +40,13 @@ fits (exit code 0) or not (1); if not, what to change, cheapest first. Of the mo
 A TITAN RTX of 24 GB has 23.6 GiB, of which 1.2 are set aside for the CUDA context, NCCL's buffers and gaps between
 blocks (`--gpu_memory`, `--reserve`).
 """
-WHAT_FITS = """\
-## What fits
-
+WHAT_FITS = """
 GiB at the peak of one GPU, **bold** where it fits 23.6, with the settings of titan.yaml: {settings}. The models are
 InternVL2.5's sizes, frames of 448 pixels merged to 16 tokens each, as video checkpoints do.
 """
 TITAN_ITSELF = """
-titan.yaml itself is 8B with {frames} frames on 8 GPUs: {peak:.2f} GiB, {left:.2f} are left. By part: {parts}; the worst
-moment: {moment}.
+titan.yaml itself is 8B with {frames} frames on 8 GPUs: {peak:.2f} GiB, {left:.2f} are left. By part: {parts}; the
+worst moment: {moment}.
 """
 OFFLOADED = "With AdamW on the CPU (`--trainer.strategy.cpu_offload true`):\n"
 PLAIN = "\nFrames that are not merged, 256 tokens each:\n"
@@ -88,8 +87,8 @@ FOOT = """\
 
 ## How far it can be trusted
 
-`tests/parallel/test_memory_plan.py` holds the plan to 5 % of the peak that a training step really has: models of 1 to 66
-million weights on a CPU in fp32 (activations kept or computed again, chunks, frozen towers, two clips, merged tokens,
+`tests/parallel/test_memory_plan.py` holds the plan to 5 % of the peak that a training step really has: models of 1 to
+66 million weights on a CPU in fp32 (activations kept or computed again, chunks, frozen towers, two clips, merged tokens,
 large vocabularies), and one of eight processes in fp16 by torch's FSDPMemTracker (zero3, zero2, none, hybrid).
 `tools/bench.py plan` does the latter for the models of 1 and 8 billion and prints both figures. Not in it: what a
 kernel needs for itself, the caching allocator's rounding, and validation's answers (a cache of keys and values, no
@@ -110,9 +109,10 @@ def shown(size: str, setting: Setting) -> str:
     return f"**{plan.peak_gib:.1f}**" if plan.fits else f"{plan.peak_gib:.1f}"
 
 
-def table(
-    tail: str, frames: Sequence[int], change: Callable[[Setting], Setting] = lambda found: found
-) -> Iterator[str]:
+Change = Callable[[Setting], Setting]
+
+
+def table(tail: str, frames: Sequence[int], change: Change = lambda found: found) -> Iterator[str]:
     gpus = [f"{n} GPU{'s' if n > 1 else ''}" for n in GPUS]
     yield f"| model | frames | tokens | {' | '.join(gpus)} |"
     yield "|---" * (3 + len(GPUS)) + "|"
@@ -143,10 +143,17 @@ def page() -> str:
     parts = ", ".join(f"{part} {size:.2f}" for part, size in titan.parts.items())
     lines = [
         HEAD,
-        WHAT_FITS.format(settings=words(setting)),
+        "## What fits",
+        wrapped(WHAT_FITS.format(settings=words(setting))),
         *table("", (32, 64)),
-        TITAN_ITSELF.format(
-            frames=setting.num_frames, peak=titan.peak_gib, left=titan.left_gib, parts=parts, moment=titan.peak_moment
+        wrapped(
+            TITAN_ITSELF.format(
+                frames=setting.num_frames,
+                peak=titan.peak_gib,
+                left=titan.left_gib,
+                parts=parts,
+                moment=titan.peak_moment,
+            )
         ),
         OFFLOADED,
         *table("", (32, 64), changed(cpu_offload=True)),
@@ -159,6 +166,11 @@ def page() -> str:
         FOOT.rstrip("\n"),
     ]
     return "\n".join(lines) + "\n"
+
+
+def wrapped(text: str) -> str:
+    """A paragraph with lines of 118 characters, and blank ones around it."""
+    return f"\n{textwrap.fill(' '.join(text.split()), 118)}\n"
 
 
 def words(setting: Setting) -> str:

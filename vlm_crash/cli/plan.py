@@ -1,7 +1,7 @@
 """plan: whether a config fits, said before it is run.
 
-Enters: the config of fit, a number of GPUs and their memory; of the model its config.json alone. Leaves: a table of peak
-memory per GPU by part, and what to change where it does not fit. Exit code 0: it fits, 1: it does not.
+Enters: the config of fit, a number of GPUs and their memory; of the model its config.json alone. Leaves: a table of
+peak memory per GPU by part, and what to change where it does not fit. Exit code 0: it fits, 1: it does not.
 """
 
 import json
@@ -20,7 +20,7 @@ DOES_NOT_FIT = 1
 OPTIONS: dict[str, tuple[Any, str]] = {
     "model.path": (
         str,
-        "Folder (its config.json is read), or a size: 1B, 2B, 4B, 8B with 16 tokens a frame, 1B-plain ... with 256; unset: 8B.",
+        "A folder (config.json is read), or a size: 1B, 2B, 4B, 8B (16 tokens a frame), 1B-plain .. (256); unset: 8B",
     ),
     "model.attention": (str, "SDPA kernel: math, efficient, flash or auto (planned as math, which needs most)."),
     "model.freeze": (list[str], "Towers that are not trained."),
@@ -68,8 +68,8 @@ def build_parser() -> ArgumentParser:
     add("--json", type=Path | None, help="File for every figure.")
     for name, (kind, text) in OPTIONS.items():
         # No defaults: what is not given here is the config's.
-        option = {"dest": name.replace(".", "__"), "metavar": name.rsplit(".", 1)[-1].upper()}
-        add(f"--{name}", **option, type=kind if kind is str else kind | None, help=text)
+        metavar = name.rsplit(".", 1)[-1].upper()
+        add(f"--{name}", dest=name.replace(".", "__"), metavar=metavar, type=kind | None, help=text)
     return parser
 
 

@@ -1,9 +1,9 @@
 """The layers of InternVL as operations on sizes, in the order and with the names of transformers' modelling files.
 
 Enters: a Tape, sizes. Leaves: what the forward pass keeps and what the backward pass makes, on the tape's ledger.
-Sources: transformers 5.23 modeling_internvl.py, modeling_qwen2.py and modeling_llama.py (the two differ in biases alone);
-torch's _scaled_dot_product_attention_math in aten/src/ATen/native/transformers/attention.cpp. The numbers of bytes come
-from what these make and what autograd saves of it; none is fitted.
+Sources: transformers 5.23 modeling_internvl.py, modeling_qwen2.py and modeling_llama.py (which differ in biases
+alone); torch's _scaled_dot_product_attention_math in aten/src/ATen/native/transformers/attention.cpp.
+The numbers of bytes come from what these make and what autograd saves of it; none is fitted.
 """
 
 from collections.abc import Sequence
@@ -213,7 +213,8 @@ def _math(tape: Tape, q: Sized, k: Sized, v: Sized, heads: Heads, repeats: bool)
         saved[2].drop()
         back_q, back_k = tape.like(high, 4, part), tape.like(high, 4, part)
         del back_scores, high
-        saved[0].drop(), saved[1].drop()
+        saved[0].drop()
+        saved[1].drop()
         found = []
         for size, need, wide_grad in zip(sizes, needs, (back_q, back_k, back_v), strict=True):
             found.append(tape.new(size, width) if need else None)
@@ -251,15 +252,16 @@ def attention_by_frames(tape: Tape, q: Sized, k: Sized, v: Sized, heads: Heads, 
     groups = [min(chunk, heads.rows - first) for first in range(0, heads.rows, chunk)]
     row = heads.numel // heads.rows
 
-    def attend(rows: int, *inputs: Sized) -> Sized:
-        return attention(tape, *inputs, replace(heads, rows=rows), how)
+    def attend(rows: int, inputs: Sequence[Sized]) -> Sized:
+        query, key, value = inputs
+        return attention(tape, query, key, value, replace(heads, rows=rows), how)
 
     def piece(given: Sized, rows: int, leaf: Leaf | None = None) -> Sized:
         return Sized(row * rows, given.width, given.memory, leaf)
 
     edges = [given.node for given in (q, k, v)]
     records, tape.records = tape.records, False
-    pieces = [attend(rows, *(piece(given, rows) for given in (q, k, v))) for rows in groups]
+    pieces = [attend(rows, [piece(given, rows) for given in (q, k, v)]) for rows in groups]
     tape.records = records
     out = tape.new(heads.numel, pieces[0].width)
     del pieces
@@ -272,7 +274,7 @@ def attention_by_frames(tape: Tape, q: Sized, k: Sized, v: Sized, heads: Heads, 
                 piece(given, rows, leaf if edge else None)
                 for given, leaf, edge in zip(saved, leaves, edges, strict=True)
             ]
-            again = attend(rows, *inputs)
+            again = attend(rows, inputs)
             node = again.node
             again.drop()
             assert node is not None

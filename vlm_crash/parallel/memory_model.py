@@ -1,7 +1,7 @@
 """One training step of InternVL in bytes: CrashVLM's forward pass, backward pass and AdamW's step.
 
-Enters: a Shape, a Setting. Leaves: the ledger of a step that follows another one (AdamW's state is there, and so are the
-last step's gradients until Lightning's zero_grad, which comes between forward and backward).
+Enters: a Shape, a Setting. Leaves: the ledger of a step that follows another one (AdamW's state is there, and so are
+the last step's gradients until Lightning's zero_grad, which comes between forward and backward).
 """
 
 from collections.abc import Callable

@@ -7,6 +7,7 @@ no tensor is made, and neither torch nor a model class is loaded.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from vlm_crash.parallel.memory_model import MOMENTS, walk
 from vlm_crash.parallel.memory_shapes import Setting, Shape
@@ -119,7 +120,7 @@ def proposals(plan: Plan, world_size: int) -> list[Proposal]:
     return found
 
 
-def _changes(setting: Setting, world_size: int) -> Iterator[tuple[str, dict]]:
+def _changes(setting: Setting, world_size: int) -> Iterator[tuple[str, dict[str, Any]]]:
     is_math = setting.kernel == "math"
     for chunk in (8, 2):
         if is_math and (setting.vision_chunk is None or setting.vision_chunk > chunk):
@@ -131,7 +132,11 @@ def _changes(setting: Setting, world_size: int) -> Iterator[tuple[str, dict]]:
         towers = frozenset({"vision", "language"})
         yield "activations computed again (--model.activation_checkpointing true)", {"checkpointed": towers}
     if setting.batch_size > 1:
-        changes = {"batch_size": 1, "is_padded": False, "accumulate": setting.accumulate * setting.batch_size}
+        changes: dict[str, Any] = {
+            "batch_size": 1,
+            "is_padded": False,
+            "accumulate": setting.accumulate * setting.batch_size,
+        }
         number = changes["accumulate"]
         yield f"one clip a batch (--data.batch_size 1, --trainer.accumulate_grad_batches {number})", changes
     if world_size > 1 and setting.word != "zero3":
@@ -150,8 +155,8 @@ def _changes(setting: Setting, world_size: int) -> Iterator[tuple[str, dict]]:
     if "vision" not in setting.freeze and setting.trains("vision"):
         yield "the vision tower as it is (--model.freeze [vision])", {"freeze": setting.freeze | {"vision"}}
     if not setting.lora_rank:
-        changes = {
+        adapters: dict[str, Any] = {
             "lora_rank": 16, "lora_targets": LORA_TARGETS, "lora_towers": frozenset({"language"}),
             "base_width": setting.compute_width, "cpu_offload": False,
         }  # fmt: skip
-        yield "adapters of rank 16 in place of the weights (--model.lora.rank 16)", changes
+        yield "adapters of rank 16 in place of the weights (--model.lora.rank 16)", adapters

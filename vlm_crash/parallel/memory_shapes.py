@@ -51,7 +51,7 @@ class Tower:
         small = self.kv_heads * self.head_size
         qkv = {"q_proj": (self.width, self.width), "k_proj": (self.width, small), "v_proj": (self.width, small)}
         if self.gated:
-            mlp = {name: (self.width, self.inner) for name in ("gate_proj", "up_proj")}
+            mlp = dict.fromkeys(("gate_proj", "up_proj"), (self.width, self.inner))
             return {**qkv, "o_proj": (self.width, self.width), **mlp, "down_proj": (self.inner, self.width)}
         return {
             **qkv,
@@ -218,11 +218,12 @@ class Setting:
 
 def tower(given: Mapping[str, Any], where: str, **kind: Any) -> Tower:
     """A tower from its part of a config.json."""
+    kv_heads = "num_key_value_heads" if given.get("num_key_value_heads") else "num_attention_heads"
     return Tower(
         width=_number(given, "hidden_size", where),
         layers=_number(given, "num_hidden_layers", where),
         heads=_number(given, "num_attention_heads", where),
-        kv_heads=_number({**given, "num_key_value_heads": given.get("num_key_value_heads") or given.get("num_attention_heads")}, "num_key_value_heads", where),
+        kv_heads=_number(given, kv_heads, where),
         inner=_number(given, "intermediate_size", where),
         **kind,
     )  # fmt: skip
@@ -296,7 +297,8 @@ def _original(config: Mapping[str, Any]) -> Shape:
     return Shape(
         vision=tower(
             vision, "vision_config", gated=False, rms=vision.get("norm_type", "rms_norm") == "rms_norm",
-            qkv_bias=bool(vision.get("qkv_bias", False)), out_bias=True, qk_norm=bool(vision.get("qk_normalization", True)),
+            qkv_bias=bool(vision.get("qkv_bias", False)), out_bias=True,
+            qk_norm=bool(vision.get("qk_normalization", True)),
         ),
         language=tower(text, "llm_config", gated=True, rms=True, qkv_bias=is_qwen or bias, out_bias=bias),
         image_size=settings.get("image_size") or config.get("force_image_size") or own_side,
@@ -318,12 +320,12 @@ _INTERN_VIT_300M = Tower(1024, 24, 16, 16, 4096, gated=False, rms=False, qkv_bia
 MERGED = 16
 
 
-def _named(vocab_size: int, qkv_bias: bool, **language: int) -> Shape:
+def _named(vocab_size: int, qkv_bias: bool, **language: Any) -> Shape:
     own = Tower(**language, gated=True, rms=True, qkv_bias=qkv_bias, out_bias=False)
     return Shape(_INTERN_VIT_300M, own, 448, 14, 2, vocab_size, tied=False, merged_tokens=MERGED, positions=1025)
 
 
-#: InternVL2.5 by size (InternViT-300M with Qwen2.5-0.5B, InternLM2.5-1.8B, Qwen2.5-3B, InternLM2.5-7B), its tokens merged.
+#: InternVL2.5 by size (InternViT-300M with Qwen2.5-0.5B, InternLM2.5-1.8B, Qwen2.5-3B, InternLM2.5-7B), tokens merged.
 NAMED = {
     "1B": _named(151674, True, width=896, layers=24, heads=14, kv_heads=2, inner=4864),
     "2B": _named(92553, False, width=2048, layers=24, heads=16, kv_heads=8, inner=8192),

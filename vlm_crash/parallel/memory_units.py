@@ -97,8 +97,8 @@ class Unit:
             self.grads.append(grad.move())  # else it is added to what is there
 
     def _keep_shared(self, grad: Sized) -> None:
-        """One weight of two users (tied embeddings): the second gradient is added to the first."""
-        self.shared = self.shared or grad.move()
+        """One weight of two users (tied embeddings): autograd makes the sum of both in memory of its own."""
+        self.shared = grad.move() if self.shared is None else self.tape.like(grad, part="gradients")
 
     def end_step(self) -> None:
         """The gradients that a finished step leaves until the next zero_grad."""

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from vlm_crash.callbacks import ModelFolder, PredictionWriter, TrainingMonitor, ValidationSample, WholeCheckpoints
 from vlm_crash.callbacks.predictions import refuse_old_predictions
-from vlm_crash.cli import COMMANDS, effects
+from vlm_crash.cli import COMMANDS, effects, lora
 from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys, resolve_configs
 from vlm_crash.cli.checkpoints import check_fits, find_checkpoint, read_checkpoint
 from vlm_crash.data.datamodule import CrashDataModule
@@ -74,6 +74,7 @@ class CrashCLI(LightningCLI):
         super().parse_arguments(parser, args)
         command = self.config["subcommand"]
         effects.check(command, args, self.config[command], self._subcommand_parsers[command])
+        self._args = args
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -86,6 +87,7 @@ class CrashCLI(LightningCLI):
         output_dir = Path(config["output_dir"])
         may_write = config["overwrite"] or config.get("ckpt_path") or not (output_dir / "config.yaml").exists()
         self.checkpoint = self._find_checkpoint(config)
+        lora.settle(str(self.subcommand), self._args, config["model"], self.checkpoint)
         if self.subcommand == "fit" and not may_write:
             raise ValueError(
                 f"{output_dir} holds a run already; set --output_dir to another folder, --ckpt_path to resume it, "

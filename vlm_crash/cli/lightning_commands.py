@@ -159,6 +159,7 @@ class CrashCLI(LightningCLI):
         self.model.conversation = self.datamodule.recipe.tokenizer
         self.trainer.predict = partial(self.trainer.predict, return_predictions=False)  # type: ignore[method-assign]
         if self.checkpoint is not None:
+            lora.check(self.checkpoint, self.model.adapters)
             check_fits(self.checkpoint, self.model, self.model.path)
             self.checkpoint = None
 

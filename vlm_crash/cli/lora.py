@@ -8,8 +8,9 @@ from collections.abc import Iterable
 
 from jsonargparse import Namespace
 
+from vlm_crash.models.adapters import Adapters
 from vlm_crash.models.lora import LORA, LoraSettings
-from vlm_crash.models.lora_record import check_settings
+from vlm_crash.models.lora_record import check_lora, check_settings
 from vlm_crash.parallel.checkpoint import Stored
 
 log = logging.getLogger(__name__)
@@ -30,14 +31,18 @@ def settle(command: str, args: Iterable[str], model: Namespace, stored: Stored |
         else:
             check_settings(record, LoraSettings(**vars(given)), stored.path)
             given["adapter"] = None  # the checkpoint has gone on from it
-    elif given is not None and stored is not None:
-        raise ValueError(
-            f"{stored.path} is a checkpoint of a whole model, not of LoRA; leave out --model.lora, or begin anew "
-            "beside it: set --model.path to an export of it, and leave out --ckpt_path"
-        )
-    elif given is not None and command != "fit" and given.get("adapter") is None:
+    elif given is not None and stored is None and command != "fit" and given.get("adapter") is None:
         remedy = "give --ckpt_path of a LoRA run or --model.lora.adapter, or leave out --model.lora"
         if any(arg.startswith("--model.lora") for arg in args):
             raise ValueError(f"{command} does nothing with adapters that were not trained; {remedy}")
         log.warning("without effect in %s, and set by the config: model.lora (%s)", command, remedy)
         model["lora"] = None
+
+
+def check(stored: Stored, adapters: Adapters | None) -> None:
+    """Before anything is written: the checkpoint's adapters and base are the model's.
+
+    Raises:
+        ValueError: they are not, or one of the two has none.
+    """
+    check_lora(stored.rest.get(LORA), adapters.record if adapters else None, stored.path)

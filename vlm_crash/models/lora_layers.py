@@ -92,7 +92,8 @@ def set_base_dtype(model: InternVLForConditionalGeneration, dtype: torch.dtype) 
     """Frozen matrices in a dtype; what is trained, and frozen vectors (norms, scales), in fp32.
 
     Under autocast the numbers are those of an fp32 base, whose matrices autocast rounds for each use: what is summed up
-    from layer to layer stays fp32, as the embeddings are widened before the first one.
+    from layer to layer stays fp32, as embeddings are widened before the first one (they alone are rounded here and not
+    by autocast; that says something only of folders in fp32).
 
     Raises:
         ValueError: a weight is too large for float16.

@@ -23,14 +23,18 @@ from vlm_crash.data.dataset import ModelInputs
 from vlm_crash.data.tokenization import ConversationTokenizer
 from vlm_crash.metrics.field_match import FieldMatch
 from vlm_crash.models.activation_checkpointing import checkpoint_towers
+from vlm_crash.models.adapters import Adapters, held_dtype
 from vlm_crash.models.attention import set_attention
 from vlm_crash.models.attention_by_frames import set_frame_chunk
 from vlm_crash.models.context import Context
 from vlm_crash.models.decoding import Answer, greedy_answers, read_answers
+from vlm_crash.models.fitted_form import check_form
 from vlm_crash.models.folder import folder_settings, image_size, tokens_per_frame
 from vlm_crash.models.hub import local_folder
 from vlm_crash.models.internvl import TOWERS, fill_model, label_loss, load_model, tower_of
-from vlm_crash.models.optimization import parameter_groups, warmup_then_cosine
+from vlm_crash.models.lora import LORA, LoraSettings
+from vlm_crash.models.lora_record import check_lora
+from vlm_crash.models.optimization import parameter_counts, parameter_groups, warmup_then_cosine
 from vlm_crash.models.tokenizers import check_tokenizer, load_tokenizer
 from vlm_crash.models.training_checkpoint import SETTINGS
 from vlm_crash.models.vision import embed_prompt
@@ -40,7 +44,7 @@ from vlm_crash.parallel.resume import ExactResume
 from vlm_crash.parallel.steps import loss_scale, may_fuse, num_optimizer_steps
 from vlm_crash.parallel.stopping import StopTogether
 from vlm_crash.parallel.token_mean import TokenMean
-from vlm_crash.schema.fields import SHIPPED, load_schema
+from vlm_crash.schema.fields import load_schema
 from vlm_crash.schema.records import Prediction, VideoSample
 from vlm_crash.schema.response import parse
 from vlm_crash.video.clip_files import readable_name
@@ -62,6 +66,7 @@ class CrashVLM(LightningModule):
         weight_decay: AdamW's, on matrices only.
         warmup_ratio: share of the steps in which the learning rate rises; then it falls as a cosine to 0.
         freeze: towers that are not trained: any of vision, projector, language.
+        lora: train adapters beside frozen weights (--model.lora.rank 16 ...); unset: the weights themselves.
         activation_checkpointing: compute activations again in the backward pass instead of keeping them: true, false,
             or a list of towers (vision, language).
         fp32_modules: modules that compute in fp32 where the rest computes in half precision (16-mixed, bf16-mixed):
@@ -88,6 +93,7 @@ class CrashVLM(LightningModule):
         weight_decay: float = 0.0,
         warmup_ratio: float = 0.03,
         freeze: list[str] | None = None,
+        lora: LoraSettings | None = None,
         activation_checkpointing: bool | list[str] = False,
         vision_chunk: int | None = None,
         max_new_tokens: int = 1024,
@@ -97,7 +103,7 @@ class CrashVLM(LightningModule):
         fp32_modules: list[str] | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=["lora"])
         unknown = sorted(set(freeze or []) - set(TOWERS))
         if unknown:
             raise ValueError(f"freeze={unknown} are no towers; set --model.freeze to some of {list(TOWERS)}")
@@ -117,11 +123,12 @@ class CrashVLM(LightningModule):
         self.num_validation_answers = num_validation_answers
         self.schema = load_schema(schema)
         # from_pretrained leaves evaluation mode, in which activation checkpointing is silently off.
-        self.model = load_model(self.path, init).train()
+        self.model = load_model(self.path, init, held_dtype(lora, self.path, init, freeze or [])).train()
         self.tokenizer = load_tokenizer(self.path)
         check_tokenizer(self.tokenizer, self.model.config)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(tower_of(name) not in (freeze or []))
+        self.adapters = Adapters(self, lora, self.path) if lora else None
         checkpoint_towers(self.model, activation_checkpointing)
         set_frame_chunk(self.model, vision_chunk)
         self.token_mean, self.scored_mean = TokenMean(), TokenMean()
@@ -183,6 +190,9 @@ class CrashVLM(LightningModule):
         place_islands(self, stage)
         if stage == "predict" and self.trainer.strategy.root_device.type == "cuda":
             self.model.half()
+        elif self.adapters is not None:
+            strategy = self.trainer.strategy
+            self.adapters.settle(str(strategy.precision_plugin.precision), isinstance(strategy, FSDPStrategy))
         dataset_schema = getattr(getattr(self.trainer, "datamodule", None), "dataset_schema", None)
         if dataset_schema is not None:
             self.field_match.schema = dataset_schema
@@ -190,12 +200,16 @@ class CrashVLM(LightningModule):
         if scores and self.field_match.embedder is not None:
             self.field_match.embedder.embed(["A wrong folder is told now, not after an epoch."])
         self._check_context(stage)
-        sizes = [(tower_of(name), parameter.numel()) for name, parameter in self.model.named_parameters()]
-        counts = [f"{tower} {sum(size for of, size in sizes if of == tower):,}" for tower in TOWERS]
-        log.info("parameters: %s", ", ".join(counts))
+        log.info("parameters: %s", parameter_counts(self.model))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adapters say what they are, and beside which base."""
+        if self.adapters is not None:
+            checkpoint[LORA] = self.adapters.record
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A checkpoint brings its form with it, in place of the folder's."""
+        """A checkpoint brings its form with it, in place of the folder's; adapters must meet their base."""
+        check_lora(checkpoint.get(LORA), self.adapters.record if self.adapters else None, self.trainer.ckpt_path)
         self.fitted_schema = (checkpoint.get(SETTINGS) or {}).get("schema")
 
     # These three come after a checkpoint is read, and before anything is written or deleted.
@@ -213,18 +227,8 @@ class CrashVLM(LightningModule):
 
     def _check_form(self) -> None:
         """The form that answers are read with must be the one that they are written in; training may bring another."""
-        if self.fitted_schema in (None, self.schema.form) or self.trainer.state.fn == "fit":
-            return
-        path = self.trainer.ckpt_path or self.path
-        if self.hparams["schema"] is None:
-            raise ValueError(
-                f"{path} was fitted with another form than the shipped one; give --data.schema, the YAML that it was "
-                f"fitted with (or, to read its answers with the shipped one all the same, {SHIPPED})"
-            )
-        log.warning(
-            "%s was fitted with another form, or another version of it, than %s; fields that differ will be missing",
-            path, self.hparams["schema"],
-        )  # fmt: skip
+        if self.trainer.state.fn != "fit":
+            check_form(self.fitted_schema, self.schema, self.hparams["schema"], self.trainer.ckpt_path or self.path)
 
     def _check_context(self, stage: str) -> None:
         """ValueError before the first step where there are more tokens than the model has places for."""

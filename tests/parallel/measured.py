@@ -99,7 +99,7 @@ class RealStep:
             def after(part: str) -> None:
                 if part:
                     setattr(found, part, bytes_.peak)
-                bytes_.peak = bytes_.live
+                bytes_.peak = bytes_.held
 
             self.take(after)
         return found

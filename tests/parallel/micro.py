@@ -148,6 +148,7 @@ def train(
     module: CrashVLM | None = None,
     accelerator: str = "cpu",
     collate: Any = None,
+    ckpt_path: Path | None = None,
     **options: Any,
 ) -> tuple[Record, Any, Trainer]:
     """Twenty steps over the same four items each, on any number of processes."""
@@ -172,7 +173,8 @@ def train(
     items = MicroItems(module.model.config.image_token_id)
     batch_size = GLOBAL_BATCH // num_processes // accumulate
     sampler = SharedSampler(items, num_processes, trainer.global_rank, seed=0, batch_size=batch_size)
-    trainer.fit(module, DataLoader(items, batch_size=batch_size, sampler=sampler, collate_fn=collate or Collator(0)))
+    loader = DataLoader(items, batch_size=batch_size, sampler=sampler, collate_fn=collate or Collator(0))
+    trainer.fit(module, loader, ckpt_path=ckpt_path)
     return record, module, trainer
 
 

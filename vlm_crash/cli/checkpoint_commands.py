@@ -7,6 +7,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 DTYPES = "Numbers of the new weights: float16, bfloat16, float32, or as_stored."
 REVISION = "Branch, tag or commit, where the model is a name on the hub."
+LAYOUT = "transformers, or original (OpenGVLab's); of a LoRA checkpoint also adapter: not merged, in peft's format."
 OVERWRITE = "Replace the folder of --out where it is a model folder already."
 
 
@@ -38,7 +39,7 @@ def export_parser(parser: ArgumentParser) -> None:
     add("checkpoint", type=Path, help="A .ckpt file that fit wrote, the folder of a sharded one, or a model folder.")
     add("--model", type=str | None, help="Folder (or OWNER/NAME on the hub) that the checkpoint was trained from.")
     add("--out", type=Path, required=True, help="The new folder.")
-    add("--layout", type=str, default="transformers", help="transformers, or original (OpenGVLab's).")
+    add("--layout", type=str, default="transformers", help=LAYOUT)
     add("--dtype", type=str, default="as_stored", help=DTYPES)
     add("--revision", type=str | None, help=REVISION)
     add("--overwrite", type=bool, default=False, help=OVERWRITE)
@@ -56,7 +57,7 @@ def export(options: Namespace) -> int:
         options.revision,
         options.overwrite,
     )
-    print(f"model folder: {folder}")
+    print(f"{'adapter' if options.layout == 'adapter' else 'model'} folder: {folder}")
     return 0
 
 

@@ -30,7 +30,7 @@ from vlm_crash.callbacks import (
     WholeCheckpoints,
 )
 from vlm_crash.callbacks.predictions import refuse_old_predictions
-from vlm_crash.cli import COMMANDS, effects
+from vlm_crash.cli import COMMANDS, effects, lora
 from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys
 from vlm_crash.cli.checkpoints import HELP, check_fits, find_checkpoint, read_checkpoint
 from vlm_crash.cli.config_files import resolve_configs
@@ -92,6 +92,7 @@ class CrashCLI(LightningCLI):
         super().parse_arguments(parser, args)
         command = self.config["subcommand"]
         effects.check(command, args, self.config[command], self._subcommand_parsers[command])
+        self._args = args
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -107,6 +108,7 @@ class CrashCLI(LightningCLI):
         output_dir = Path(config["output_dir"])
         may_write = config["overwrite"] or config.get("ckpt_path") or not (output_dir / "config.yaml").exists()
         self.checkpoint = self._find_checkpoint(config)
+        lora.settle(str(self.subcommand), self._args, config["model"], self.checkpoint)
         if self.subcommand == "fit" and not may_write:
             raise ValueError(
                 f"{output_dir} holds a run already; set --output_dir to another folder, --ckpt_path to resume it, "
@@ -127,10 +129,11 @@ class CrashCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Lightning's; processes that share a model read their own part of its weights, once it is shared out."""
-        strategy = self.config[self.subcommand]["trainer"].get("strategy")
-        name = getattr(strategy, "class_path", None)
+        config = self.config[self.subcommand]
+        name = getattr(config["trainer"].get("strategy"), "class_path", None)
         found = locate(name) if name else None
-        shares = isinstance(found, type) and issubclass(found, FSDPStrategy)
+        # Adapters are put beside weights that are there.
+        shares = isinstance(found, type) and issubclass(found, FSDPStrategy) and config["model"].get("lora") is None
         with weights_later() if shares else nullcontext():
             super().instantiate_classes()
 
@@ -191,6 +194,7 @@ class CrashCLI(LightningCLI):
         self.model.conversation = self.datamodule.recipe.tokenizer
         self.trainer.predict = partial(self.trainer.predict, return_predictions=False)  # type: ignore[method-assign]
         if self.checkpoint is not None:
+            lora.check(self.checkpoint, self.model.adapters)
             check_fits(self.checkpoint, self.model, self.model.path)
             self.checkpoint = None
 

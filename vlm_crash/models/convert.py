@@ -7,7 +7,7 @@ config.json and the same tokenizer files, as those of the original travel along 
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from transformers import GenerationConfig, InternVLConfig
 from vlm_crash.models.checkpoints import meta_model
 from vlm_crash.models.folder import HicoSettings, folder_settings, is_original, merge_heads, read_config, read_json
 from vlm_crash.models.hub import local_folder
+from vlm_crash.models.lora import LORA
+from vlm_crash.models.lora_files import check_trained, fingerprint, merged, write_adapter
+from vlm_crash.models.lora_record import check_base, settings_of
 from vlm_crash.models.original_config import to_original
 from vlm_crash.models.processor import save_processor
 from vlm_crash.models.tokenizers import check_tokenizer, load_tokenizer, save_tokenizer
@@ -34,6 +37,7 @@ from vlm_crash.models.weights import (
 )
 
 LAYOUTS = ("transformers", "original")
+ALONE = "adapter"  # a layout that only LoRA's checkpoints have
 ORIGINAL = "original"
 _CARRIED = (".json", ".txt", ".model", ".jinja")
 
@@ -86,8 +90,9 @@ def export(
         out: the new folder.
         model: folder (or OWNER/NAME on the hub) that the training started from; none where `checkpoint` is a folder
             that says all by itself.
-        layout: transformers or original.
-        dtype: of the new weights: float16, bfloat16, float32, or as_stored.
+        layout: transformers or original; of a LoRA checkpoint, whose adapters are merged into these, also adapter:
+            them alone, in peft's format.
+        dtype: of the new weights: float16, bfloat16, float32, or as_stored (merged: as the base is stored).
         revision: branch, tag or commit on the hub.
         overwrite: replace `out` where it is a model folder already.
 
@@ -99,21 +104,48 @@ def export(
             raise ValueError(f"{checkpoint} is a model folder already; leave out --model and --revision")
         refuse_used(out, checkpoint, overwrite)
         config = read_config(checkpoint)
-        with folder_weights(checkpoint, config, is_original(checkpoint)) as weights:
-            return write_folder(weights, config, checkpoint, out, layout, dtype)
+        with folder_weights(checkpoint, config, is_original(checkpoint)) as whole:
+            return write_folder(whole, config, checkpoint, out, layout, dtype)
     if model is None:
         raise ValueError(f"set --model to the model folder that {checkpoint} was trained from")
     source = local_folder(model, revision)
     refuse_used(out, source, overwrite)
     config = read_config(source)
     weights, settings = read_training_checkpoint(checkpoint, config.tie_word_embeddings)
+    record = settings.pop(LORA, None)
+    config.vlm_crash = {**folder_settings(config).to_dict(), **settings}
+    config.dtype = None if dtype == AS_STORED else DTYPES.get(dtype)
+    if record is not None:
+        return _export_lora(checkpoint, weights, record, config, source, out, layout, dtype)
+    if layout == ALONE:
+        raise ValueError(f"{checkpoint} holds whole weights, no adapters; set --layout to one of {list(LAYOUTS)}")
     wanted = shapes_of(meta_model(config))
     if config.tie_word_embeddings:
         del wanted[HEAD]
     check_fits(checkpoint, weights.shapes, wanted, source)
-    config.vlm_crash = {**folder_settings(config).to_dict(), **settings}
-    config.dtype = None if dtype == AS_STORED else DTYPES.get(dtype)
     return write_folder(weights, config, source, out, layout, dtype)
+
+
+def _export_lora(
+    checkpoint: Path,
+    trained: Weights,
+    record: Mapping[str, Any],
+    config: InternVLConfig,
+    source: Path,
+    out: Path,
+    layout: str,
+    dtype: str,
+) -> Path:
+    """Adapters merged into their base, or alone."""
+    settings = settings_of(record)
+    check_trained(config, settings, trained, checkpoint, source)
+    check_base(record, source, fingerprint(source), checkpoint)
+    if layout == ALONE:
+        with whole_folder(out) as part:
+            write_adapter(part, trained, record, source, dtype)
+        return out
+    with merged(source, config, trained, settings, dtype) as both:
+        return write_folder(both, config, source, out, layout, dtype)
 
 
 def _hico(config: InternVLConfig) -> dict[str, Any]:
@@ -227,7 +259,7 @@ def refuse_used(out: Path, source: Path, overwrite: bool) -> None:
         raise ValueError(
             f"out={str(out)!r} is not empty; set --out to another folder, or --overwrite true to replace what is there"
         )
-    if not (out / "config.json").is_file():
+    if not any((out / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise ValueError(f"out={str(out)!r} is no model folder, so it is not replaced; set --out to another folder")
 
 

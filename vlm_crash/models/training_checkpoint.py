@@ -15,6 +15,7 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
+from vlm_crash.models.lora import LORA
 from vlm_crash.models.weights import HEAD, StateDict, Weights
 
 #: Key of a checkpoint under which the settings of the model folder lie (see models/folder.py).
@@ -63,7 +64,8 @@ class _Sharded:
 
 
 def read_training_checkpoint(path: Path, tied: bool) -> tuple[Weights, dict[str, Any]]:
-    """The model's weights and the settings that were saved with them.
+    """The model's weights (of LoRA: the trained ones) and the settings that were saved with them; of LoRA its record,
+    too, under `lora`.
 
     Args:
         tied: the output embedding is the input embedding, and is left out.
@@ -74,9 +76,8 @@ def read_training_checkpoint(path: Path, tied: bool) -> tuple[Weights, dict[str,
     if not path.is_dir():
         content = read_file(path)
         tensors = content["state_dict"]
-        return StateDict({name: tensors[key] for name, key in _model_keys(path, tensors, tied).items()}), _settings(
-            content
-        )
+        keys = _model_keys(path, tensors, tied, _known(content))
+        return StateDict({name: tensors[key] for name, key in keys.items()}), _settings(content)
     if not (path / ".metadata").is_file():
         raise ValueError(
             f"{path} is no sharded checkpoint (it has no file .metadata); {REMEDY}, or a sharded one's folder"
@@ -89,17 +90,22 @@ def read_training_checkpoint(path: Path, tied: bool) -> tuple[Weights, dict[str,
             content = torch.load(path / META, map_location="meta", weights_only=True)
         except pickle.UnpicklingError as error:
             raise ValueError(f"{path / META} holds more than numbers and words; {REMEDY}") from error
-    return _Sharded(path, _model_keys(path, stored, tied), stored), _settings(content)
+    return _Sharded(path, _model_keys(path, stored, tied, _known(content)), stored), _settings(content)
 
 
 def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(content.get(SETTINGS) or {})
+    return {**(content.get(SETTINGS) or {}), **{key: content[key] for key in (LORA,) if key in content}}
 
 
-def _model_keys(path: Path, keys: Collection[str], tied: bool) -> dict[str, str]:
+def _known(content: Mapping[str, Any]) -> str:
+    """A tensor that must be there; a checkpoint of LoRA has no others than the trained ones."""
+    return str(content[LORA]["tensor"]) if LORA in content else _KNOWN
+
+
+def _model_keys(path: Path, keys: Collection[str], tied: bool, known: str = _KNOWN) -> dict[str, str]:
     """Name in the model -> key in the checkpoint, whatever stands before or between."""
     plain = {key: _unwrapped(key) for key in keys}
-    before = sorted(name.removesuffix(_KNOWN) for name in plain.values() if name.endswith(_KNOWN))
+    before = sorted(name.removesuffix(known) for name in plain.values() if name.endswith(known))
     prefix = min((found for found in before if not found or found.endswith(".")), key=len, default=None)
     if prefix is None:
         raise ValueError(f"{path} holds no weights of an InternVL model; {REMEDY}")

@@ -49,7 +49,7 @@ class StateDict:
         return self.tensors[name].detach()
 
 
-class _Folder:
+class FolderWeights:
     """Weights of an open folder. A tied output embedding is among them where the folder holds it."""
 
     def __init__(self, folder: Path, config: InternVLConfig, original: bool, stack: ExitStack) -> None:
@@ -78,16 +78,21 @@ class _Folder:
         rows = self.shapes[name][0]
         return packed.read(index, 0, rows, lambda low, high: shard.rows(on_disk, low, high))
 
+    def row(self, name: str, number: int) -> Tensor:
+        """One row; little more than it is read from the disk."""
+        shard, on_disk, packed, index = self._places[name]
+        return packed.read(index, number, number + 1, lambda low, high: shard.rows(on_disk, low, high))
+
 
 @contextmanager
-def folder_weights(folder: Path, config: InternVLConfig, original: bool) -> Iterator[Weights]:
+def folder_weights(folder: Path, config: InternVLConfig, original: bool) -> Iterator[FolderWeights]:
     """The weights of a folder, read as they are asked for.
 
     Raises:
         ValueError: tensors that do not fit config.json, all of them.
     """
     with ExitStack() as stack:
-        yield _Folder(folder, config, original, stack)
+        yield FolderWeights(folder, config, original, stack)
 
 
 def tensors_on_disk(weights: Weights, config: InternVLConfig, original: bool) -> Iterator[tuple[str, Tensor]]:

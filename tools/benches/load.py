@@ -25,7 +25,8 @@ from benches.common import Result, Table
 from vlm_crash.models.checkpoints import fill, meta_model
 from vlm_crash.models.folder import is_original, read_config
 from vlm_crash.models.original_config import to_original
-from vlm_crash.models.weights import StateDict, save_weights, tensors_on_disk
+from vlm_crash.models.saving import save_weights
+from vlm_crash.models.weights import StateDict, tensors_on_disk
 
 MODES = ("whole", "slices")
 FIGURES = ("peak of its own (MiB)", "peak of all mapped (MiB)", "share at the end (MiB)", "time (s)")

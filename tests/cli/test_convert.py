@@ -73,8 +73,9 @@ def test_what_users_get_wrong(wrong, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "leave out --model" in wrong("export", source, "--model", source, "--out", out)
     assert f"source='{tmp_path / 'gone'}' is no model folder" in wrong("convert", tmp_path / "gone", "--out", out)
     assert "lies in the source" in wrong("convert", source, "--out", source / "in")
-    assert "is a file; set --out to a folder" in wrong("convert", source, "--out", source / "config.json")
-    assert "File exists" in (said := wrong("convert", source, "--out", Path(sys.executable) / "in")) or "Not a" in said
+    (tmp_path / "note").write_text("")
+    assert "is a file; set --out to a folder" in wrong("convert", source, "--out", tmp_path / "note")
+    assert "File exists" in (said := wrong("convert", source, "--out", tmp_path / "note/in")) or "Not a" in said
     assert "set --out to a folder that can be written to" in said
     (tmp_path / "run/checkpoints/last.ckpt").mkdir(parents=True)
     assert "folder with checkpoints in it; give one of them: checkpoints/last.ckpt" in wrong(

@@ -39,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--megabytes", type=int, default=400, help="size of the checkpoint")
 
 
-def run(options: argparse.Namespace) -> Result:
+def run(options: argparse.Namespace) -> list[Result]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write_checkpoint(folder, options.megabytes)
@@ -52,12 +52,8 @@ def run(options: argparse.Namespace) -> Result:
         ("each process holds", *FIGURES),
         [(mode, *figures) for mode, figures in most.items()],
     )
-    return Result(
-        "load",
-        [table],
-        {"own_memory_whole_vs_slices": most["whole"][0] / most["slices"][0]},
-        ["loading straight to GPUs"],
-    )
+    ratios = {"own_memory_whole_vs_slices": most["whole"][0] / most["slices"][0]}
+    return [Result("load", [table], ratios, ["loading straight to GPUs"])]
 
 
 def _most(ranks: list[list[float]]) -> list[float]:

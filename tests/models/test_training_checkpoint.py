@@ -1,5 +1,6 @@
 """Checkpoints of fit, in a file and sharded, become the model's tensors whatever wraps their names."""
 
+import pickle
 import subprocess
 import sys
 from functools import partial
@@ -156,6 +157,29 @@ def test_memory_is_that_of_a_few_tensors(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     grown = [int(line) for line in result.stdout.splitlines()]
     assert len(grown) == 3 and max(grown) <= most, (grown, largest, most)
+
+
+class _Payload:
+    def __reduce__(self) -> tuple:
+        return Path.touch, (Path("payload-was-here"),)
+
+
+@pytest.mark.parametrize("place", ["file", "meta.pt", ".metadata"])
+def test_no_code_of_a_checkpoint_runs(
+    folder: Path, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "last.ckpt"
+    if place == "file":
+        torch.save({"state_dict": {}, "epoch": _Payload()}, path)
+    else:
+        write(path, "model", trained(folder), {})
+        (path / place).write_bytes(pickle.dumps(_Payload()))
+        if place == "meta.pt":
+            torch.save({"epoch": _Payload()}, path / place)
+    with pytest.raises(ValueError, match=r"last\.ckpt is no checkpoint that can be read"):
+        export_trained(partial(read_checkpoint, path), folder, tmp_path / "out")
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["last.ckpt", "model"]
 
 
 def test_what_is_no_checkpoint_is_named(folder: Path, tmp_path: Path) -> None:

@@ -288,8 +288,8 @@ def _prefill_memory(shape: str, frames: Sequence[int]) -> Table:
     return Table(
         f"Memory of a prefill of the {shape} model",
         "The most that tensors take at once in a prefill in fp32, cache included, beside "
-        f"{weights / 2**20:,.0f} MiB of weights and the prompt's embeddings. Counted, not run: every operator's tensors "
-        "with torch's CPU kernels, nothing computed; a test holds the count against torch's allocator.",
+        f"{weights / 2**20:,.0f} MiB of weights and the prompt's embeddings. Counted, not run: the tensors of every "
+        "operator with torch's CPU kernels; a test holds the count against torch's allocator.",
         columns,
         rows,
     )

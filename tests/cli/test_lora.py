@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.cli.conftest import QUICK
 from vlm_crash.cli import main
 from vlm_crash.lightning_module import CrashVLM
-from vlm_crash.models.convert import export as export_model
+from vlm_crash.models.convert import export_folder
 from vlm_crash.models.internvl import tower_of
 
 LORA = ["--model.lora.rank", "4", "--model.lora.towers", "[language]", "--model.lora.dropout", "0.1"]
@@ -130,7 +130,7 @@ def test_a_checkpoint_is_scored_as_the_merged_model(run, tiny_model, prepared, s
 
 
 def test_what_does_not_fit_is_named(run, arguments, tiny_model, prepared, wrong, say, tmp_path, caplog):
-    other = export_model(tiny_model, tmp_path / "other", dtype="float16")
+    other = export_folder(tiny_model, tmp_path / "other", dtype="float16")
     out = ["--output_dir", tmp_path / "out"]
     data = [*QUICK, "--data.folder", prepared, *out]
     message = wrong("predict", *data, "--model.path", other, "--ckpt_path", last(run))

@@ -1,6 +1,7 @@
 """Adapters: they begin as nothing, they alone are trained, and merged they compute the same."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from torch import Tensor
 from tests.models.original_folder import Shape, described, write_original
 from tests.parallel.micro import Micro, MicroItems, train, write_micro_model
 from vlm_crash.data.collate import Batch, Collator
-from vlm_crash.models.convert import export
+from vlm_crash.models.convert import export_folder, export_trained
 from vlm_crash.models.folder import HicoSettings, folder_settings, is_original, read_config
 from vlm_crash.models.internvl import load_model, tower_of
 from vlm_crash.models.lora import LORA, LoraSettings
 from vlm_crash.models.lora_files import fingerprint
 from vlm_crash.models.lora_layers import inject, trained_shapes
 from vlm_crash.models.lora_record import make_record
+from vlm_crash.parallel.checkpoint import Stored
 
 BOTH = LoraSettings(towers=["vision", "language"], rank=4)
 IDS = torch.randint(6, 300, (2, 9), generator=torch.Generator().manual_seed(0))
@@ -108,7 +110,7 @@ def half(scale: float = 2.0**10) -> MixedPrecision:
 
 def test_a_base_in_fp16_trains_as_one_in_fp32_under_autocast(micro, tmp_path):
     """Bit by bit where the folder is in fp16: autocast would round the same matrices for each use."""
-    micro = export(micro, tmp_path / "half", dtype="float16")
+    micro = export_folder(micro, tmp_path / "half", dtype="float16")
     found = {}
     for kind in ("auto", "float32"):
         module = make(micro, replace(BOTH, base_dtype=kind), activation_checkpointing=["language"])
@@ -174,6 +176,10 @@ def write_checkpoint(path: Path, folder: Path, lora: LoraSettings = BOTH) -> Any
     return model.eval()
 
 
+def export(checkpoint: Path, base: Path, out: Path, layout: str = "transformers", dtype: str = "as_stored") -> Path:
+    return export_trained(partial(Stored, checkpoint), base, out, layout, dtype)
+
+
 BASES = [Shape(dtype=torch.float32), Shape(language="qwen2", qk_norm=True, tied=True, dtype=torch.float32)]
 
 
@@ -182,7 +188,7 @@ BASES = [Shape(dtype=torch.float32), Shape(language="qwen2", qk_norm=True, tied=
 def test_merged_equals_unmerged(tmp_path, shape, layout):
     write_original(tmp_path / "base", shape)
     unmerged = write_checkpoint(tmp_path / "last.ckpt", tmp_path / "base")
-    out = export(tmp_path / "last.ckpt", tmp_path / "out", tmp_path / "base", layout)
+    out = export(tmp_path / "last.ckpt", tmp_path / "base", tmp_path / "out", layout)
     assert is_original(out) == (layout == "original") and folder_settings(read_config(out)).prompt == "short"
     merged, base, state = load_model(out), load_model(tmp_path / "base").state_dict(), unmerged.state_dict()
     changed = set()
@@ -202,10 +208,10 @@ def test_merged_equals_unmerged(tmp_path, shape, layout):
 def test_token_merging_and_the_bases_dtype_stay(tmp_path, parity, caplog):
     folder = parity / "checkpoints/qwen2_hico"
     unmerged = write_checkpoint(tmp_path / "last.ckpt", folder)
-    export(tmp_path / "last.ckpt", tmp_path / "out", folder)
+    export(tmp_path / "last.ckpt", folder, tmp_path / "out")
     assert folder_settings(read_config(tmp_path / "out")).hico == HicoSettings(4, 64, 4)
     assert read_config(tmp_path / "out").dtype == torch.bfloat16 and "are rounded to bfloat16" in caplog.text
-    export(tmp_path / "last.ckpt", tmp_path / "full", folder, dtype="float32")
+    export(tmp_path / "last.ckpt", folder, tmp_path / "full", dtype="float32")
     with torch.no_grad():
         want = unmerged(input_ids=IDS).logits
         torch.testing.assert_close(load_model(tmp_path / "full")(input_ids=IDS).logits, want, rtol=1e-4, atol=1e-4)
@@ -215,7 +221,7 @@ def test_token_merging_and_the_bases_dtype_stay(tmp_path, parity, caplog):
 def test_peft_loads_the_adapter(tmp_path, lora):
     write_original(tmp_path / "base", BASES[0])
     unmerged = write_checkpoint(tmp_path / "last.ckpt", tmp_path / "base", lora)
-    export(tmp_path / "last.ckpt", tmp_path / "adapter", tmp_path / "base", layout="adapter")
+    export(tmp_path / "last.ckpt", tmp_path / "base", tmp_path / "adapter", layout="adapter")
     assert {path.name for path in (tmp_path / "adapter").iterdir()} == {
         "adapter_config.json", "adapter_model.safetensors"
     }  # fmt: skip
@@ -234,7 +240,7 @@ def test_training_goes_on_from_an_adapter(tmp_path):
     base = tmp_path / "base"
     write_original(base, BASES[0])
     before = write_checkpoint(tmp_path / "last.ckpt", base)
-    adapter = export(tmp_path / "last.ckpt", tmp_path / "adapter", base, layout="adapter")
+    adapter = export(tmp_path / "last.ckpt", base, tmp_path / "adapter", layout="adapter")
     module = make(base, replace(BOTH, adapter=adapter))
     assert all(torch.equal(value, before.state_dict()[name]) for name, value in module.model.state_dict().items())
     other = tmp_path / "other"
@@ -252,8 +258,8 @@ def test_training_goes_on_from_an_adapter(tmp_path):
 def test_the_fingerprint_is_that_of_the_numbers(tmp_path):
     tensors = write_original(tmp_path / "base", BASES[0])
     found = fingerprint(tmp_path / "base")
-    assert fingerprint(export(tmp_path / "base", tmp_path / "moved")) == found
-    assert fingerprint(export(tmp_path / "base", tmp_path / "narrow", dtype="float16")) != found
+    assert fingerprint(export_folder(tmp_path / "base", tmp_path / "moved")) == found
+    assert fingerprint(export_folder(tmp_path / "base", tmp_path / "narrow", dtype="float16")) != found
     write_original(tmp_path / "other", replace(BASES[0], seed=1))
     assert fingerprint(tmp_path / "other") != found
     assert len(tensors) > 10
@@ -270,13 +276,13 @@ def test_another_base_is_refused_in_export(tmp_path):
     with pytest.raises(
         ValueError, match=rf"beside the weights of {tmp_path / 'base'} .*{tmp_path / 'other'} has others"
     ):
-        export(tmp_path / "last.ckpt", tmp_path / "out", tmp_path / "other")
+        export(tmp_path / "last.ckpt", tmp_path / "other", tmp_path / "out")
     with pytest.raises(ValueError, match=r"is a checkpoint of another model than .*14 tensors differ"):
-        export(tmp_path / "last.ckpt", tmp_path / "out", tmp_path / "deep")
+        export(tmp_path / "last.ckpt", tmp_path / "deep", tmp_path / "out")
     torch.save({"state_dict": {f"model.{n}": v for n, v in load_model(tmp_path / "base").state_dict().items()}},
                tmp_path / "whole.ckpt")  # fmt: skip
     with pytest.raises(ValueError, match="holds whole weights, no adapters"):
-        export(tmp_path / "whole.ckpt", tmp_path / "out", tmp_path / "base", layout="adapter")
+        export(tmp_path / "whole.ckpt", tmp_path / "base", tmp_path / "out", layout="adapter")
     assert not (tmp_path / "out").exists()
 
 

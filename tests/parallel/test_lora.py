@@ -1,5 +1,6 @@
 """Adapters on several processes: the numbers of one, and checkpoints that one process and `export` read."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tests.parallel.conftest import finish, start
 from tests.parallel.lora_worker import STEPS, module_of
 from tests.parallel.micro import Micro, Record, train
 from vlm_crash.callbacks.model_folder import WholeCheckpoints
-from vlm_crash.models.convert import export
+from vlm_crash.models.convert import export_trained
 from vlm_crash.models.internvl import load_model
 from vlm_crash.parallel.checkpoint import Stored
 
@@ -52,7 +53,9 @@ def trained(module: Micro) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", ["sharded", "full"])
 def test_a_checkpoint_holds_the_adapters_and_becomes_a_folder(one, out, micro_model, tmp_path, name):
     _, module = one
-    exported = load_model(export(out / f"{name}.ckpt", tmp_path / "out", micro_model)).state_dict()
+    exported = load_model(
+        export_trained(partial(Stored, out / f"{name}.ckpt"), micro_model, tmp_path / "out")
+    ).state_dict()
     base = load_model(micro_model).state_dict()
     state = trained(module)
     key = "model.language_model.layers.1.mlp.down_proj"

@@ -31,8 +31,6 @@ RUNS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "offload": ({"cpu_offload": True}, "32-true", {}),
     "later": ({}, "32-true", {}),
     "later, offload": ({"cpu_offload": True}, "32-true", {}),
-    "later": ({}, "32-true", {}),
-    "later, offload": ({"cpu_offload": True}, "32-true", {}),
     "checkpointed": ({}, "32-true", {"activation_checkpointing": True, "vision_chunk": 1}),
     "one tower checkpointed": ({}, "32-true", {"activation_checkpointing": ["language"]}),
     "frozen": ({}, "32-true", {"freeze": ["vision"]}),

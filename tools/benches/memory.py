@@ -6,11 +6,12 @@ itself while it runs.
 """
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -55,3 +56,31 @@ class TensorBytes(TorchDispatchMode):
 
 def _key(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
+
+
+def counted_peak(function: Callable[[], object], held: Iterable[Tensor]) -> int:
+    """Peak bytes of the tensors that a function makes, beside those that are held."""
+    with TensorBytes(held) as counter:
+        before = counter.held
+        function()
+    return counter.peak - before
+
+
+def measured_peak(function: Callable[[], object]) -> int:
+    """The same from torch's CPU allocator: every allocation and release of a real run, kernels' own ones included."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        function()
+    changes: list[tuple[int, int]] = []
+
+    def walk(events: Iterable[Any]) -> None:
+        for event in events:
+            if event.tag == torch._C._profiler._EventType.Allocation:
+                changes.append((event.start_time_ns, event.extra_fields.alloc_size))
+            walk(event.children)
+
+    walk(found.profiler.kineto_results.experimental_event_tree())
+    now = peak = 0
+    for _, size in sorted(changes, key=lambda change: change[0]):
+        now += size
+        peak = max(peak, now)
+    return peak

@@ -171,6 +171,7 @@ def run_trainer(folder: Path, items: Sequence[Item], way: Way, counts_memory: bo
     def collate(found: list[dict[str, Any]]) -> dict[str, Tensor]:
         batch = pad([row["item"] for row in found])
         run.see(batch)
+        assert batch.labels_BS is not None
         return {
             "input_ids": batch.input_ids_BS, "attention_mask": batch.attention_mask_BS, "labels": batch.labels_BS,
             "pixel_values": batch.pixel_values_N3HW,
@@ -185,7 +186,7 @@ def run_trainer(folder: Path, items: Sequence[Item], way: Way, counts_memory: bo
         report_to="none", disable_tqdm=True, max_steps=2 if counts_memory else -1,
     )  # fmt: skip
     rows = [{"item": item, "input_ids": item.input_ids_S} for item in items]
-    trainer = TheirTrainer(model, arguments, collate, rows, callbacks=[TheirWatch(run)])  # type: ignore[arg-type]
+    trainer = TheirTrainer(model, arguments, collate, rows, callbacks=[TheirWatch(run)])
     trainer.remove_callback(PrinterCallback)
     with TensorBytes() if counts_memory else nullcontext() as counted:
         trainer.train()

@@ -121,8 +121,12 @@ def _best_of(callbacks: Mapping[str, Mapping[str, Any]], path: Path) -> Path:
     return best
 
 
-def read_checkpoint(path: Path) -> Stored:
+def read_checkpoint(path: Path, remedy: str = REMEDY) -> Stored:
     """Names and shapes of a checkpoint's tensors; nothing is loaded, no code of the file is run.
+
+    Args:
+        path: file or folder; one that was set aside is found, too.
+        remedy: what the user is told to do where it is none.
 
     Raises:
         ValueError: it is no checkpoint.
@@ -130,10 +134,10 @@ def read_checkpoint(path: Path) -> Stored:
     try:
         stored = Stored(path)
     except KeyError as error:
-        raise ValueError(f"{path} has no {error.args[0]}; {REMEDY}") from error
+        raise ValueError(f"{path} has no {error.args[0]}; {remedy}") from error
     except (RuntimeError, EOFError, AttributeError, TypeError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is no checkpoint that can be read ({reason}); {REMEDY}") from error
+        raise ValueError(f"{path} is no checkpoint that can be read ({reason}); {remedy}") from error
     return stored
 
 

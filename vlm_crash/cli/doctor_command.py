@@ -57,7 +57,7 @@ def run(command: str, args: Sequence[str]) -> int:
 
 def _find(name: str) -> Path:
     try:
-        from vlm_crash.cli.arguments import find_config
+        from vlm_crash.cli.config_files import find_config
     except ImportError:  # the parser of the other commands is broken
         path = Path(name)
         if not path.is_file():

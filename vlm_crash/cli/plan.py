@@ -11,7 +11,8 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from vlm_crash.cli.arguments import HelpFormatter, explain, find_config, known_keys, resolve_configs
+from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys
+from vlm_crash.cli.config_files import find_config, resolve_configs
 from vlm_crash.cli.plan_configs import merge, put, read_config
 from vlm_crash.cli.plan_settings import DEFAULT_GPUS, read_setting
 

@@ -255,7 +255,7 @@ class CrashDataModule(LightningDataModule):
         )
         is_packed = train and self.batching == "packed"
         return DataLoader(
-            Packs(dataset) if is_packed else dataset,  # type: ignore[arg-type]
+            Packs(dataset) if is_packed else dataset,
             batch_size=None if is_packed else self.batch_size,
             sampler=self._sampler(dataset, name),
             num_workers=self.num_workers,
@@ -275,8 +275,8 @@ class CrashDataModule(LightningDataModule):
 
     def _train_sampler(self) -> SharedSampler:
         rank, world = self._place()
-        options = {"num_replicas": world, "rank": rank, "seed": self.seed, "batch_size": self.batch_size}
-        options["resumed"] = self.resumed
+        options: dict[str, Any] = {"num_replicas": world, "rank": rank, "seed": self.seed}
+        options |= {"batch_size": self.batch_size, "resumed": self.resumed}
         return train_sampler(self.batching, self.lengths, self.pack_tokens or 0, self.resumed_kind, options)
 
     def _place(self) -> tuple[int, int]:

@@ -38,7 +38,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         target_L, norm_L = ctx.saved_tensors
         logits_LV, ctx.logits_LV = ctx.logits_LV, None
         if logits_LV is None:

@@ -23,7 +23,8 @@ from vlm_crash.models.folder import is_original, read_config, read_json
 from vlm_crash.models.lora import ADAPTER, PROJECTOR, LoraSettings
 from vlm_crash.models.lora_layers import trained_shapes
 from vlm_crash.models.lora_record import check_base, check_settings, settings_of
-from vlm_crash.models.weights import AS_STORED, EMBEDDING, HEAD, Weights, cast, folder_weights
+from vlm_crash.models.saving import AS_STORED, DTYPES, cast
+from vlm_crash.models.weights import EMBEDDING, HEAD, Weights, folder_weights
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class Merged:
     def __init__(self, base: Weights, trained: Weights, settings: LoraSettings, dtype: str = AS_STORED) -> None:
         self.base, self.trained, self.settings, self.dtype = base, trained, settings, dtype
         self.shapes = base.shapes
+        self.dtypes = base.dtypes if dtype == AS_STORED else dict.fromkeys(base.shapes, DTYPES[dtype])
 
     def read(self, name: str) -> Tensor:
         stem = name.removesuffix(".weight")
@@ -81,7 +83,7 @@ def merged(
 ) -> Iterator[Merged]:
     """The weights of a base folder with adapters added."""
     with folder_weights(folder, config, is_original(folder)) as base:
-        if (dtype if dtype != AS_STORED else str(base.read(EMBEDDING).dtype)).endswith("bfloat16"):
+        if (dtype if dtype != AS_STORED else str(base.dtypes[EMBEDDING])).endswith("bfloat16"):
             log.warning(
                 "merged weights are rounded to bfloat16, which has 8 bits for a number: what the adapters have learnt "
                 "can be lost in that; export --dtype float16 (or float32) keeps more"

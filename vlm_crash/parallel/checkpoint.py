@@ -16,12 +16,13 @@ from typing import Any
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
-from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint import FileSystemWriter
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.optim import Optimizer
 
 from vlm_crash.parallel.gathering import CPUGroup, fill
+from vlm_crash.parallel.shard_reader import ShardReader
 from vlm_crash.parallel.whole_files import part_of, put_in_place, standing, whole_file
 
 META = "meta.pt"
@@ -171,11 +172,13 @@ class Stored:
         self.path = standing(path)
         self.group = group
         self.is_sharded = is_sharded(self.path)
+        self.sizes: dict[str, tuple[torch.Size, torch.dtype]]
+        self.rest: dict[str, Any]
         if self.is_sharded:
             self.rest = load_file(self.path / META)
             self.sizes = {
                 name: (stored.size, stored.properties.dtype)
-                for name, stored in FileSystemReader(self.path).read_metadata().state_dict_metadata.items()
+                for name, stored in ShardReader(self.path).read_metadata().state_dict_metadata.items()
                 if isinstance(stored, TensorStorageMetadata)
             }
         elif self.path.is_file():
@@ -200,7 +203,7 @@ class Stored:
             alone = self.group is None
             dcp.load(
                 dict(targets),
-                storage_reader=FileSystemReader(self.path),
+                storage_reader=ShardReader(self.path),
                 process_group=None if self.group is None else self.group.group,
                 no_dist=alone,
             )

@@ -65,7 +65,8 @@ def same_weights(left: Path, right: Path) -> bool:
 
 def test_export(run, tiny_model, say, tmp_path):
     args = ["export", last(run), "--model", tiny_model]
-    assert say(*args, "--out", tmp_path / "merged")[0] == 0
+    code, said = say(*args, "--out", tmp_path / "merged")
+    assert code == 0, said
     assert same_weights(tmp_path / "merged", run / "model")
     assert say(*args, "--out", tmp_path / "adapter", "--layout", "adapter")[0] == 0
     first, second = (

@@ -47,8 +47,12 @@ def run(model: Path, out: Path) -> dict[str, Any]:
     return found
 
 
-if __name__ == "__main__":
+def main() -> None:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     folder, place = map(Path, sys.argv[1:])
     torch.save(run(folder, place), place / f"{os.environ['RANK']}.pt")
+
+
+if __name__ == "__main__":
+    main()

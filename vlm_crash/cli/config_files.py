@@ -14,7 +14,9 @@ from vlm_crash.schema.wording import closest
 from vlm_crash.schema.yaml_form import read_text, where_it_breaks
 
 #: Options whose value is a YAML; the last three may also take one in brackets, on the command line itself.
-_CONFIGS, _SECTIONS = ("--config", "-c"), ("--model", "--data", "--trainer")
+_CONFIGS = ("--config", "-c")
+#: Sections of the options of Lightning's commands.
+SECTIONS = ("--model", "--data", "--trainer")
 _REMEDY = "write options there as `--print_config` prints them, or leave it out"
 
 
@@ -40,8 +42,12 @@ def find_config(name: str) -> Path:
     )
 
 
-def resolve_configs(args: Sequence[str]) -> list[str]:
+def resolve_configs(args: Sequence[str], sections: Sequence[str] = ()) -> list[str]:
     """Replace the name after --config (or -c) by the path it stands for; look at every config.
+
+    Args:
+        args: of a command.
+        sections: options of it that take a YAML, too.
 
     Raises:
         ValueError: a config is not there, or is no YAML of options.
@@ -54,9 +60,9 @@ def resolve_configs(args: Sequence[str]) -> list[str]:
         elif option == "--config" and has_value:
             resolved.append(f"--config={_checked(find_config(value))}")
         else:
-            if option in _SECTIONS and has_value:
+            if option in sections and has_value:
                 _check_section(option, value)
-            elif resolved and resolved[-1] in _SECTIONS:
+            elif resolved and resolved[-1] in sections:
                 _check_section(resolved[-1], arg)
             resolved.append(arg)
     return resolved

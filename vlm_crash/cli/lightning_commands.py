@@ -33,7 +33,7 @@ from vlm_crash.callbacks.predictions import refuse_old_predictions
 from vlm_crash.cli import COMMANDS, effects, lora
 from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys
 from vlm_crash.cli.checkpoints import HELP, check_fits, find_checkpoint, read_checkpoint
-from vlm_crash.cli.config_files import resolve_configs
+from vlm_crash.cli.config_files import SECTIONS, resolve_configs
 from vlm_crash.data.datamodule import CrashDataModule
 from vlm_crash.lightning_module import CrashVLM
 from vlm_crash.models.internvl import weights_later
@@ -277,7 +277,7 @@ def run(command: str, args: list[str]) -> int:
             parser_class=_RememberingParser,
             parser_kwargs={"prog": "vlm_crash"},
             auto_configure_optimizers=False,
-            args=[command, *resolve_configs(args)],
+            args=[command, *resolve_configs(args, SECTIONS)],
         )
     except ArgumentError as error:
         keys = {key for parser in _RememberingParser.made for key in known_keys(parser)}

@@ -22,7 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from vlm_crash.callbacks import ModelFolder, PredictionWriter, TrainingMonitor, ValidationSample, WholeCheckpoints
 from vlm_crash.callbacks.predictions import refuse_old_predictions
-from vlm_crash.cli import COMMANDS, effects
+from vlm_crash.cli import COMMANDS, effects, option_values
 from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys
 from vlm_crash.cli.checkpoints import HELP, check_fits, find_checkpoint, read_checkpoint
 from vlm_crash.cli.config_files import resolve_configs
@@ -79,6 +79,7 @@ class CrashCLI(LightningCLI):
         super().parse_arguments(parser, args)
         command = self.config["subcommand"]
         effects.check(command, args, self.config[command], self._subcommand_parsers[command])
+        option_values.check(self.config[command])
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:

@@ -126,7 +126,7 @@ class CrashCLI(LightningCLI):
         given = config.get("ckpt_path")
         if given is None:
             return None
-        found = find_checkpoint(given, Path(config["output_dir"]) / CHECKPOINTS, self.subcommand)
+        found = find_checkpoint(given, Path(config["output_dir"]) / CHECKPOINTS, str(self.subcommand))
         config["ckpt_path"] = None if found is None else str(found)
         return None if found is None else read_checkpoint(found)
 

@@ -52,6 +52,8 @@ def explain(error: ArgumentError, keys: Iterable[str], command: str) -> ValueErr
                 key = f"{found['group']}.{key}"
             if pattern is _UNKNOWN[0] and not given.startswith("-"):
                 return ValueError(f"{given!r} is not expected here; options begin with --, as --{keys[0]}")
+            if pattern is _UNKNOWN[0] and not given.startswith("--") and key in keys:
+                return ValueError(f"there is no option {given!r}; options begin with two dashes: --{key}")
             return ValueError(f"there is no option {key!r}; {_nearest_key(key, keys)}")
     required = _REQUIRED.search(text)
     if required:

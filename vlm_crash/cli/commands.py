@@ -1,5 +1,6 @@
 """demo, prepare, convert, export, evaluate and report: thin commands around the package's functions."""
 
+import io
 import re
 import sys
 from collections.abc import Callable
@@ -174,5 +175,6 @@ def run(command: str, args: list[str]) -> int:
                 "validate, test or predict; leave it out"
             )
         raise ValueError(message) from error
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a notebook has another
+        sys.stdout.reconfigure(line_buffering=True)
     return COMMANDS[command][1](options)

@@ -13,9 +13,9 @@ import yaml
 from vlm_crash.schema.wording import closest
 from vlm_crash.schema.yaml_form import read_text, where_it_breaks
 
-#: Options whose value is a YAML; the last three may also take one in brackets, on the command line itself.
+#: Options whose value is a YAML.
 _CONFIGS = ("--config", "-c")
-#: Sections of the options of Lightning's commands.
+#: Those of Lightning's commands whose value may be one, too, or stand in brackets on the command line itself.
 SECTIONS = ("--model", "--data", "--trainer")
 _REMEDY = "write options there as `--print_config` prints them, or leave it out"
 

@@ -30,7 +30,7 @@ from vlm_crash.callbacks import (
     WholeCheckpoints,
 )
 from vlm_crash.callbacks.predictions import refuse_old_predictions
-from vlm_crash.cli import COMMANDS, effects, lora
+from vlm_crash.cli import COMMANDS, effects, lora, option_values
 from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys
 from vlm_crash.cli.checkpoints import HELP, check_fits, find_checkpoint, read_checkpoint
 from vlm_crash.cli.config_files import SECTIONS, resolve_configs
@@ -93,6 +93,7 @@ class CrashCLI(LightningCLI):
         command = self.config["subcommand"]
         effects.check(command, args, self.config[command], self._subcommand_parsers[command])
         self._args = args
+        option_values.check(self.config[command])
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:

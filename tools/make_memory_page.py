@@ -88,8 +88,8 @@ FOOT = """\
 ## How far it can be trusted
 
 `tests/parallel/test_memory_plan.py` holds the plan to 5 % of the peak that a training step really has: models of 1 to
-66 million weights on a CPU in fp32 (activations kept or computed again, chunks, frozen towers, two clips, merged tokens,
-large vocabularies), and one of eight processes in fp16 by torch's FSDPMemTracker (zero3, zero2, none, hybrid).
+66 million weights on a CPU in fp32 (activations kept or computed again, chunks, frozen towers, two clips, merged
+tokens, large vocabularies), and one of eight processes in fp16 by torch's FSDPMemTracker (zero3, zero2, none, hybrid).
 `tools/bench.py plan` does the latter for the models of 1 and 8 billion and prints both figures. Not in it: what a
 kernel needs for itself, the caching allocator's rounding, and validation's answers (a cache of keys and values, no
 gradients). LoRA and `--trainer.strategy auto` with 16-mixed follow the same rules, and no measurement holds them yet.

@@ -5,6 +5,7 @@ import time
 
 import pytest
 import yaml
+from safetensors.torch import load_file
 
 from tests.cli.conftest import ROOT
 from vlm_crash.cli import main
@@ -56,7 +57,7 @@ def test_what_does_not_fit_ends_with_1_and_what_to_change(figures):
 
 
 def test_it_says_so_where_nothing_helps(figures):
-    code, found, text = figures("--config", "titan.yaml", "--gpus", 1, "--gpu_memory", 6)
+    code, found, text = figures("--config", "titan.yaml", "--gpus", 1, "--gpu_memory", 2)
     assert code == 1 and not any(row["fits"] for row in found["proposals"])
     assert "Nothing that can be set makes it fit" in text
 
@@ -73,7 +74,8 @@ def test_the_proposals_are_settings_that_do_what_they_say(figures):
 def test_the_demo_fits_one_card(figures):
     code, found, _ = figures("--config", "demo.yaml", "--model.path", BASE, "--gpus", 1)
     assert code == 0 and found["left_gib"] > 20
-    assert sum(found["parameters"].values()) == 5_021_216 or sum(found["parameters"].values()) > 1e6
+    tensors = load_file(BASE / "model.safetensors")
+    assert sum(found["parameters"].values()) == sum(tensor.numel() for tensor in tensors.values())
 
 
 def test_a_saved_config_of_a_run_can_be_planned(tmp_path, figures, capsys):

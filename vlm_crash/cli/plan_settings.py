@@ -66,7 +66,8 @@ def read_setting(
     name, shape, own_frames = _model(model.get("path"), notes)
     labels = _least("label_tokens", label_tokens if label_tokens is not None else LABEL_TOKENS, 1)
     text = _least("text_tokens", text_tokens if text_tokens is not None else max(TEXT_TOKENS, labels), labels)
-    frames = data.get("num_frames") or own_frames or DEFAULT_FRAMES
+    given = data.get("num_frames")
+    frames = (own_frames or DEFAULT_FRAMES) if given is None else given
     batch = _least("data.batch_size", data.get("batch_size", 1), 1)
     precision, width = _precision(trainer)
     chunk = model.get("vision_chunk")

@@ -34,8 +34,8 @@ Runner = Callable[[Way, bool], Run]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--clips", type=int, default=24, help="clips of the epoch")
-    parser.add_argument("--frames", type=int, nargs=2, default=[4, 20], help="fewest and most frames of a clip")
+    parser.add_argument("--clips", type=int, default=16, help="clips of the epoch")
+    parser.add_argument("--frames", type=int, nargs=2, default=[2, 10], help="fewest and most frames of a clip")
     parser.add_argument("--vocabulary", type=int, default=151_674, help="tokens of the model's vocabulary")
     parser.add_argument("--batch_size", type=int, default=2, help="clips of a batch of ours")
     parser.add_argument("--trainer_batch_sizes", type=int, nargs="+", default=[1, 2, 4], help="what Trainer tries")

@@ -168,7 +168,7 @@ def run_trainer(folder: Path, items: Sequence[Item], way: Way, counts_memory: bo
     run = Run(model=_bytes(model))
     pad = Collator(0)
 
-    def collate(found: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def collate(found: list[dict[str, Any]]) -> dict[str, Tensor | None]:
         batch = pad([row["item"] for row in found])
         run.see(batch)
         assert batch.labels_BS is not None

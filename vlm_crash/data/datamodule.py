@@ -3,6 +3,7 @@
 import logging
 import re
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -92,14 +93,9 @@ class CrashDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if split not in SPLITS:
-            raise ValueError(f"split={split!r} is not one of {list(SPLITS)}; set --data.split to one of them")
+        _check_choices({"split": (split, SPLITS), "batching": (batching, BATCHING)})
         leasts = {"batch_size": (batch_size, 1), "pack_tokens": (pack_tokens, 1), "num_workers": (num_workers, 0)}
-        for name, (value, least) in leasts.items():
-            if value is not None and value < least:
-                raise ValueError(f"{name}={value} is below {least}; set --data.{name} to {least} or more")
-        if batching not in BATCHING:
-            raise ValueError(f"batching={batching!r} is not one of {list(BATCHING)}; set --data.batching to one")
+        _check_leasts(leasts)
         if pack_tokens is not None and batching != "packed":
             raise ValueError(f"pack_tokens={pack_tokens} has no effect with batching={batching!r}; leave it out")
         self.folder = folder
@@ -323,6 +319,20 @@ class CrashDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         return self._loader("predict")
+
+
+def _check_choices(choices: Mapping[str, tuple[str, Iterable[str]]]) -> None:
+    """ValueError for a word that is none of those it may be: by option, (word, those)."""
+    for name, (word, known) in choices.items():
+        if word not in known:
+            raise ValueError(f"{name}={word!r} is not one of {list(known)}; set --data.{name} to one of them")
+
+
+def _check_leasts(leasts: Mapping[str, tuple[int | None, int]]) -> None:
+    """ValueError for a number below the least that it may be: by option, (number, least)."""
+    for name, (value, least) in leasts.items():
+        if value is not None and value < least:
+            raise ValueError(f"{name}={value} is below {least}; set --data.{name} to {least} or more")
 
 
 def _warn_of_told_events(samples: dict[str, list[VideoSample]], schema: Schema) -> None:

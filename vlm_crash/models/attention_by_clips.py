@@ -60,11 +60,9 @@ def sdpa_by_clips(
         return sdpa_attention_forward(module, query_1ASH, key_1KSH, value_1KSH, attention_mask, **options)
     assert attention_mask is None and query_1ASH.shape[0] == 1, "clips of one row, without padding"
     parts = (tensor.split(list(clip_lengths), dim=2) for tensor in (query_1ASH, key_1KSH, value_1KSH))
-
-    def attend(query_1ACH: Tensor, key_1KCH: Tensor, value_1KCH: Tensor) -> Tensor:
-        return sdpa_attention_forward(module, query_1ACH, key_1KCH, value_1KCH, None, **options)[0]
-
-    return torch.cat([attend(*clip) for clip in zip(*parts, strict=True)], dim=1), None
+    clips = zip(*parts, strict=True)
+    outputs = [sdpa_attention_forward(module, query, key, value, None, **options)[0] for query, key, value in clips]
+    return torch.cat(outputs, dim=1), None
 
 
 def _mask(q_length: int, kv_length: int, attention_mask: Tensor | None = None, **options: Any) -> Tensor | None:

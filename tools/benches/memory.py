@@ -68,7 +68,7 @@ def measured_peak(function: Callable[[], object]) -> int:
                 changes.append((event.start_time_ns, event.extra_fields.alloc_size))
             walk(event.children)
 
-    walk(found.profiler.kineto_results.experimental_event_tree())  # type: ignore[union-attr]
+    walk(found.profiler.kineto_results.experimental_event_tree())
     now = peak = 0
     for _, size in sorted(changes, key=lambda change: change[0]):
         now += size

@@ -86,7 +86,7 @@ def _write_file(stream: BinaryIO, entries: Sequence[Entry]) -> None:
     for entry in entries:
         value = entry.read()
         assert (tuple(value.shape), value.dtype) == (entry.shape, entry.dtype), entry.name
-        stream.write(memoryview(value.cpu().contiguous().flatten().view(torch.uint8).numpy()))
+        stream.write(value.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
 
 
 def _cast_entry(entry: Entry, dtype: str) -> Entry:

@@ -28,9 +28,14 @@ MAPPED_BYTES = 256 * 2**20
 class OpenCheckpoint(Protocol):
     """A checkpoint on disk whose tensors are read as they are asked for."""
 
-    path: Path
-    rest: Mapping[str, Any]
-    sizes: Mapping[str, tuple[torch.Size, torch.dtype]]
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def rest(self) -> Mapping[str, Any]: ...
+
+    @property
+    def sizes(self) -> Mapping[str, tuple[torch.Size, torch.dtype]]: ...
 
     def read(self, targets: Mapping[str, Tensor]) -> None:
         """Fill tensors by their names in `sizes`."""

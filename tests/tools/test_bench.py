@@ -56,15 +56,15 @@ def test_a_small_run(tmp_path: Path, page: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_a_part_of_it_leaves_the_others(page: Path) -> None:
-    assert main([*SMALL, "--parts", "memory", "--markdown", str(page)]) == 0
+    assert main([*SMALL, "--parts", "vision", "--markdown", str(page)]) == 0
     text = page.read_text()
-    assert "STALE merging" in text and "STALE prefill" in text and "STALE memory" not in text
-    assert "### Frames at once through the tiny model's tower" in text and "### Token merging" not in text
+    assert "STALE merging" in text and "STALE prefill" in text and "STALE vision" not in text
+    assert "### Four frames through the tiny model's vision" in text and "### Token merging" not in text
 
 
 def test_what_takes_too_long_is_left_out_and_said(tmp_path: Path) -> None:
     file = tmp_path / "model.json"
-    assert main([*SMALL, "--limit_s", "0", "--json", str(file)]) == 0
+    assert main([*SMALL, "--parts", "prefill", "--limit_s", "0", "--json", str(file)]) == 0
     found = json.loads(file.read_text())
     rows = next(table["rows"] for table in found["tables"] if table["title"].startswith("A prompt"))
     assert rows[0][3] is not None and rows[1][3:6] == [None] * 3

@@ -29,7 +29,7 @@ TINY = Path(__file__).parents[2] / "vlm_crash" / "demo" / "base"
 # Tokens of text that a prompt has beside its images: of each frame's line, and of the question.
 LINE_TOKENS, QUESTION_TOKENS = 8, 64
 PARTS = ("merging", "prefill", "vision", "memory")
-CHUNKS = (1, 4, 8, 32, None)
+CHUNKS = (4, 8, 32, None)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> Result:
         ratios[f"on_over_off_{name}"] = on / off
     table = Table(
         "The overflow sentinel",
-        f"Seconds of a training step of the demo's model, two clips of {options.frames} frames, off and on in turns "
+        f"A training step of the demo's model, two clips of {options.frames} frames, off and on in turns "
         "(medians); 16-mixed under FSDPStrategy, 32-true without. Here 1 is best.",
         ["precision", "off (ms)", "on (ms)", "on / off", "steps each"],
         rows,

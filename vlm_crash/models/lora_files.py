@@ -23,7 +23,7 @@ from vlm_crash.models.folder import is_original, read_config, read_json
 from vlm_crash.models.lora import ADAPTER, PROJECTOR, LoraSettings
 from vlm_crash.models.lora_layers import trained_shapes
 from vlm_crash.models.lora_record import check_base, check_settings, settings_of
-from vlm_crash.models.weights import AS_STORED, EMBEDDING, HEAD, Weights, cast, folder_weights
+from vlm_crash.models.weights import AS_STORED, EMBEDDING, HEAD, Weights, as_os_error, cast, folder_weights
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,11 @@ def write_adapter(
         _BEFORE + name.replace(f".{ADAPTER}.", "."): cast(name, trained.read(name).cpu(), dtype).contiguous()
         for name in trained.shapes
     }
-    save_file(tensors, folder / ADAPTER_FILES[1], metadata={"format": "pt", "vlm_crash": json.dumps(record)})
+    path = folder / ADAPTER_FILES[1]
+    try:
+        save_file(tensors, path, metadata={"format": "pt", "vlm_crash": json.dumps(record)})
+    except SafetensorError as error:
+        raise as_os_error(error, path) from error
 
 
 def read_adapter(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any] | None]:

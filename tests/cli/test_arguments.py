@@ -1,6 +1,7 @@
 """Keys that do not exist, values that do not fit, configs that are not there: one message that says the nearest."""
 
 import re
+from typing import Any
 
 import pytest
 import yaml

@@ -1,6 +1,7 @@
 """Keys that do not exist, values that do not fit, configs that are not there: one message that says the nearest."""
 
 import re
+from typing import Any
 
 import pytest
 import yaml
@@ -48,6 +49,11 @@ def test_command_line(wrong, args, message):
     assert message in wrong(*args.split())
 
 
+def among(accepted: Any, given: Any) -> Any:
+    """What was accepted of the keys that were given, below each other."""
+    return {key: among(accepted[key], given[key]) for key in given} if isinstance(given, dict) else accepted
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_config_is_accepted_by_its_command(path, monkeypatch, capsys):
     command = re.search(rf"-m vlm_crash (\w+) --config {path.name}", path.read_text(encoding="utf-8"))
@@ -57,14 +63,7 @@ def test_every_config_is_accepted_by_its_command(path, monkeypatch, capsys):
     accepted = yaml.safe_load(capsys.readouterr().out)
     for section, settings in yaml.safe_load(path.read_text(encoding="utf-8")).items():
         given = {n: v for n, v in settings.items() if n != "callbacks"} if isinstance(settings, dict) else settings
-        assert named_in(given, accepted[section]) == given
-
-
-def named_in(given, accepted):
-    """What was accepted, of the keys that were given (a class comes back with its defaults beside them)."""
-    if not isinstance(given, dict):
-        return accepted
-    return {name: named_in(value, accepted.get(name)) for name, value in given.items()}
+        assert among(accepted[section], given) == given
 
 
 @pytest.mark.parametrize(

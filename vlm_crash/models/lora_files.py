@@ -5,9 +5,11 @@ of a model without adapters that computes the same. Invariants: adapters meet no
 trained beside; a merged weight is W + alpha / rank B A, summed in fp32; memory is that of one tensor.
 """
 
+import errno
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,7 +109,22 @@ def write_adapter(
         _BEFORE + name.replace(f".{ADAPTER}.", "."): cast(name, trained.read(name).cpu(), dtype).contiguous()
         for name in trained.shapes
     }
-    save_file(tensors, folder / ADAPTER_FILES[1], metadata={"format": "pt", "vlm_crash": json.dumps(record)})
+    path = folder / ADAPTER_FILES[1]
+    try:
+        save_file(tensors, path, metadata={"format": "pt", "vlm_crash": json.dumps(record)})
+    except SafetensorError as error:
+        raise _as_os_error(error, path) from error
+
+
+def _as_os_error(error: SafetensorError, path: Path) -> OSError:
+    """safetensors tells the system's error as text.
+
+    >>> error = _as_os_error(SafetensorError("I/O error: No space left on device (os error 28)"), Path("m"))
+    >>> error.errno == errno.ENOSPC
+    True
+    """
+    number = re.search(r"os error (\d+)", str(error))
+    return OSError(int(number[1]) if number else errno.EIO, str(error), str(path))
 
 
 def read_adapter(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any] | None]:

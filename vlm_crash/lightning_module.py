@@ -41,7 +41,7 @@ from vlm_crash.models.vision import embed_prompt
 from vlm_crash.parallel.fsdp import FSDPStrategy
 from vlm_crash.parallel.islands import check_islands, place_islands
 from vlm_crash.parallel.resume import ExactResume
-from vlm_crash.parallel.steps import loss_scale, may_fuse, num_optimizer_steps
+from vlm_crash.parallel.steps import DropGradients, fused_step, loss_scale, num_optimizer_steps
 from vlm_crash.parallel.stopping import StopTogether
 from vlm_crash.parallel.token_mean import TokenMean
 from vlm_crash.schema.fields import load_schema
@@ -180,8 +180,8 @@ class CrashVLM(LightningModule):
         fill_model(self.model, self.path, device)
 
     def configure_callbacks(self) -> list[Callback]:
-        """What makes every run of this module stop and go on as one, with any strategy."""
-        return [ExactResume(), StopTogether()]
+        """What makes every run of this module stop and go on as one, with any strategy, and hold no stale gradients."""
+        return [ExactResume(), StopTogether(), DropGradients()]
 
     def setup(self, stage: str) -> None:
         """fp16 weights where a GPU only predicts; answers are scored by the terms of the dataset."""
@@ -246,18 +246,13 @@ class CrashVLM(LightningModule):
         assert batch.labels_BS is not None
         self.context.check(batch.longest, "a prompt and its answer")
         chunk = None if self.training else self.vision_chunk  # in training the attentions cut (set_frame_chunk)
-        lengths = batch.clip_lengths
-        embeds_BSD = embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW, chunk, lengths)
-        return label_loss(self.model, embeds_BSD, batch.attention_mask_BS, batch.labels_BS, lengths)
+        embeds_BSD = embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW, chunk, batch.clip_lengths)
+        return label_loss(self.model, embeds_BSD, batch.attention_mask_BS, batch.labels_BS, batch.clip_lengths)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss per supervised token of the whole optimizer step, over its batches and all processes."""
-        is_first = batch_idx % self.trainer.accumulate_grad_batches == 0
-        if is_first:
-            # Lightning drops the last step's gradients after the forward pass, which would hold them beside its own.
-            self.zero_grad(set_to_none=True)
         loss_sum, num_labels = self._loss(batch)
-        loss = self.token_mean.loss(loss_sum, num_labels, is_first)
+        loss = self.token_mean.loss(loss_sum, num_labels, batch_idx % self.trainer.accumulate_grad_batches == 0)
         self.log("train/loss", self.token_mean.value, prog_bar=True, batch_size=1)
         return loss
 
@@ -281,7 +276,7 @@ class CrashVLM(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with a group per tower; warm-up, then cosine to 0, by optimizer step."""
         groups = parameter_groups(self.model, self.learning_rates, self.weight_decay)
-        optimizer = AdamW(groups, fused=may_fuse(self.trainer) or None)
+        optimizer = AdamW(groups, fused=fused_step(self.trainer))
         factor = warmup_then_cosine(self.warmup_ratio, num_optimizer_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 

@@ -94,18 +94,15 @@ class CrashDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         _check_choices({"split": (split, SPLITS), "batching": (batching, BATCHING)})
-        leasts = {"batch_size": (batch_size, 1), "pack_tokens": (pack_tokens, 1), "num_workers": (num_workers, 0)}
-        _check_leasts(leasts)
+        ones = {"batch_size": batch_size, "pack_tokens": pack_tokens, "num_frames": num_frames}
+        _check_leasts({**{name: (value, 1) for name, value in ones.items()}, "num_workers": (num_workers, 0)})
         if pack_tokens is not None and batching != "packed":
             raise ValueError(f"pack_tokens={pack_tokens} has no effect with batching={batching!r}; leave it out")
-        self.folder = folder
-        self.split = split
+        self.folder, self.split = folder, split
         self.clips = [clips] if isinstance(clips, Path | str) else list(clips or [])
         named = {"crash": crash_dir, "nearmiss": nearmiss_dir}
         self.event_dirs = {**{event: path for event, path in named.items() if path}, **(event_dirs or {})}
         self.num_videos = num_videos
-        if num_frames is not None and num_frames < 1:
-            raise ValueError(f"num_frames={num_frames} is below 1; set --data.num_frames to 8, 16 or 32, say")
         if prompt is not None and prompt_file is not None:
             raise ValueError("--data.prompt and --data.prompt_file are both given, and only one can be asked; drop one")
         # What is given here goes before what the model folder says; a given prompt also before its own wording.
@@ -117,12 +114,9 @@ class CrashDataModule(LightningDataModule):
             "preset": preset,
             "template": template,
         }
-        self.batch_size = batch_size
-        self.batching = batching
-        self.pack_tokens = pack_tokens
-        self.num_workers = num_workers
-        self.tell_event = tell_event
-        self.blank_frames = blank_frames
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.batching, self.pack_tokens = batching, pack_tokens
+        self.tell_event, self.blank_frames = tell_event, blank_frames
         self.schema: Schema = load_schema(schema)
         #: The schema with its open fields filled with the dataset's terms, as soon as a dataset is read.
         self.dataset_schema: Schema = self.schema

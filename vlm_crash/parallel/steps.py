@@ -1,11 +1,23 @@
-"""How many optimizer steps a run has, and whether one was taken.
+"""How many optimizer steps a run has, whether one was taken, and what it may leave behind.
 
 Enters: a Trainer. Leaves: numbers.
 """
 
 import math
+from typing import Any
 
-from lightning import Trainer
+from lightning import Callback, LightningModule, Trainer
+
+
+class DropGradients(Callback):
+    """No gradients of the last optimizer step beside the next forward pass.
+
+    Lightning drops them after it (so as to let a step be skipped); at the peak of memory that is as much as the model.
+    """
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            pl_module.zero_grad(set_to_none=True)
 
 
 def loss_scale(trainer: Trainer) -> float:
@@ -14,15 +26,15 @@ def loss_scale(trainer: Trainer) -> float:
     return 1.0 if scaler is None else float(scaler.get_scale())
 
 
-def may_fuse(trainer: Trainer) -> bool:
-    """Whether an optimizer may take its step as one kernel, with nothing copied beside it.
+def fused_step(trainer: Trainer) -> bool | None:
+    """torch's `fused`: True where an optimizer may take its step as one kernel, with nothing copied beside it.
 
-    With a loss scaler it may not: a fused step wants to undo the scale itself, after the gradients were clipped.
+    With a loss scaler (None) it may not: a fused step wants to undo the scale itself, after the gradients were clipped.
     """
     plugin, strategy = getattr(trainer, "precision_plugin", None), getattr(trainer, "strategy", None)
     if strategy is None or getattr(plugin, "scaler", None) is not None:
-        return False
-    return strategy.root_device.type in ("cpu", "cuda")
+        return None
+    return True if strategy.root_device.type in ("cpu", "cuda") else None
 
 
 def num_optimizer_steps(trainer: Trainer) -> int:

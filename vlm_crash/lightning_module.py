@@ -25,7 +25,7 @@ from vlm_crash.metrics.field_match import FieldMatch
 from vlm_crash.models.activation_checkpointing import checkpoint_towers
 from vlm_crash.models.adapters import Adapters, held_dtype
 from vlm_crash.models.attention import set_attention
-from vlm_crash.models.attention_by_frames import set_frame_chunk
+from vlm_crash.models.attention_of_towers import set_tower_attention
 from vlm_crash.models.context import Context
 from vlm_crash.models.decoding import Answer, greedy_answers, read_answers
 from vlm_crash.models.fitted_form import check_form
@@ -59,7 +59,7 @@ class CrashVLM(LightningModule):
         path: model folder, in transformers' or the original OpenGVLab layout, or OWNER/NAME on the Hugging Face hub.
         init: weights (load them) or random (only the folder's shapes and tokenizer: training from scratch).
         revision: branch, tag or commit, where path is a name on the hub.
-        attention: SDPA kernel: math, efficient, flash or auto.
+        attention: SDPA kernel: math, efficient, flash (efficient where padding needs a mask) or auto.
         lr_vision: peak learning rate of the vision tower.
         lr_projector: peak learning rate of the projector.
         lr_language: peak learning rate of the language model.
@@ -130,7 +130,7 @@ class CrashVLM(LightningModule):
             parameter.requires_grad_(tower_of(name) not in (freeze or []))
         self.adapters = Adapters(self, lora, self.path) if lora else None
         checkpoint_towers(self.model, activation_checkpointing)
-        set_frame_chunk(self.model, vision_chunk)
+        set_tower_attention(self.model, attention, vision_chunk)
         self.token_mean, self.scored_mean = TokenMean(), TokenMean()
         self.inputs = self._inputs()
         self.context = Context.of(self.model.config)
@@ -245,7 +245,7 @@ class CrashVLM(LightningModule):
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         assert batch.labels_BS is not None
         self.context.check(batch.longest, "a prompt and its answer")
-        chunk = None if self.training else self.vision_chunk  # in training the attentions cut (set_frame_chunk)
+        chunk = None if self.training else self.vision_chunk  # in training the attentions cut (set_tower_attention)
         embeds_BSD = embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW, chunk, batch.clip_lengths)
         return label_loss(self.model, embeds_BSD, batch.attention_mask_BS, batch.labels_BS, batch.clip_lengths)
 

@@ -15,7 +15,7 @@ from vlm_crash.data.sampler import SharedSampler
 from vlm_crash.lightning_module import CrashVLM
 from vlm_crash.models.tokenizers import load_tokenizer
 from vlm_crash.parallel import FSDPPrecision
-from vlm_crash.parallel.shards import total_norm
+from vlm_crash.parallel.shards import local_part, total_norm
 from vlm_crash.schema.fields import load_schema
 from vlm_crash.schema.records import Annotation, Prediction, VideoSample
 
@@ -25,19 +25,19 @@ GLOBAL_BATCH = 4
 NUM_STEPS = 20
 
 
-def write_micro_model(folder: Path, tied: bool = False) -> None:
-    """Two layers a tower, 4 image tokens a frame of 32 pixels."""
+def write_micro_model(folder: Path, tied: bool = False, side: int = 32) -> None:
+    """Two layers a tower; a frame of `side` pixels becomes (side / 16)^2 image tokens."""
     torch.manual_seed(0)
     tokenizer = load_tokenizer(BASE)
     config = InternVLConfig(
         vision_config={
             "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
-            "image_size": 32, "patch_size": 8, "attention_bias": True, "layer_scale_init_value": 1.0,
+            "image_size": side, "patch_size": 8, "attention_bias": True, "layer_scale_init_value": 1.0,
         },
         text_config={
             "model_type": "qwen2", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
             "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": len(tokenizer),
-            "max_position_embeddings": 256, "tie_word_embeddings": tied, "bos_token_id": None,
+            "max_position_embeddings": 256 if side == 32 else 2048, "tie_word_embeddings": tied, "bos_token_id": None,
             "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
         },
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
@@ -57,17 +57,18 @@ def write_micro_model(folder: Path, tied: bool = False) -> None:
 class MicroItems(Dataset):
     """Items of two frames with 1 to 12 labels each; below 0 a filler."""
 
-    def __init__(self, image_token_id: int, num_items: int = NUM_ITEMS) -> None:
+    def __init__(self, image_token_id: int, num_items: int = NUM_ITEMS, frames: int = 2, side: int = 32) -> None:
         generator = torch.Generator().manual_seed(0)
         schema = load_schema()
         self.items = []
         for index in range(num_items):
             num_labels = 1 + (5 * index) % 12
-            ids = torch.randint(6, 300, (12 + num_labels,), generator=generator)
-            ids[2:10] = image_token_id
+            num_image_tokens = frames * (side // 16) ** 2
+            ids = torch.randint(6, 300, (4 + num_image_tokens + num_labels,), generator=generator)
+            ids[2 : 2 + num_image_tokens] = image_token_id
             labels = torch.full_like(ids, -100)
             labels[-num_labels:] = ids[-num_labels:]
-            pixels = torch.randn(2, 3, 32, 32, generator=generator)
+            pixels = torch.randn(frames, 3, side, side, generator=generator)
             event = schema.events[index % 2]
             known = {field.name: field.vocabulary[0] for field in event.fields if field.vocabulary}
             annotation = Annotation.of(schema, event.name, known)
@@ -116,6 +117,29 @@ class Record(Callback):
             self.losses.append(float(pl_module.token_mean.value))
 
 
+class Plant(Callback):
+    """One gradient on one process is infinite after the backward pass of a step; what happens then."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.scales: list[float] = []
+        self.moved: list[bool] = []
+        self._before: list[torch.Tensor] = []
+
+    def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.global_step == self.at and trainer.global_rank == trainer.world_size - 1:
+            grads = [local_part(p.grad) for p in pl_module.parameters()]
+            next(grad for grad in grads if grad.numel()).view(-1)[0] = torch.inf
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        self._before = [local_part(p).detach().clone() for p in pl_module.parameters()]
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        self.scales.append(trainer.precision_plugin.scaler.get_scale())
+        after = [local_part(p) for p in pl_module.parameters()]
+        self.moved.append(any(not torch.equal(x, y) for x, y in zip(self._before, after, strict=True)))
+
+
 class Profiled(Callback):
     """Names of what ran in the second step, counted."""
 
@@ -125,7 +149,7 @@ class Profiled(Callback):
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step == 1:
-            self._profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
+            self._profiler = torch.profiler.profile(activities=list(torch.profiler.supported_activities()))
             self._profiler.__enter__()
 
     def on_train_batch_end(self, *_: Any) -> None:

@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning import Callback
 
 from tests.parallel import on_gpu, scoring, stock, travels
-from tests.parallel.micro import Profiled, precision_plugin, train
+from tests.parallel.micro import Plant, Profiled, precision_plugin, train
 from tests.parallel.place import RANK, WORLD
 from tests.parallel.sentinel import sentinel  # noqa: F401 - a check
 from vlm_crash.cli import main as main_of_the_program
@@ -64,29 +63,6 @@ def meshes() -> dict[str, tuple[tuple[int, ...], int]]:
         mesh = make_mesh(word, "cpu", WORLD, num_nodes=2)
         found[word] = (tuple(mesh.shape), mesh["shard"].size())
     return found
-
-
-class Plant(Callback):
-    """One gradient on one process is infinite after the backward pass of a step; what happens then."""
-
-    def __init__(self, at: int) -> None:
-        self.at = at
-        self.scales: list[float] = []
-        self.moved: list[bool] = []
-        self._before: list[torch.Tensor] = []
-
-    def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
-        if trainer.global_step == self.at and RANK == WORLD - 1:
-            grads = [local_part(p.grad) for p in pl_module.parameters()]
-            next(grad for grad in grads if grad.numel()).view(-1)[0] = torch.inf
-
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        self._before = [local_part(p).detach().clone() for p in pl_module.parameters()]
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        self.scales.append(trainer.precision_plugin.scaler.get_scale())
-        after = [local_part(p) for p in pl_module.parameters()]
-        self.moved.append(any(not torch.equal(x, y) for x, y in zip(self._before, after, strict=True)))
 
 
 def overflow(folder: str) -> dict[str, Any]:

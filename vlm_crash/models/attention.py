@@ -23,12 +23,13 @@ KERNELS = {
 
 
 def set_attention(attention: str) -> None:
-    """Let only one kernel of scaled_dot_product_attention run in this process, forward and backward.
+    """Say which kernels of scaled_dot_product_attention may run in this process, forward and backward.
 
     Args:
         attention: "math" (any device; the only kernel sure to work on Turing with masks in fp16), "efficient",
-            "flash" (compute capability 8.0 or newer), or "auto" (torch chooses among all that work; on GPUs older than
-            8.0 among those that were tried here and found to work).
+            "flash" (compute capability 8.0 or newer; it takes no mask, so that padded batches run "efficient" where
+            they need one), or "auto" (torch chooses among all that work; on GPUs older than 8.0 among those that were
+            tried here and found to work).
 
     Raises:
         ValueError: another word, or a kernel that the GPU present cannot run.
@@ -45,12 +46,14 @@ def set_attention(attention: str) -> None:
     if attention == "auto":
         chosen = ["math", *(name for name in ("efficient",) if kernel_works(name))] if is_old else list(KERNELS)
     else:
-        chosen = [attention]
+        chosen = ["flash", "efficient"] if attention == "flash" else [attention]
     torch.backends.cuda.enable_math_sdp("math" in chosen)
     torch.backends.cuda.enable_mem_efficient_sdp("efficient" in chosen)
     torch.backends.cuda.enable_flash_sdp("flash" in chosen)
     torch.backends.cuda.enable_cudnn_sdp("cudnn" in chosen)
-    if len(chosen) == 1:
+    if attention == "flash":
+        log.info("scaled dot product attention: flash kernel, and efficient where there is a mask")
+    elif len(chosen) == 1:
         log.info("scaled dot product attention: %s kernel only", *chosen)
     else:
         log.info("scaled dot product attention: torch chooses among %s", ", ".join(chosen))

@@ -65,17 +65,23 @@ def inputs() -> tuple[Tensor, Tensor]:
     return torch.randn(8, 8, generator=torch.Generator().manual_seed(dist.get_rank() + 1)), torch.full((8,), TIME)
 
 
-def ours() -> dict[str, Any]:
-    """What a step under our strategy sees; the second of three layers computes in fp32."""
-    module = Small()
-    module.layers.append(Layer())
-    module.fp32_modules = {"layers.1"}
+def one_step(module: Small) -> Trainer:
+    """A step of two processes in fp16 under our strategy."""
     dataset = TensorDataset(torch.randn(8, 8), torch.full((8,), TIME))
     trainer = Trainer(
         accelerator="cpu", devices=2, strategy=FSDPStrategy(), precision="16-mixed", max_steps=1, logger=False,
         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, gradient_clip_val=1.0,
     )  # fmt: skip
     trainer.fit(module, DataLoader(dataset, batch_size=4))
+    return trainer
+
+
+def ours() -> dict[str, Any]:
+    """What a step under our strategy sees; the second of three layers computes in fp32."""
+    module = Small()
+    module.layers.append(Layer())
+    module.fp32_modules = {"layers.1"}
+    trainer = one_step(module)
     moments = [value for state in trainer.optimizers[0].state.values() for value in state.values()]
     kept = {tensor.dtype for tensor in (*module.parameters(), *moments)}
     return {**module.seen, "dtypes": [layer.seen for layer in module.layers], "kept": kept}
@@ -117,12 +123,7 @@ def mixed() -> tuple[str, set[str]]:
         error = str(refused)
     module = Frozen()
     before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
-    dataset = TensorDataset(torch.randn(8, 8), torch.full((8,), TIME))
-    trainer = Trainer(
-        accelerator="cpu", devices=2, strategy=FSDPStrategy(), precision="16-mixed", max_steps=1, logger=False,
-        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, gradient_clip_val=1.0,
-    )  # fmt: skip
-    trainer.fit(module, DataLoader(dataset, batch_size=4))
+    trainer = one_step(module)
     after = trainer.strategy.gather_model()
     return error, {name for name, weight in after.items() if name in before and not torch.equal(weight, before[name])}
 

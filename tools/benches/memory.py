@@ -38,7 +38,7 @@ class TensorBytes(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         given = {_key(tensor) for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
         for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and _key(tensor) not in given | self._known:
+            if isinstance(tensor, Tensor) and (key := _key(tensor)) not in given and key not in self._known:
                 self._add(tensor.untyped_storage())
         return result
 

@@ -8,7 +8,9 @@ import argparse
 import logging
 import shutil
 import statistics
+import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -34,8 +36,8 @@ Runner = Callable[[Way, bool], Run]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--clips", type=int, default=16, help="clips of the epoch")
-    parser.add_argument("--frames", type=int, nargs=2, default=[2, 10], help="fewest and most frames of a clip")
+    parser.add_argument("--clips", type=int, default=12, help="clips of the epoch")
+    parser.add_argument("--frames", type=int, nargs=2, default=[2, 8], help="fewest and most frames of a clip")
     parser.add_argument("--vocabulary", type=int, default=151_674, help="tokens of the model's vocabulary")
     parser.add_argument("--batch_size", type=int, default=2, help="clips of a batch of ours")
     parser.add_argument("--trainer_batch_sizes", type=int, nargs="+", default=[1, 2, 4], help="what Trainer tries")
@@ -51,14 +53,18 @@ def run(options: argparse.Namespace) -> Result:
         _write_folder(folder, options.vocabulary)
         inputs = CrashVLM(folder, init="random", embedder=None).inputs
         items = make_items(inputs, options.clips, tuple(options.frames))
-        runners = [partial(_run, kind, folder, items) for kind in (run_ours, run_trainer)]
-        for runner, kind in zip(runners, ("padded", "Trainer"), strict=True):
-            runner(Way(kind, 1), True)  # libraries and the allocator are warm
-        return _compare(runners[0], runners[1], options, items)
+        for kind, batches in ((run_ours, "padded"), (run_trainer, "Trainer")):
+            kind(folder, items[:2], Way(batches, 1))  # libraries and the allocator are warm
+        ours, theirs = (partial(_run, kind, folder, items) for kind in (run_ours, run_trainer))
+        return _compare(ours, theirs, options, items)
 
 
 def _run(kind: Callable[..., Run], folder: Path, items: Sequence[Item], way: Way, counts_memory: bool) -> Run:
-    return kind(folder, items, way, counts_memory)
+    start = time.perf_counter()
+    found = kind(folder, items, way, counts_memory)
+    what = f"peak {found.peak / MIB:,.0f} MiB" if counts_memory else f"{_clips_per_s([found]):.2f} clips/s"
+    print(f"{time.perf_counter() - start:.0f} s for {way}: {what}", file=sys.stderr, flush=True)
+    return found
 
 
 def _write_folder(folder: Path, vocabulary: int) -> None:

@@ -161,8 +161,8 @@ def test_what_cannot_be(wrong, options, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model: [\n", "Problems parsing config"),
-        ("- a\n", "is no config"),
+        ("model: [\n", "line 2, column 1: not YAML"),
+        ("- a\n", "line 1: a list, not options"),
         (
             "model:\n  vision_chunks: 8\n",
             "there is no option 'model.vision_chunks' in fit; did you mean model.vision_chunk?",

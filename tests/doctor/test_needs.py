@@ -12,12 +12,12 @@ def test_titan():
     needs = read_needs(ROOT / "configs/titan.yaml", model="m")
     assert (needs.dtype, needs.attention, needs.accelerator, needs.devices) == ("float16", "math", "auto", None)
     assert needs.is_distributed and needs.trains and needs.model == "m"
-    assert (needs.num_workers, needs.batch_size, needs.num_frames) == (4, 1, 8)
+    assert (needs.num_workers, needs.batch_size, needs.num_frames) == (4, 1, 32)
     # last and one that is being written; the best weights and one that is being written
     assert needs.saves == (Saves(2), Saves(2, weights_only=True))
     assert needs.checkpoint_bytes(TOWERS) == 1010 * (2 * 12 + 2 * 4 + 4)
-    # 2 batches of each of 4 workers of 8 processes, 8 frames of 3 x 448 x 448 float32
-    assert needs.batch_bytes(448, 8) == 2 * 4 * 8 * 8 * 3 * 448 * 448 * 4
+    # 2 batches of each of 4 workers of 8 processes, 32 frames of 3 x 448 x 448 float32
+    assert needs.batch_bytes(448, 8) == 2 * 4 * 8 * 32 * 3 * 448 * 448 * 4
 
 
 def test_frozen_towers_have_no_moments(tmp_path):

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from tests.parallel.micro import Micro, train
+from tests.parallel.micro import Micro, precision_plugin, train
 from vlm_crash.callbacks.model_folder import WholeCheckpoints
 from vlm_crash.models.lora import LoraSettings
-from vlm_crash.parallel import FSDPPrecision, FSDPStrategy
+from vlm_crash.parallel import FSDPStrategy
 
 SETTINGS = LoraSettings(towers=["vision", "language"], rank=4)
 STEPS = 6
@@ -33,7 +33,7 @@ def run(model: Path, out: Path) -> dict[str, Any]:
         ("full", FSDPStrategy("zero2", state_dict_type="full"), "32-true"),
         ("fp16", FSDPStrategy(), "16-mixed"),
     ):
-        plugin = FSDPPrecision(precision, init_scale=2.0**10)
+        plugin = precision_plugin(precision, init_scale=2.0**10)
         module = module_of(model)
         record, module, trainer = train(
             model, strategy, None, world, steps=STEPS, plugins=[plugin, WholeCheckpoints()], module=module

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from tests.parallel.conftest import ROOT, free_port
+from tests.parallel.conftest import free_port
 from tests.parallel.network import ADDRESSES, LINK, ip, two_hosts
 from vlm_crash.parallel.checkpoint import Stored
 

@@ -23,10 +23,13 @@ class TensorBytes(TorchDispatchMode):
 
     Args:
         before: tensors that are there already and are to count, too.
+        counts_given: an operation that returns what it was given, and nothing has made inside, counts it (constants
+            that Python makes); without, all that is there already need not be named.
     """
 
-    def __init__(self, before: Iterable[Tensor] = ()) -> None:
+    def __init__(self, before: Iterable[Tensor] = (), counts_given: bool = False) -> None:
         super().__init__()
+        self.counts_given = counts_given
         self.held = 0
         self.peak = 0
         self._known: set[int] = set()
@@ -36,7 +39,8 @@ class TensorBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        given = {_key(tensor) for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
+        inputs = () if self.counts_given else tree_leaves((args, kwargs))
+        given = {_key(tensor) for tensor in inputs if isinstance(tensor, Tensor)}
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor) and (key := _key(tensor)) not in given and key not in self._known:
                 self._add(tensor.untyped_storage())
@@ -60,7 +64,7 @@ def _key(tensor: Tensor) -> int:
 
 def counted_peak(function: Callable[[], object], held: Iterable[Tensor]) -> int:
     """Peak bytes of the tensors that a function makes, beside those that are held."""
-    with TensorBytes(held) as counter:
+    with TensorBytes(held, counts_given=True) as counter:
         before = counter.held
         function()
     return counter.peak - before

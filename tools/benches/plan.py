@@ -73,7 +73,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shapes", nargs="+", default=["1B", "8B"], choices=sorted(NAMED), help="models to track")
 
 
-def run(options: argparse.Namespace) -> Result:
+def run(options: argparse.Namespace) -> list[Result]:
     rows: list[Row] = []
     for case in cases(options.shapes):
         plan = Plan(case.shape, case.setting, Card(reserve_gib=0))
@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> Result:
         ["case", "tracker (GiB)", "plan (GiB)", "plan / tracker", "peak in"],
         rows,
     )
-    return Result("plan", [table], {}, [])
+    return [Result("plan", [table], {}, [])]
 
 
 def config_of(shape: Shape) -> InternVLConfig:

@@ -57,7 +57,7 @@ class InTurns(OverflowSentinel):
         self._is_on = not self._is_on
 
 
-def run(options: argparse.Namespace) -> Result:
+def run(options: argparse.Namespace) -> list[Result]:
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     rows: list[Row] = []
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> Result:
         ["precision", "off (ms)", "on (ms)", "on / off", "steps each"],
         rows,
     )
-    return Result("sentinel", [table], ratios, ["several processes", "GPUs"])
+    return [Result("sentinel", [table], ratios, ["several processes", "GPUs"])]
 
 
 def _seconds(precision: str, options: argparse.Namespace) -> tuple[float, float, int]:

@@ -56,7 +56,9 @@ def among(accepted: Any, given: Any) -> Any:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_config_is_accepted_by_its_command(path, monkeypatch, capsys):
-    command = re.search(rf"Command: .*-m vlm_crash (\w+) --config {path.name}", path.read_text(encoding="utf-8"))
+    command = re.search(
+        rf"Command: .*?-m vlm_crash (\w+) --config {path.name}", path.read_text(encoding="utf-8"), re.DOTALL
+    )
     assert command is not None
     monkeypatch.setattr("sys.argv", ["vlm_crash"])
     assert main([command[1], "--config", path.name, "--print_config"]) == 0

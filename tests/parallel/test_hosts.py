@@ -18,6 +18,7 @@ from tests.parallel.conftest import free_port
 from tests.parallel.network import ADDRESSES, LINK, ip, two_hosts
 from vlm_crash.parallel.checkpoint import Stored
 
+ROOT = Path(__file__).parents[2]
 STEPS, TIMEOUT = 14, 6
 LAST = "checkpoints/last.ckpt"
 PORT = 29507  # free in a namespace that has just been made

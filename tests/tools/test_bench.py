@@ -20,6 +20,7 @@ from benches.model import (
     vision_peak,
 )
 
+from vlm_crash.models.attention import set_attention
 from vlm_crash.models.folder import image_size
 from vlm_crash.models.token_merging import merge_tokens
 from vlm_crash.models.vision import image_features
@@ -123,6 +124,7 @@ def test_the_peak_is_of_what_is_there_at_once() -> None:
 @pytest.mark.parametrize("is_merged", [False, True])
 def test_what_is_counted_is_what_the_allocator_gives(is_merged: bool) -> None:
     config = shape_config("tiny", is_merged)
+    set_attention("auto")  # whatever ran before in this process
     with torch.no_grad():
         model = random_model(config)
         embeds = torch.randn(1, 200, model.lm_head.in_features)

@@ -1,5 +1,5 @@
 # make demo   everything end to end on small rendered clips, ending with runs/demo/report.html
-# make test   the test suite
+# make test   the test suite, in as many processes as there are cores (4 at most)
 # make lint   ruff and mypy
 # Each makes .venv when it is missing and installs requirements.lock and this project; a second call installs nothing.
 # PYTHON=/path/to/python chooses the interpreter for a new .venv (3.11, 3.12 or 3.13).
@@ -23,7 +23,7 @@ demo: $(STAMP)
 	$(RUN) -m vlm_crash demo
 
 test: $(STAMP)
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .

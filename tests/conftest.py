@@ -1,5 +1,7 @@
-"""For the whole suite: tests marked `gpu` are skipped where there is no CUDA device."""
+"""For the whole suite: tests marked `gpu` are skipped where there is no CUDA device; tests leave no choices behind."""
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def attention_as_it_was() -> Iterator[None]:
+    """The choice of attention kernels holds for a process: it ends with the test that made it."""
+    kinds = ("flash", "mem_efficient", "math", "cudnn")
+    backends = sys.modules["torch"].backends.cuda if "torch" in sys.modules else None
+    before = {kind: getattr(backends, f"{kind}_sdp_enabled")() for kind in kinds} if backends else {}
+    yield
+    for kind, enabled in before.items():
+        getattr(backends, f"enable_{kind}_sdp")(enabled)
 
 
 @pytest.fixture(scope="session")

@@ -185,7 +185,8 @@ def test_all_towers_frozen_is_refused_in_training(tiny_model):
         module.setup("fit")
 
 
-def test_answers_are_scored_by_the_terms_of_the_dataset(tiny_model, prepared, batch, monkeypatch):
+@pytest.mark.parametrize("stage", ["fit", "validate", "test"])
+def test_answers_are_scored_by_the_terms_of_the_dataset(tiny_model, prepared, batch, monkeypatch, stage):
     """ "a ... car" is the dataset's term "Car" in validation, as it is in `evaluate`."""
     module = make(tiny_model).eval()
     data = CrashDataModule(folder=prepared, num_frames=2)
@@ -199,7 +200,7 @@ def test_answers_are_scored_by_the_terms_of_the_dataset(tiny_model, prepared, ba
     module.trainer = SimpleNamespace(datamodule=data)  # type: ignore[assignment]
     for setup, score in ((False, 0.0), (True, 1.0)):
         if setup:
-            module.setup("test")
+            module.setup(stage)
         module.field_match.reset()
         module._score(replace(batch, samples=[sample] * 2))
         scores = module.field_match.compute()
@@ -225,6 +226,18 @@ def test_non_finite_logits_are_a_failed_line(tiny_model, batch):
         module.model.get_parameter("model.multi_modal_projector.linear_1.weight").fill_(float("nan"))
         (first, _) = module.answer(prompts_of(batch, module.conversation.end_token_id))
     assert (first.status, first.error, first.fields) == ("failed", "the model gave non-finite logits", {})
+
+
+@pytest.mark.parametrize(
+    ("device", "stage", "dtype"),
+    [("cuda", "predict", torch.float16), ("cpu", "predict", torch.float32), ("cuda", "fit", torch.float32)],
+)
+def test_weights_are_halved_where_a_gpu_only_predicts(tiny_model, device, stage, dtype):
+    module = make(tiny_model, num_validation_answers=0)
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    module.trainer = SimpleNamespace(strategy=strategy, datamodule=None)  # type: ignore[assignment]
+    module.setup(stage)
+    assert {parameter.dtype for parameter in module.parameters()} == {dtype}
 
 
 @pytest.mark.gpu

@@ -10,10 +10,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from benches import load, model, train
-from benches.common import has_section, markers, write_section
+from benches import card, load, model, plan, sentinel, train
+from benches.common import Result, has_section, markers, write_section
 
-BENCHES = {"load": load, "model": model, "train": train}
+BENCHES = {"card": card, "load": load, "model": model, "plan": plan, "sentinel": sentinel, "train": train}
 
 
 def main(arguments: list[str]) -> int:
@@ -22,19 +22,24 @@ def main(arguments: list[str]) -> int:
     for name, bench in BENCHES.items():
         command = commands.add_parser(name, help=(bench.__doc__ or "").splitlines()[0])
         command.add_argument("--json", type=Path, help="file for every figure")
-        command.add_argument("--markdown", type=Path, help="page with the lines <!-- bench NAME --> to write between")
+        command.add_argument(
+            "--markdown", type=Path, help="page with lines <!-- bench NAME [PART] --> to write between"
+        )
         bench.add_options(command)
     options = parser.parse_args(arguments)
-    if options.markdown and not has_section(options.markdown, options.name):
-        begin, end = markers(options.name)
-        parser.error(f"{options.markdown} has no lines {begin} and {end}; write them where the tables go")
-    result = BENCHES[options.name].run(options)
-    print(result.to_markdown())
+    parts = [f"{options.name} {part}" for part in getattr(options, "parts", ())] or [options.name]
+    for name in parts if options.markdown else ():
+        if not has_section(options.markdown, name):
+            begin, end = markers(name)
+            parser.error(f"{options.markdown} has no lines {begin} and {end}; write them where the tables go")
+    results = BENCHES[options.name].run(options)
+    for result in results:
+        print(result.to_markdown())
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(result.to_json() + "\n", encoding="utf-8")
-    if options.markdown:
-        write_section(options.markdown, options.name, result.to_markdown())
+        options.json.write_text(Result.joined(options.name, results).to_json() + "\n", encoding="utf-8")
+    for result in results if options.markdown else ():
+        write_section(options.markdown, result.name, result.to_markdown())
     return 0
 
 

@@ -23,24 +23,29 @@ from vlm_crash.data.dataset import ModelInputs
 from vlm_crash.data.tokenization import ConversationTokenizer
 from vlm_crash.metrics.field_match import FieldMatch
 from vlm_crash.models.activation_checkpointing import checkpoint_towers
+from vlm_crash.models.adapters import Adapters, held_dtype
 from vlm_crash.models.attention import set_attention
-from vlm_crash.models.attention_by_frames import set_frame_chunk
+from vlm_crash.models.attention_of_towers import set_tower_attention
 from vlm_crash.models.context import Context
-from vlm_crash.models.decoding import greedy_answers
+from vlm_crash.models.decoding import Answer, greedy_answers, read_answers
+from vlm_crash.models.fitted_form import check_form
 from vlm_crash.models.folder import folder_settings, image_size, tokens_per_frame
 from vlm_crash.models.hub import local_folder
-from vlm_crash.models.internvl import TOWERS, label_loss, load_model, tower_of
-from vlm_crash.models.optimization import parameter_groups, warmup_then_cosine
+from vlm_crash.models.internvl import TOWERS, fill_model, label_loss, load_model, tower_of
+from vlm_crash.models.lora import LORA, LoraSettings
+from vlm_crash.models.lora_record import check_lora
+from vlm_crash.models.optimization import parameter_counts, parameter_groups, warmup_then_cosine
 from vlm_crash.models.tokenizers import check_tokenizer, load_tokenizer
 from vlm_crash.models.training_checkpoint import SETTINGS
 from vlm_crash.models.vision import embed_prompt
 from vlm_crash.parallel.fsdp import FSDPStrategy
+from vlm_crash.parallel.islands import check_islands, place_islands
 from vlm_crash.parallel.resume import ExactResume
 from vlm_crash.parallel.steps import DropGradients, fused_step, loss_scale, num_optimizer_steps
 from vlm_crash.parallel.stopping import StopTogether
 from vlm_crash.parallel.token_mean import TokenMean
-from vlm_crash.schema.fields import SHIPPED, load_schema
-from vlm_crash.schema.records import Prediction
+from vlm_crash.schema.fields import load_schema
+from vlm_crash.schema.records import Prediction, VideoSample
 from vlm_crash.schema.response import parse
 from vlm_crash.video.clip_files import readable_name
 
@@ -54,15 +59,18 @@ class CrashVLM(LightningModule):
         path: model folder, in transformers' or the original OpenGVLab layout, or OWNER/NAME on the Hugging Face hub.
         init: weights (load them) or random (only the folder's shapes and tokenizer: training from scratch).
         revision: branch, tag or commit, where path is a name on the hub.
-        attention: SDPA kernel: math, efficient, flash or auto.
+        attention: SDPA kernel: math, efficient, flash (efficient where padding needs a mask) or auto.
         lr_vision: peak learning rate of the vision tower.
         lr_projector: peak learning rate of the projector.
         lr_language: peak learning rate of the language model.
         weight_decay: AdamW's, on matrices only.
         warmup_ratio: share of the steps in which the learning rate rises; then it falls as a cosine to 0.
         freeze: towers that are not trained: any of vision, projector, language.
+        lora: train adapters beside frozen weights (--model.lora.rank 16 ...); unset: the weights themselves.
         activation_checkpointing: compute activations again in the backward pass instead of keeping them: true, false,
             or a list of towers (vision, language).
+        fp32_modules: modules that compute in fp32 where the rest computes in half precision (16-mixed, bf16-mixed):
+            whole names, last parts of names, or classes. Where fp16 overflows, --overflow_sentinel names them.
         vision_chunk: frames that go through the vision tower at once, in training through each of its attentions;
             unset: all of a batch.
         max_new_tokens: most tokens of an answer.
@@ -85,15 +93,17 @@ class CrashVLM(LightningModule):
         weight_decay: float = 0.0,
         warmup_ratio: float = 0.03,
         freeze: list[str] | None = None,
+        lora: LoraSettings | None = None,
         activation_checkpointing: bool | list[str] = False,
         vision_chunk: int | None = None,
         max_new_tokens: int = 1024,
         num_validation_answers: int = 32,
         embedder: str | None = "minilm",
         schema: Path | None = None,
+        fp32_modules: list[str] | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=["lora"])
         unknown = sorted(set(freeze or []) - set(TOWERS))
         if unknown:
             raise ValueError(f"freeze={unknown} are no towers; set --model.freeze to some of {list(TOWERS)}")
@@ -113,19 +123,21 @@ class CrashVLM(LightningModule):
         self.num_validation_answers = num_validation_answers
         self.schema = load_schema(schema)
         # from_pretrained leaves evaluation mode, in which activation checkpointing is silently off.
-        self.model = load_model(self.path, init).train()
+        self.model = load_model(self.path, init, held_dtype(lora, self.path, init, freeze or [])).train()
         self.tokenizer = load_tokenizer(self.path)
         check_tokenizer(self.tokenizer, self.model.config)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(tower_of(name) not in (freeze or []))
+        self.adapters = Adapters(self, lora, self.path) if lora else None
         checkpoint_towers(self.model, activation_checkpointing)
-        set_frame_chunk(self.model, vision_chunk)
+        set_tower_attention(self.model, attention, vision_chunk)
         self.token_mean, self.scored_mean = TokenMean(), TokenMean()
         self.inputs = self._inputs()
         self.context = Context.of(self.model.config)
         self.fitted_schema = folder_settings(self.model.config).schema
         self.field_match = FieldMatch(self.schema, embedder)
         self.provenance = ""
+        self.fp32_modules = check_islands(self, fp32_modules or ())
 
     def _inputs(self) -> ModelInputs:
         config = self.model.config
@@ -163,6 +175,10 @@ class CrashVLM(LightningModule):
         layers = {*(model.vision_tower._no_split_modules or ()), *(model.language_model._no_split_modules or ())}
         return {*layers, "multi_modal_projector", "embed_tokens", "lm_head"}
 
+    def fill_weights(self, device: torch.device) -> None:
+        """Weights for a model that was made within `weights_later`; FSDPStrategy calls it once they are shared out."""
+        fill_model(self.model, self.path, device)
+
     def configure_callbacks(self) -> list[Callback]:
         """What makes every run of this module stop and go on as one, with any strategy, and hold no stale gradients."""
         return [ExactResume(), StopTogether(), DropGradients()]
@@ -171,8 +187,12 @@ class CrashVLM(LightningModule):
         """fp16 weights where a GPU only predicts; answers are scored by the terms of the dataset."""
         if stage == "fit":
             self.check_trainable()
+        place_islands(self, stage)
         if stage == "predict" and self.trainer.strategy.root_device.type == "cuda":
             self.model.half()
+        elif self.adapters is not None:
+            strategy = self.trainer.strategy
+            self.adapters.settle(str(strategy.precision_plugin.precision), isinstance(strategy, FSDPStrategy))
         dataset_schema = getattr(getattr(self.trainer, "datamodule", None), "dataset_schema", None)
         if dataset_schema is not None:
             self.field_match.schema = dataset_schema
@@ -180,13 +200,16 @@ class CrashVLM(LightningModule):
         if scores and self.field_match.embedder is not None:
             self.field_match.embedder.embed(["A wrong folder is told now, not after an epoch."])
         self._check_context(stage)
-        counts = dict.fromkeys(TOWERS, 0)
-        for name, parameter in self.model.named_parameters():
-            counts[tower_of(name)] += parameter.numel()
-        log.info("parameters: %s", ", ".join(f"{tower} {count:,}" for tower, count in counts.items()))
+        log.info("parameters: %s", parameter_counts(self.model))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adapters say what they are, and beside which base."""
+        if self.adapters is not None:
+            checkpoint[LORA] = self.adapters.record
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A checkpoint brings its form with it, in place of the folder's."""
+        """A checkpoint brings its form with it, in place of the folder's; adapters must meet their base."""
+        check_lora(checkpoint.get(LORA), self.adapters.record if self.adapters else None, self.trainer.ckpt_path)
         self.fitted_schema = (checkpoint.get(SETTINGS) or {}).get("schema")
 
     # These three come after a checkpoint is read, and before anything is written or deleted.
@@ -204,18 +227,8 @@ class CrashVLM(LightningModule):
 
     def _check_form(self) -> None:
         """The form that answers are read with must be the one that they are written in; training may bring another."""
-        if self.fitted_schema in (None, self.schema.form) or self.trainer.state.fn == "fit":
-            return
-        path = self.trainer.ckpt_path or self.path
-        if self.hparams["schema"] is None:
-            raise ValueError(
-                f"{path} was fitted with another form than the shipped one; give --data.schema, the YAML that it was "
-                f"fitted with (or, to read its answers with the shipped one all the same, {SHIPPED})"
-            )
-        log.warning(
-            "%s was fitted with another form, or another version of it, than %s; fields that differ will be missing",
-            path, self.hparams["schema"],
-        )  # fmt: skip
+        if self.trainer.state.fn != "fit":
+            check_form(self.fitted_schema, self.schema, self.hparams["schema"], self.trainer.ckpt_path or self.path)
 
     def _check_context(self, stage: str) -> None:
         """ValueError before the first step where there are more tokens than the model has places for."""
@@ -232,7 +245,7 @@ class CrashVLM(LightningModule):
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         assert batch.labels_BS is not None
         self.context.check(batch.longest, "a prompt and its answer")
-        chunk = None if self.training else self.vision_chunk  # in training the attentions cut (set_frame_chunk)
+        chunk = None if self.training else self.vision_chunk  # in training the attentions cut (set_tower_attention)
         embeds_BSD = embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW, chunk, batch.clip_lengths)
         return label_loss(self.model, embeds_BSD, batch.attention_mask_BS, batch.labels_BS, batch.clip_lengths)
 
@@ -242,6 +255,10 @@ class CrashVLM(LightningModule):
         loss = self.token_mean.loss(loss_sum, num_labels, batch_idx % self.trainer.accumulate_grad_batches == 0)
         self.log("train/loss", self.token_mean.value, prog_bar=True, batch_size=1)
         return loss
+
+    def loss_again(self, batch: Batch) -> Tensor:
+        """What training_step gave for a batch of the present optimizer step; nothing is summed or logged."""
+        return self.token_mean.again(self._loss(batch)[0])
 
     def on_after_backward(self) -> None:
         """Weigh the tokens of all batches of an optimizer step alike."""
@@ -320,7 +337,7 @@ class CrashVLM(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
         """One Prediction per clip of the batch, failed ones included."""
-        failed = [self._prediction(item.sample, status="failed", error=item.reason) for item in batch.failed]
+        failed = [self._prediction(item.sample, Answer(error=item.reason)) for item in batch.failed]
         return [*failed, *self.answer(batch)] if batch.samples else failed
 
     def answer(self, batch: Batch) -> list[Prediction]:
@@ -339,58 +356,36 @@ class CrashVLM(LightningModule):
         )
         seconds = (time.perf_counter() - start) / len(batch.input_ids_BS)
         predictions = []
-        first_event = answers.event_log_probs_BE[:, 0].exp().tolist()
-        for row, sample in enumerate(batch.samples):
-            if not answers.is_finite[row]:
-                predictions.append(
-                    self._prediction(sample, status="failed", error="the model gave non-finite logits", seconds=seconds)
-                )
-                continue
-            # Beside a clip of a shorter prompt, an answer may have gone on beyond its own room.
-            token_ids = answers.token_ids[row][: rooms[row]]
-            if not answers.is_ended[row] or len(answers.token_ids[row]) >= rooms[row]:
-                is_asked = rooms[row] == self.max_new_tokens
+        found = read_answers(answers, rooms, self.tokenizer)
+        for sample, room, answer in zip(batch.samples, rooms, found, strict=False):  # fillers, the last, have no sample
+            if answer.is_cut:
+                is_asked = room == self.max_new_tokens
                 remedy = "raise --model.max_new_tokens" if is_asked else "lower --data.num_frames"
-                log.warning(
-                    "%s: the answer was cut at %d tokens; %s if fields are missing", sample.video, rooms[row], remedy
-                )
-            text = str(self.tokenizer.decode(token_ids, skip_special_tokens=True))
-            predictions.append(
-                self._prediction(sample, response=text, event_probability=first_event[row], seconds=seconds)
-            )
+                log.warning("%s: the answer was cut at %d tokens; %s if fields are missing", sample.video, room, remedy)
+            predictions.append(self._prediction(sample, answer, seconds))
         return predictions
 
     def _any_process(self, runs: bool) -> bool:
         """Whether an answer is unfinished anywhere: weights that are shared out are gathered by all, or by none."""
-        if self._trainer is None or not isinstance(self.trainer.strategy, FSDPStrategy):
-            return runs
-        return self.trainer.strategy.reduce_boolean_decision(runs, all=False)
+        strategy = self.trainer.strategy if self._trainer else None
+        return strategy.reduce_boolean_decision(runs, all=False) if isinstance(strategy, FSDPStrategy) else runs
 
     def _longest(self, room: int) -> int:
         """The most room for an answer on any process, for the same reason."""
-        if self._trainer is None or not isinstance(self.trainer.strategy, FSDPStrategy):
-            return room
-        return max(self.trainer.strategy.cpu_group.gather_object(room))
+        strategy = self.trainer.strategy if self._trainer else None
+        return max(strategy.cpu_group.gather_object(room)) if isinstance(strategy, FSDPStrategy) else room
 
-    def _prediction(
-        self,
-        sample: Any,
-        response: str = "",
-        status: str = "ok",
-        error: str | None = None,
-        event_probability: float | None = None,
-        seconds: float = 0.0,
-    ) -> Prediction:
-        parsed = parse(self.schema, response)
+    def _prediction(self, sample: VideoSample, answer: Answer, seconds: float = 0.0) -> Prediction:
+        parsed = parse(self.schema, answer.text)
         return Prediction(
             video=sample.video,
             event=parsed.event,
-            event_probability=event_probability,
+            event_probability=answer.event_probability,
             fields={name: found.value for name, found in parsed.answers.items() if found.value is not None},
             field_probabilities={},
-            response=response,
-            status=status,  # type: ignore[arg-type]
-            error=error,
+            response=answer.text,
+            status="ok" if answer.error is None else "failed",
+            error=answer.error,
             seconds=seconds,
             provenance=self.provenance,
             path=readable_name(sample.path),

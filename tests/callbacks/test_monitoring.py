@@ -10,6 +10,7 @@ import torch
 from vlm_crash.callbacks.monitoring import TrainingMonitor
 
 BATCH: Any = SimpleNamespace(num_tokens=10, samples=[None])
+STRATEGY: Any = SimpleNamespace(root_device=torch.device("cpu"))
 MODULE: Any = SimpleNamespace(log_dict=lambda numbers: None)
 
 
@@ -18,7 +19,8 @@ def trainer(**values: Any) -> Any:
         **{
             "global_step": 0, "log_every_n_steps": 2, "accumulate_grad_batches": 4, "is_global_zero": True,
             "progress_bar_callback": None, "current_epoch": 0, "estimated_stepping_batches": 5,
-            "sanity_checking": False, "callback_metrics": {"train/loss": torch.tensor(2.0)}, **values,
+            "sanity_checking": False, "strategy": STRATEGY, "precision_plugin": None,
+            "callback_metrics": {"train/loss": torch.tensor(2.0)}, **values,
         }
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vlm_crash.callbacks.predictions import PredictionWriter, legacy_results, refuse_old_predictions
+from vlm_crash.callbacks.predictions import PredictionWriter, legacy_results, refuse_old_predictions, weight_files
 from vlm_crash.schema.records import Prediction
 
 
@@ -69,3 +69,18 @@ def test_what_a_run_without_answers_left_is_not_in_the_way(tmp_path, content, re
             refuse_old_predictions(tmp_path)
     else:
         refuse_old_predictions(tmp_path)
+
+
+def test_whose_weights_answered(tmp_path: Path):
+    """Whatever form they have: another checkpoint is another run."""
+    for name in ("model.safetensors", "pytorch_model-00001.bin", "tokenizer.json", "one.ckpt"):
+        (tmp_path / name).write_text(name)
+    shards = tmp_path / "last.ckpt"
+    shards.mkdir()
+    for name in (".metadata", "__0_0.distcp", "meta.pt"):
+        (shards / name).write_text(name)
+    assert weight_files(tmp_path, None) == [tmp_path / "model.safetensors", tmp_path / "pytorch_model-00001.bin"]
+    assert weight_files(tmp_path, tmp_path / "one.ckpt") == [tmp_path / "one.ckpt"]
+    assert weight_files(tmp_path, shards) == [shards / name for name in (".metadata", "__0_0.distcp", "meta.pt")]
+    shards.rename(tmp_path / ".last.ckpt.old")  # killed while it was replaced
+    assert weight_files(tmp_path, shards)[0] == tmp_path / ".last.ckpt.old" / ".metadata"

@@ -172,7 +172,7 @@ def test_what_is_no_checkpoint(wrong, tiny_model, prepared, tmp_path):
     assert f"{text} is no checkpoint that can be read" in wrong(*args, "--ckpt_path", text)
     assert f"{pickled} has no state_dict" in wrong(*args, "--ckpt_path", pickled)
     assert "there is no checkpoint nowhere.ckpt" in wrong(*args, "--ckpt_path", "nowhere.ckpt")
-    assert "checkpoints/last.ckpt; set --ckpt_path" in wrong(*args, "--ckpt_path", "last")
+    assert "checkpoints/last.ckpt; set --output_dir to the folder of the run" in wrong(*args, "--ckpt_path", "last")
 
 
 def test_nothing_to_evaluate_or_report(wrong, tmp_path):
@@ -185,6 +185,7 @@ def test_half_precision_without_a_gpu(wrong, say, tiny_model, prepared, tmp_path
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     args = ["fit", "--config", "titan.yaml", "--model.path", tiny_model, "--data.folder", prepared, *QUICK_FIT]
     args += ["--data.num_workers", "0", "--data.num_frames", "2", "--output_dir", tmp_path / "fit"]
+    args += ["--trainer.strategy", "auto"]  # FSDPStrategy has fp16 on CPUs, too
     message = wrong(*args)
     assert "set --trainer.precision 32-true --trainer.accelerator cpu" in message
     cpu = ["--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.precision", "32-true"]

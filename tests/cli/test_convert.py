@@ -1,5 +1,7 @@
 """convert and export on the command line: original checkpoint -> folder -> fit -> checkpoint -> folder."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from tests.cli.conftest import QUICK, QUICK_FIT, ROOT
+from tests.cli.conftest import QUICK, QUICK_FIT, ROOT, start
 from tests.models.original_folder import Shape, write_original
 from vlm_crash.models.folder import folder_settings, read_config
 from vlm_crash.models.internvl import load_model
@@ -63,11 +65,56 @@ def test_what_users_get_wrong(wrong, tmp_path: Path, monkeypatch: pytest.MonkeyP
         "convert", source, "--out", out, "--hico", "maybe"
     )
     assert "layout='flat' is not one of" in wrong("export", source, "--out", out, "--layout", "flat")
-    assert "there is no checkpoint" in wrong("export", tmp_path / "a.ckpt", "--model", source, "--out", out)
+    assert "a.ckpt does not exist; give a .ckpt that fit wrote" in wrong(
+        "export", tmp_path / "a.ckpt", "--model", source, "--out", out
+    )
     assert "--out must be given" in wrong("convert", source)
+    assert "set --model to the model folder that" in wrong("export", tmp_path / "a.ckpt", "--out", out)
+    assert "leave out --model" in wrong("export", source, "--model", source, "--out", out)
+    assert f"source='{tmp_path / 'gone'}' is no model folder" in wrong("convert", tmp_path / "gone", "--out", out)
+    assert "lies in the source" in wrong("convert", source, "--out", source / "in")
+    (tmp_path / "note").write_text("")
+    assert "is a file; set --out to a folder" in wrong("convert", source, "--out", tmp_path / "note")
+    assert "File exists" in (said := wrong("convert", source, "--out", tmp_path / "note/in")) or "Not a" in said
+    assert "set --out to a folder that can be written to" in said
+    (tmp_path / "run/checkpoints/last.ckpt").mkdir(parents=True)
+    assert "folder with checkpoints in it; give one of them: checkpoints/last.ckpt" in wrong(
+        "export", tmp_path / "run", "--model", source, "--out", out
+    )
+    weights = source / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1000])
+    assert f"the weights in {weights} cannot be read" in wrong("convert", source, "--out", out)
+    weights.write_bytes(whole)
     (source / "config.json").write_text('{"model_type": "llava"}')
     assert "has model_type='llava'" in wrong("convert", source, "--out", out)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("stop", "code", "words"),
+    [
+        pytest.param(False, 2, "cannot write (File too large); free some space or set --out elsewhere", id="disk full"),
+        pytest.param(True, 130, "interrupted; what was finished is kept", id="Ctrl-C"),
+    ],
+)
+def test_nothing_half_written_is_left(tmp_path: Path, stop: bool, code: int, words: str) -> None:
+    """While the weights are written, and the folder that is to be replaced stays as it was."""
+    write_original(tmp_path / "source", Shape(hidden=512, heads=8, layers=12, intermediate=2048, vocab=6000))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "config.json").write_text("{}")
+    args = ["convert", tmp_path / "source", "--out", out, "--dtype", "float32", "--overwrite", "true"]
+    process = start(*args, prefix="ulimit -f 60000")
+    if stop:
+        part = tmp_path / ".out.part/model.safetensors"
+        while process.poll() is None and not (part.exists() and part.stat().st_size > 2**20):
+            time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == code and words in said and "Traceback" not in said, said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source"]
+    assert (out / "config.json").read_text() == "{}"
 
 
 @pytest.mark.parametrize("command", ["convert", "export"])

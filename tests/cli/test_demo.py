@@ -123,3 +123,20 @@ def test_the_base_model_fits_the_package() -> None:
     log = json.loads((BASE_MODEL / "base.json").read_text())
     # The demo's scenes have seeds below the base model's.
     assert log["first_seed"] >= MOST_SEEDS * MOST_CLIPS
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--num_clips", "9"], "num_clips=9 is too few for clips to train on, to validate and to test; set"),
+        (["--num_clips", "1"], "num_clips=1 is not in [2, "),
+        (["--seed", "-1"], "seed=-1 is not in [0, 999]; set --seed to one of them"),
+    ],
+)
+def test_what_cannot_be_a_demo_leaves_the_earlier_one(wrong, tmp_path, options, message):
+    out = tmp_path / "demo"
+    out.mkdir()
+    for name in (".demo", "demo.json"):
+        (out / name).write_text("earlier")
+    assert message in wrong("demo", "--out", out, *options)
+    assert {path.name for path in tmp_path.rglob("*")} == {"demo", ".demo", "demo.json"}

@@ -7,7 +7,7 @@ import yaml
 
 from tests.cli.conftest import QUICK
 from vlm_crash.cli import main
-from vlm_crash.cli.effects import ACTS_IN, idle_in
+from vlm_crash.cli.effects import ACTS_IN, REPLACED, idle_in
 from vlm_crash.cli.shipped_help import shipped_help
 
 LIGHTNING = ("fit", "validate", "test", "predict")
@@ -22,9 +22,21 @@ LIGHTNING = ("fit", "validate", "test", "predict")
         ("predict --model.lr_vision=1 --model.freeze [vision]", "--model.lr_vision, --model.freeze (acts in fit)"),
         ("predict --model.num_validation_answers 3", "--model.num_validation_answers (acts in fit and validate)"),
         ("predict --model.embedder mine", "--model.embedder (acts in fit and validate and test)"),
+        ("predict --overflow_sentinel 3", "predict does nothing with --overflow_sentinel (acts in fit); leave it out"),
+        ("predict --model.fp32_modules [lm_head]", "--model.fp32_modules (acts in fit and validate and test)"),
+        ("fit --overflow_sentinel 0", "overflow_sentinel=0 is below 1; set --overflow_sentinel to the steps in a row"),
+        ("fit --model.fp32_modules [lm_haed]", "fp32_modules has 'lm_haed', and the model has no module of that name"),
         ("predict --data.seed 3", "predict does nothing with --data.seed (acts in fit)"),
         ("predict --trainer.max_epochs 3", "predict does nothing with --trainer.max_epochs (acts in fit)"),
         ("fit --trainer.use_distributed_sampler true", "--trainer.use_distributed_sampler (acts in no command)"),
+        (
+            "fit --trainer.sync_batchnorm true --trainer.model_registry x",
+            "--trainer.sync_batchnorm, --trainer.model_reg",
+        ),
+        ("test --trainer.overfit_batches 1", "test does nothing with --trainer.overfit_batches (acts in fit)"),
+        ("validate --trainer.log_every_n_steps 1", "nothing with --trainer.log_every_n_steps (acts in fit)"),
+        ("predict --trainer.enable_checkpointing true", "nothing with --trainer.enable_checkpointing (acts in fit)"),
+        ("predict --weights_only false", "there is no option 'weights_only'"),
         ("predict --data.split tests", "split='tests' is not one of ['train', 'val', 'test']"),
     ],
 )
@@ -48,7 +60,7 @@ def test_the_help_has_what_acts():
     for command in LIGHTNING:
         text = shipped_help(command)
         assert text is not None
-        found = {option for option in ACTS_IN if f"  --{option} " in text}
+        found = {option for option in (*ACTS_IN, *REPLACED) if f"  --{option} " in text}
         assert found == set(ACTS_IN) - set(idle_in(command))
         assert text.startswith(f"usage: vlm_crash {command} [")
         assert "<class" not in text

@@ -42,7 +42,9 @@ def test_a_librarys_complaint_is_ours():
 def test_what_the_machine_refuses():
     full = OSError(errno.ENOSPC, "No space left on device")
     assert user_message(full) == "No space left on device; free some space or write elsewhere"
-    assert user_message(PermissionError(errno.EACCES, "Permission denied", "/a")) == "/a: Permission denied"
+    assert user_message(PermissionError(errno.EACCES, "Permission denied", "/a")) == (
+        "/a: Permission denied; check the path, and who may read and write there"
+    )
 
 
 def test_a_bug_while_handling_a_full_disk_is_a_bug():

@@ -70,12 +70,28 @@ def test_learning_rates_by_step(events):
         assert scalars(events, f"lr/{tower}") == pytest.approx([rate * factor for factor in factors], rel=1e-5)
 
 
-def test_the_validation_clip_is_shown(events):
-    frames = events.Images("validation_clip/frames")
-    assert frames and frames[0].width > 0
-    text = events.Tensors("validation_clip/answer/text_summary")[0].tensor_proto.string_val[0].decode()
-    assert "| field | truth | answer |" in text
-    assert "| Weather |" in text
+def test_the_validation_clips_are_shown(events):
+    """Two are answered."""
+    for number in (1, 2):
+        frames = events.Images(f"validation_clip_{number}/frames")
+        assert frames and frames[0].width > 0
+        text = events.Tensors(f"validation_clip_{number}/answer/text_summary")[0].tensor_proto.string_val[0].decode()
+        assert "| field | truth | answer |" in text
+        assert "| Weather |" in text
+    assert "validation_clip_3/frames" not in events.Tags()["images"]
+
+
+def test_confusion_matrices_are_shown(events):
+    """A picture for the event and for each categorical field with a truth, after each epoch."""
+    tags = [tag for tag in events.Tags()["images"] if tag.startswith("val_confusion/")]
+    assert "val_confusion/event" in tags and any(tag.endswith("/Weather") for tag in tags)
+    for tag in tags:
+        assert [event.step for event in events.Images(tag)] == [5, 10]
+
+
+def test_memory_is_logged(events):
+    assert all(0.1 < gib < 100 for gib in scalars(events, "memory/process_gib"))
+    assert not any(tag.startswith("fp16/") for tag in events.Tags()["scalars"]), "no loss scale in fp32"
 
 
 def test_gradients_are_clipped(arguments, tmp_path, monkeypatch):

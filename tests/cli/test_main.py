@@ -1,5 +1,6 @@
 """The program itself: its help, its version, its words for what it does not know."""
 
+import io
 import subprocess
 import sys
 
@@ -63,6 +64,11 @@ def test_a_reader_that_leaves_early_is_no_error():
     done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("usage: vlm_crash ")
+
+
+def test_a_notebook_has_another_stdout(say, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert say("report", "nowhere")[0] == 2
 
 
 def test_our_options_are_explained(capsys, monkeypatch):

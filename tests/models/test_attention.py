@@ -1,9 +1,16 @@
 """Which kernels are left on."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
 from vlm_crash.models.attention import kernel_works, set_attention
+from vlm_crash.models.attention_of_towers import set_tower_attention
+from vlm_crash.models.internvl import load_model
 
 
 @pytest.fixture(autouse=True)
@@ -12,15 +19,20 @@ def _back_to_all():
     set_attention("auto")
 
 
-@pytest.mark.parametrize("attention", ["math", "efficient", "flash"])
-def test_one_kernel_is_left(attention: str) -> None:
+@pytest.mark.parametrize(
+    ("attention", "left"),
+    [("math", ["math"]), ("efficient", ["efficient"]), ("flash", ["efficient", "flash"])],
+)
+def test_no_other_kernel_is_left(attention: str, left: list[str]) -> None:
+    """flash takes no mask: what needs one runs efficient, and never math."""
     set_attention(attention)
     on = {
         "math": torch.backends.cuda.math_sdp_enabled(),
         "efficient": torch.backends.cuda.mem_efficient_sdp_enabled(),
         "flash": torch.backends.cuda.flash_sdp_enabled(),
     }
-    assert [name for name, enabled in on.items() if enabled] == [attention]
+    assert [name for name, enabled in on.items() if enabled] == left
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
 def test_auto_leaves_all() -> None:
@@ -60,6 +72,42 @@ def test_auto_on_an_old_card_takes_what_was_tried(monkeypatch, caplog) -> None:
         assert not torch.backends.cuda.flash_sdp_enabled()
     with pytest.raises(ValueError, match=r"this GPU has 7\.5"):
         set_attention("flash")
+
+
+def test_repeated_keys_change_nothing(tiny_model: Path) -> None:
+    """With and without padding; "efficient" cannot share keys among queries where there is no mask."""
+    torch.manual_seed(0)
+    model = load_model(tiny_model)
+    groups = model.config.text_config.num_attention_heads // model.config.text_config.num_key_value_heads
+    assert groups > 1
+    embeds_BSD = torch.randn(2, 9, model.config.text_config.hidden_size)
+    for mask_BS in (torch.ones(2, 9, dtype=torch.long), torch.tensor([[1] * 9, [1] * 6 + [0] * 3])):
+        found = []
+        for attention in ("math", "efficient"):
+            set_tower_attention(model, attention, None)
+            with torch.no_grad(), watched_heads() as heads:
+                hidden_BSD = model.model.language_model(inputs_embeds=embeds_BSD, attention_mask=mask_BS)[0]
+            found.append(hidden_BSD[mask_BS.bool()])
+        assert heads and all(query == key for query, key in heads)
+        torch.testing.assert_close(*found)
+        model.model.language_model.config._attn_implementation = "sdpa"
+
+
+@contextmanager
+def watched_heads() -> Iterator[list[tuple[int, int]]]:
+    """(heads of queries, heads of keys) of each call of the kernels."""
+    heads, plain = [], torch.nn.functional.scaled_dot_product_attention
+
+    def watched(query: torch.Tensor, key: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        heads.append((query.shape[1], key.shape[1]))
+        assert not options.get("enable_gqa") or query.shape[1] != key.shape[1]
+        return plain(query, key, *arguments, **options)
+
+    torch.nn.functional.scaled_dot_product_attention = watched  # type: ignore[assignment]
+    try:
+        yield heads
+    finally:
+        torch.nn.functional.scaled_dot_product_attention = plain
 
 
 @pytest.mark.gpu

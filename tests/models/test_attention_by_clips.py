@@ -13,6 +13,7 @@ from tests.models.original_folder import Shape, write_original
 from vlm_crash.data.collate import Batch, Collator, Item, PackCollator
 from vlm_crash.models.activation_checkpointing import checkpoint_towers
 from vlm_crash.models.attention_by_clips import attend_by_clips, restarted_positions
+from vlm_crash.models.attention_of_towers import set_tower_attention
 from vlm_crash.models.decoding import greedy_answers
 from vlm_crash.models.internvl import label_loss, last_hidden, load_model
 from vlm_crash.models.vision import embed_prompt
@@ -66,15 +67,33 @@ def gradients(model: InternVLForConditionalGeneration, batch: Batch) -> tuple[Te
     return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("kind", ["qwen2", "llama", "hico", "checkpointed"])
-def test_a_pack_is_the_padded_batch(tmp_path, kind):
+def heads_of_keys(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Of the language model's attention, as torch is called from now on."""
+    found: set[int] = set()
+    plain = torch.nn.functional.scaled_dot_product_attention
+
+    def call(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+        if options.get("is_causal"):
+            found.add(key.shape[1])
+        return plain(query, key, value, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", call)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama", "hico", "checkpointed", "repeated"])
+def test_a_pack_is_the_padded_batch(tmp_path, monkeypatch, kind):
     model = make(tmp_path, kind)
     per_frame = 1 if kind == "hico" else TOKENS
     if kind == "checkpointed":
         checkpoint_towers(model, True)
+    if kind == "repeated":
+        set_tower_attention(model, "efficient", None)
     items = clips(model, (3, 6, 1, 4), per_frame)
     want, wanted = gradients(model, Collator(0)(items))
+    heads = heads_of_keys(monkeypatch)
     got, found = gradients(model, PackCollator(10**6)(items))
+    assert heads == ({4} if kind == "repeated" else {2}), "keys are repeated, or shared"
     torch.testing.assert_close(got, want, rtol=1e-5, atol=0)
     assert found.keys() == wanted.keys()
     for name, grad in wanted.items():

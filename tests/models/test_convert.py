@@ -12,18 +12,18 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, InternVLConfig
 
 from tests.models.original_folder import Shape, described, write_original, write_weights
-from vlm_crash.models.convert import convert, export
+from vlm_crash.models.convert import convert, export_folder
 from vlm_crash.models.folder import HicoSettings, folder_settings, is_original, read_config
 from vlm_crash.models.internvl import load_model
 from vlm_crash.models.original_config import to_original
+from vlm_crash.models.saving import Entry, save_weights
 from vlm_crash.models.shards import open_shard, weight_files
 from vlm_crash.models.tokenizers import load_tokenizer
-from vlm_crash.models.weights import save_weights
 
 PLAIN = [Shape(), Shape(language="qwen2", kv_heads=4, seed=1)]
 TEXT = "Two cars\n<img></img> met: 撞车 <IMG_CONTEXT>!"
@@ -71,7 +71,7 @@ def test_there_and_back_gives_the_same_bits(shape: Shape, num_files: int, kind: 
         source, there, back = (Path(name) / part for part in ("source", "there", "back"))
         tensors = write_original(source, shape, num_files, kind)
         convert(source, there)
-        export(there, back, layout="original")
+        export_folder(there, back, layout="original")
         assert same_bits(stored(back), tensors)
         assert is_original(back) and not is_original(there)
         weights = {path.name for path in (*weight_files(source), *source.glob("*.index.json"))}
@@ -85,7 +85,7 @@ def test_without_the_original_files_the_meaning_is_the_same(tmp_path: Path) -> N
     tensors = write_original(tmp_path / "source", shape)
     convert(tmp_path / "source", tmp_path / "there", hico=True)
     shutil.rmtree(tmp_path / "there/original")
-    export(tmp_path / "there", tmp_path / "back", layout="original")
+    export_folder(tmp_path / "there", tmp_path / "back", layout="original")
     assert same_bits(stored(tmp_path / "back"), tensors)
     one, other = (read_config(tmp_path / name).to_dict() for name in ("there", "back"))
     for config in (one, other):
@@ -147,7 +147,7 @@ def test_token_merging_travels_both_ways(tmp_path: Path, hico: bool | None, auto
     (tmp_path / "source/config.json").write_text(json.dumps(content))
     convert(tmp_path / "source", tmp_path / "model", hico=hico)
     assert folder_settings(read_config(tmp_path / "model")).hico == want
-    export(tmp_path / "model", tmp_path / "back", layout="original")
+    export_folder(tmp_path / "model", tmp_path / "back", layout="original")
     assert folder_settings(read_config(tmp_path / "back")).hico == want
     assert ("vlm_crash" in json.loads((tmp_path / "back/config.json").read_text())) == (hico is not None)
 
@@ -165,7 +165,7 @@ def test_another_dtype(tmp_path: Path) -> None:
     convert(tmp_path / "source", tmp_path / "model", dtype="float16")
     assert {tensor.dtype for tensor in stored(tmp_path / "model").values()} == {torch.float16}
     assert AutoModelForImageTextToText.from_pretrained(tmp_path / "model").dtype == torch.float16
-    export(tmp_path / "model", tmp_path / "back", layout="original")
+    export_folder(tmp_path / "model", tmp_path / "back", layout="original")
     assert json.loads((tmp_path / "back/config.json").read_text())["torch_dtype"] == "float16"
     given_["mlp1.0.bias"][0] = -1e9
     write_weights(tmp_path / "source", given_)
@@ -181,13 +181,13 @@ def test_frames_of_another_size_than_the_tower(tmp_path: Path) -> None:
     convert(tmp_path / "source", tmp_path / "model")
     assert AutoProcessor.from_pretrained(tmp_path / "model").image_processor.size["height"] == 84
     assert read_config(tmp_path / "model").image_seq_length == 9
-    export(tmp_path / "model", tmp_path / "back", layout="original")
+    export_folder(tmp_path / "model", tmp_path / "back", layout="original")
     assert same_bits(stored(tmp_path / "back"), tensors)
     assert (tmp_path / "back/config.json").read_text() == (tmp_path / "source/config.json").read_text()
 
 
 def test_a_folder_of_transformers_goes_into_the_original_layout(tiny_model: Path, tmp_path: Path) -> None:
-    export(tiny_model, tmp_path / "original", layout="original")
+    export_folder(tiny_model, tmp_path / "original", layout="original")
     want, found = load_model(tiny_model), load_model(tmp_path / "original")
     assert all(torch.equal(found.state_dict()[name], tensor) for name, tensor in want.state_dict().items())
     assert folder_settings(found.config) == folder_settings(want.config)
@@ -203,7 +203,7 @@ def test_what_the_original_layout_has_no_place_for_is_named(tiny_model: Path, tm
     content["vision_config"]["hidden_dropout_prob"] = 0.1
     (tmp_path / "model/config.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"no place for projector_hidden_act, vision_config.hidden_dropout_prob"):
-        export(tmp_path / "model", tmp_path / "out", layout="original")
+        export_folder(tmp_path / "model", tmp_path / "out", layout="original")
     with pytest.raises(ValueError, match="'qwen3' has no place"):
         to_original(InternVLConfig(text_config={"model_type": "qwen3"}), torch.float32)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
@@ -226,14 +226,42 @@ def test_a_used_folder_is_replaced_only_when_asked(tmp_path: Path) -> None:
     assert (tmp_path / "other/thesis.txt").exists()
 
 
+def entries(tensors: dict[str, Tensor]) -> list[Entry]:
+    """What save_weights writes, of tensors in memory."""
+    return [Entry(name, tuple(t.shape), t.dtype, lambda t=t: t) for name, t in tensors.items()]
+
+
 def test_weights_in_several_files(tmp_path: Path) -> None:
     tensors = {f"t{n}": torch.full((n + 1, 50), float(n)) for n in range(6)}
-    save_weights(tmp_path, tensors.items(), "as_stored", shard_bytes=800)
+    save_weights(tmp_path, entries(tensors), "as_stored", shard_bytes=800)
     files = sorted(tmp_path.glob("*.safetensors"))
     assert [file.name for file in files] == [f"model-{n:05d}-of-00005.safetensors" for n in range(1, 6)]
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     assert index["weight_map"] == {name: file.name for file in files for name in load_file(file)}
+    assert index["metadata"]["total_size"] == 4 * 50 * 21
     assert all(file.stat().st_size < 1200 for file in files[:2]) and same_bits(stored(tmp_path), tensors)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_file_is_byte_for_byte_that_of_safetensors(tmp_path: Path, seed: int) -> None:
+    """Dtypes side by side, odd sizes, empty and scalar tensors, names that JSON escapes."""
+    torch.manual_seed(seed)
+    dtypes = (torch.float16, torch.bfloat16, torch.float32)
+    sizes = {
+        "z": (3,),
+        "a.b": (5, 7),
+        "ü": (1, 1, 3),
+        'q"uote': (2,),
+        "l.10": (9, 3),
+        "l.2": (4,),
+        "e": (0, 4),
+        "s": (),
+    }
+    tensors = {name: torch.randn(size).to(dtypes[(n + seed) % 3]) for n, (name, size) in enumerate(sizes.items())}
+    save_file(tensors, tmp_path / "theirs.safetensors", metadata={"format": "pt"})
+    (tmp_path / "ours").mkdir()
+    save_weights(tmp_path / "ours", entries(tensors), "as_stored")
+    assert (tmp_path / "ours/model.safetensors").read_bytes() == (tmp_path / "theirs.safetensors").read_bytes()
 
 
 def test_tied_embeddings_stored_twice_stay_so(tmp_path: Path) -> None:
@@ -241,7 +269,7 @@ def test_tied_embeddings_stored_twice_stay_so(tmp_path: Path) -> None:
     tensors["language_model.output.weight"] = tensors["language_model.model.tok_embeddings.weight"].clone()
     write_weights(tmp_path / "source", tensors)
     convert(tmp_path / "source", tmp_path / "model")
-    export(tmp_path / "model", tmp_path / "back", layout="original")
+    export_folder(tmp_path / "model", tmp_path / "back", layout="original")
     assert same_bits(stored(tmp_path / "back"), tensors)
     tensors["language_model.output.weight"] += 1
     write_weights(tmp_path / "source", tensors)

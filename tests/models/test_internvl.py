@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vlm_crash.models.folder import read_config, tokens_per_frame
-from vlm_crash.models.internvl import label_loss, load_model
+from vlm_crash.models.internvl import fill_model, label_loss, load_model, weights_later
 from vlm_crash.models.vision import embed_prompt
 
 
@@ -42,6 +42,16 @@ def test_random_init_differs_and_keeps_the_shape(tiny_model: Path) -> None:
     assert not torch.equal(given[name], drawn[name])
 
 
+def test_weights_come_later(tiny_model: Path) -> None:
+    with weights_later():
+        model = load_model(tiny_model)
+    assert all(parameter.is_meta for parameter in model.parameters())
+    fill_model(model, tiny_model)
+    found = model.state_dict()
+    for name, tensor in load_model(tiny_model).state_dict().items():
+        assert torch.equal(found[name], tensor), name
+
+
 def test_tokens_per_frame_of_the_tiny_model(tiny_model: Path) -> None:
     assert tokens_per_frame(read_config(tiny_model)) == 16
 
@@ -61,6 +71,8 @@ def test_bad_folders_are_refused(tiny_model: Path, tmp_path: Path, change, messa
     shutil.copytree(tiny_model, folder)
     change(folder)
     with pytest.raises(ValueError, match=message):
+        load_model(folder)
+    with pytest.raises(ValueError, match=message), weights_later():  # not only when they come
         load_model(folder)
 
 

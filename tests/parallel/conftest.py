@@ -1,9 +1,6 @@
 """Processes that find each other over gloo, as torchrun starts them."""
 
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
+from tests.parallel.forked import Forked
 
 
 def free_port() -> int:
@@ -20,24 +17,19 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def start(num_processes: int, *arguments: object, module: str = "tests.parallel.worker") -> list[subprocess.Popen[str]]:
-    """Start so many processes of one run; output in pipes."""
+def start(num_processes: int, *arguments: object, module: str = "tests.parallel.worker") -> list[Forked]:
+    """Start so many processes of one run, as torchrun does."""
     shared = {
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(num_processes),
         "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": str(num_processes), "TORCHELASTIC_RUN_ID": "test",
-        "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
     }  # fmt: skip
-    command = [sys.executable, "-m", module, *map(str, arguments)]
     return [
-        subprocess.Popen(
-            command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
+        Forked(module, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, [str(item) for item in arguments])
         for rank in range(num_processes)
-    ]  # fmt: skip
+    ]
 
 
-def finish(processes: list[subprocess.Popen[str]], timeout: float = 600) -> list[str]:
+def finish(processes: list[Forked], timeout: float = 600) -> list[str]:
     """Wait for all; what each has said."""
     try:
         return [process.communicate(timeout=timeout)[0] for process in processes]

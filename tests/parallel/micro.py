@@ -10,12 +10,14 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 
-from vlm_crash.data.collate import Collator, Item
+from vlm_crash.data.collate import Batch, Collator, Item
 from vlm_crash.data.sampler import SharedSampler
 from vlm_crash.lightning_module import CrashVLM
 from vlm_crash.models.tokenizers import load_tokenizer
-from vlm_crash.parallel.shards import total_norm
-from vlm_crash.schema.records import VideoSample
+from vlm_crash.parallel import FSDPPrecision
+from vlm_crash.parallel.shards import local_part, total_norm
+from vlm_crash.schema.fields import load_schema
+from vlm_crash.schema.records import Annotation, Prediction, VideoSample
 
 BASE = Path(__file__).parents[2] / "vlm_crash/demo/base"
 NUM_ITEMS = 16
@@ -23,19 +25,19 @@ GLOBAL_BATCH = 4
 NUM_STEPS = 20
 
 
-def write_micro_model(folder: Path, tied: bool = False) -> None:
-    """Two layers a tower, 4 image tokens a frame of 32 pixels."""
+def write_micro_model(folder: Path, tied: bool = False, side: int = 32) -> None:
+    """Two layers a tower; a frame of `side` pixels becomes (side / 16)^2 image tokens."""
     torch.manual_seed(0)
     tokenizer = load_tokenizer(BASE)
     config = InternVLConfig(
         vision_config={
             "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
-            "image_size": 32, "patch_size": 8, "attention_bias": True, "layer_scale_init_value": 1.0,
+            "image_size": side, "patch_size": 8, "attention_bias": True, "layer_scale_init_value": 1.0,
         },
         text_config={
             "model_type": "qwen2", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
             "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": len(tokenizer),
-            "max_position_embeddings": 256, "tie_word_embeddings": tied, "bos_token_id": None,
+            "max_position_embeddings": 256 if side == 32 else 2048, "tie_word_embeddings": tied, "bos_token_id": None,
             "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
         },
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
@@ -55,17 +57,22 @@ def write_micro_model(folder: Path, tied: bool = False) -> None:
 class MicroItems(Dataset):
     """Items of two frames with 1 to 12 labels each; below 0 a filler."""
 
-    def __init__(self, image_token_id: int, num_items: int = NUM_ITEMS) -> None:
+    def __init__(self, image_token_id: int, num_items: int = NUM_ITEMS, frames: int = 2, side: int = 32) -> None:
         generator = torch.Generator().manual_seed(0)
+        schema = load_schema()
         self.items = []
         for index in range(num_items):
             num_labels = 1 + (5 * index) % 12
-            ids = torch.randint(6, 300, (12 + num_labels,), generator=generator)
-            ids[2:10] = image_token_id
+            num_image_tokens = frames * (side // 16) ** 2
+            ids = torch.randint(6, 300, (4 + num_image_tokens + num_labels,), generator=generator)
+            ids[2 : 2 + num_image_tokens] = image_token_id
             labels = torch.full_like(ids, -100)
             labels[-num_labels:] = ids[-num_labels:]
-            pixels = torch.randn(2, 3, 32, 32, generator=generator)
-            sample = VideoSample(str(index), f"{index}.mp4", Path(f"{index}.mp4"), "crash", None, None)
+            pixels = torch.randn(frames, 3, side, side, generator=generator)
+            event = schema.events[index % 2]
+            known = {field.name: field.vocabulary[0] for field in event.fields if field.vocabulary}
+            annotation = Annotation.of(schema, event.name, known)
+            sample = VideoSample(str(index), f"{index}.mp4", Path(f"{index}.mp4"), event.name, annotation, None)
             self.items.append(Item(sample, ids, labels, pixels))
 
     def __len__(self) -> int:
@@ -88,6 +95,11 @@ class Micro(CrashVLM):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
+def precision_plugin(precision: str, **scaling: Any) -> FSDPPrecision:
+    """With these settings of its scaler where there is one."""
+    return FSDPPrecision(precision, **(scaling if precision == "16-mixed" else {}))
+
+
 @dataclass
 class Record(Callback):
     """What a run's steps came to."""
@@ -105,6 +117,48 @@ class Record(Callback):
             self.losses.append(float(pl_module.token_mean.value))
 
 
+class Plant(Callback):
+    """One gradient on one process is infinite after the backward pass of a step; what happens then."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.scales: list[float] = []
+        self.moved: list[bool] = []
+        self._before: list[torch.Tensor] = []
+
+    def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.global_step == self.at and trainer.global_rank == trainer.world_size - 1:
+            grads = [local_part(p.grad) for p in pl_module.parameters()]
+            next(grad for grad in grads if grad.numel()).view(-1)[0] = torch.inf
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        self._before = [local_part(p).detach().clone() for p in pl_module.parameters()]
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        self.scales.append(trainer.precision_plugin.scaler.get_scale())
+        after = [local_part(p) for p in pl_module.parameters()]
+        self.moved.append(any(not torch.equal(x, y) for x, y in zip(self._before, after, strict=True)))
+
+
+class Profiled(Callback):
+    """Names of what ran in the second step, counted."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self._profiler: Any = None
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == 1:
+            self._profiler = torch.profiler.profile(activities=list(torch.profiler.supported_activities()))
+            self._profiler.__enter__()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self._profiler is not None:
+            self._profiler.__exit__(None, None, None)
+            self.counts = {event.key: event.count for event in self._profiler.key_averages()}
+            self._profiler = None
+
+
 def train(
     folder: Path,
     strategy: Any = "auto",
@@ -115,11 +169,12 @@ def train(
     steps: int = NUM_STEPS,
     clip: float = 0.5,
     plugins: Any = None,
-    module: Micro | None = None,
+    module: CrashVLM | None = None,
     accelerator: str = "cpu",
     collate: Any = None,
+    ckpt_path: Path | None = None,
     **options: Any,
-) -> tuple[Record, Micro, Trainer]:
+) -> tuple[Record, Any, Trainer]:
     """Twenty steps over the same four items each, on any number of processes."""
     module = module or Micro(folder, **options)
     record = Record()
@@ -142,12 +197,35 @@ def train(
     items = MicroItems(module.model.config.image_token_id)
     batch_size = GLOBAL_BATCH // num_processes // accumulate
     sampler = SharedSampler(items, num_processes, trainer.global_rank, seed=0, batch_size=batch_size)
-    trainer.fit(module, DataLoader(items, batch_size=batch_size, sampler=sampler, collate_fn=collate or Collator(0)))
+    loader = DataLoader(items, batch_size=batch_size, sampler=sampler, collate_fn=collate or Collator(0))
+    trainer.fit(module, loader, ckpt_path=ckpt_path)
     return record, module, trainer
 
 
-def validate(module: Micro, strategy: Any = "auto", num_processes: int = 1) -> float:
-    """Loss over five clips, which two processes cannot share evenly."""
+class Counted(Micro):
+    """Keeps which clips were answered, and how many rows it took."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, num_validation_answers=3, max_new_tokens=4)
+        self.rows = 0
+        self.answered: list[str] = []
+
+    def answer(self, batch: Batch) -> list[Prediction]:
+        self.rows += len(batch.input_ids_BS)
+        self.answered += [sample.id for sample in batch.samples]
+        return super().answer(batch)
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """On this process."""
+        fields = int(self.field_match.total_K.sum())
+        return {"rows": self.rows, "answered": self.answered, "fields": fields}
+
+
+def score(
+    module: Micro, stage: str, strategy: Any = "auto", num_processes: int = 1, batch_size: int = 1
+) -> dict[str, float]:
+    """Metrics of validation or test over five clips, which two processes cannot share evenly."""
     trainer = Trainer(
         accelerator="cpu",
         devices=num_processes,
@@ -158,6 +236,7 @@ def validate(module: Micro, strategy: Any = "auto", num_processes: int = 1) -> f
         enable_checkpointing=False,
     )
     items = MicroItems(module.model.config.image_token_id, num_items=5)
-    sampler = SharedSampler(items, num_processes, trainer.global_rank)
-    trainer.validate(module, DataLoader(items, sampler=sampler, collate_fn=Collator(0)), verbose=False)
-    return float(trainer.callback_metrics["val/loss"])
+    sampler = SharedSampler(items, num_processes, trainer.global_rank, batch_size=batch_size)
+    loader = DataLoader(items, batch_size=batch_size, sampler=sampler, collate_fn=Collator(0))
+    getattr(trainer, stage)(module, loader, verbose=False)
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}

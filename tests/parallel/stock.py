@@ -2,6 +2,7 @@
 
 import math
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -64,18 +65,67 @@ def inputs() -> tuple[Tensor, Tensor]:
     return torch.randn(8, 8, generator=torch.Generator().manual_seed(dist.get_rank() + 1)), torch.full((8,), TIME)
 
 
-def ours() -> dict[str, Any]:
-    """What a step under our strategy sees; the second of three layers computes in fp32."""
-    module = Small()
-    module.layers.append(Layer())
-    module.fp32_modules = {"layers.1"}
+def one_step(module: Small) -> Trainer:
+    """A step of two processes in fp16 under our strategy."""
     dataset = TensorDataset(torch.randn(8, 8), torch.full((8,), TIME))
     trainer = Trainer(
         accelerator="cpu", devices=2, strategy=FSDPStrategy(), precision="16-mixed", max_steps=1, logger=False,
         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, gradient_clip_val=1.0,
     )  # fmt: skip
     trainer.fit(module, DataLoader(dataset, batch_size=4))
-    return {**module.seen, "dtypes": [layer.seen for layer in module.layers]}
+    return trainer
+
+
+def ours() -> dict[str, Any]:
+    """What a step under our strategy sees; the second of three layers computes in fp32."""
+    module = Small()
+    module.layers.append(Layer())
+    module.fp32_modules = {"layers.1"}
+    trainer = one_step(module)
+    moments = [value for state in trainer.optimizers[0].state.values() for value in state.values()]
+    kept = {tensor.dtype for tensor in (*module.parameters(), *moments)}
+    return {**module.seen, "dtypes": [layer.seen for layer in module.layers], "kept": kept}
+
+
+def barriers() -> dict[str, str]:
+    """What a barrier says on a device without an index, where the gradients' group is NCCL's (as it is told here)."""
+    found = {}
+    for name, strategy in (("ours", FSDPStrategy()), ("stock", OnCPU())):
+        trainer = Trainer(accelerator="cpu", devices=2, strategy=strategy, logger=False, enable_checkpointing=False)
+        trainer.strategy.setup_environment()
+        with patch("torch.distributed.get_backend", return_value="nccl"):
+            try:
+                trainer.strategy.barrier()
+                found[name] = ""
+            except (RuntimeError, TypeError, ValueError) as error:
+                found[name] = str(error)
+    return found
+
+
+class Frozen(Small):
+    """Half of each layer is frozen and lies in fp16, as a tower that is not trained may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for layer in self.layers:
+            layer.linear.weight = nn.Parameter(layer.linear.weight.detach().half(), requires_grad=False)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.AdamW([p for p in self.parameters() if p.requires_grad], lr=0.1)
+
+
+def mixed() -> tuple[str, set[str]]:
+    """FSDP1's error at a layer of two dtypes, and what a step under ours has moved."""
+    error = ""
+    try:
+        FullyShardedDataParallel(Frozen(), device_id=torch.device("cpu"), use_orig_params=True)
+    except ValueError as refused:
+        error = str(refused)
+    module = Frozen()
+    before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    trainer = one_step(module)
+    after = trainer.strategy.gather_model()
+    return error, {name for name, weight in after.items() if name in before and not torch.equal(weight, before[name])}
 
 
 def lightnings() -> str:
@@ -132,7 +182,8 @@ def our_optimizer() -> dict[str, tuple[Tensor, Tensor, Tensor, Tensor]]:
 class Late(Small):
     """Made without memory; each process fills its own shards."""
 
-    def fill_weights(self) -> None:
+    def fill_weights(self, device: torch.device) -> None:
+        self.to_empty(device=device)
         for name, parameter in self.named_parameters():
             fill(parameter.data, Small().state_dict()[name])
         for layer in self.layers:

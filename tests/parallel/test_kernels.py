@@ -40,12 +40,16 @@ def test_zero3_gathers_twice_and_zero2_once(counts):
 def test_math_alone_in_forward_and_recomputation(counts):
     assert counts["zero3"].get(MATH) == LAYERS
     assert counts["math checkpointed"].get(MATH) == 2 * LAYERS
-    for name in ("zero3", "math checkpointed", "math in chunks"):
-        assert FLASH not in counts[name]
+    assert counts["language checkpointed"].get(MATH) == LAYERS + 2, "one tower alone"
+    for name in ("zero3", "math checkpointed", "language checkpointed", "math in chunks"):
+        assert FLASH not in counts[name] and f"{FLASH}_backward" not in counts[name]
+        # The backward pass of math is that of its parts, a softmax among them.
+        assert counts[name]["aten::_softmax_backward_data"] >= LAYERS
 
 
 def test_auto_takes_another_kernel(counts):
     assert counts["auto checkpointed"].get(FLASH) == 2 * LAYERS
+    assert counts["auto checkpointed"].get(f"{FLASH}_backward") == LAYERS
 
 
 def test_frames_in_groups(counts):

@@ -5,9 +5,11 @@ import torch
 
 from tests.parallel.micro import train
 
-FP32 = ["zero3", "zero2", "none", "hybrid", "offload", "checkpointed", "one tower checkpointed", "packed"]
+FP32 = ["zero3", "zero2", "none", "hybrid", "offload", "later", "later, offload", "packed"]
+FP32 += ["checkpointed", "one tower checkpointed"]
 FP16 = ["fp16 zero3", "fp16 zero2", "fp16 reduced in fp16", "fp16 checkpointed"]
 FP16_TOLERANCE = 5e-4
+RATES = {"vision": 1e-3, "projector": 2e-3, "language": 3e-3}
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,27 @@ def test_fp16(two, four, one_process, name):
         assert 1e-6 < losses < FP16_TOLERANCE
 
 
+def test_the_dtype_of_sums_acts(two):
+    """Gradients summed in fp16 are not those summed in fp32; the same run twice is the same to the last bit."""
+    assert two[0]["fp16 reduced in fp16"]["losses"][1:] != two[0]["fp16 zero3"]["losses"][1:]
+    assert two[0]["fp16 zero3"]["losses"] == two[1]["fp16 zero3"]["losses"]
+
+
+def test_meshes(launch):
+    """Two machines of two processes: hybrid keeps a copy on each."""
+    for found in launch("meshes", 4):
+        assert found == {"zero3": ((4,), 4), "zero2": ((4,), 4), "none": ((4, 1), 1), "hybrid": ((2, 2), 2)}
+
+
+def test_each_tower_has_its_learning_rate(launch, micro_model):
+    """AdamW's first step is as long as the rate; what is frozen stays to the last bit."""
+    found = launch("towers", 2, micro_model)[0]
+    assert list(found) == ["", "vision", "projector", "vision language"]
+    for frozen, farthest in found.items():
+        rates = {tower: 0.0 if tower in frozen.split() else rate for tower, rate in RATES.items()}
+        assert farthest == pytest.approx(rates, rel=1e-2), frozen
+
+
 @pytest.fixture(scope="module")
 def overflow(launch, micro_model):
     return launch("overflow", 2, micro_model)
@@ -82,6 +105,23 @@ def test_a_planted_overflow_is_skipped_by_all(overflow):
         assert found["moved"] == [True, True, False, True, True]
         assert found["rates"] == pytest.approx([0.3 * 0.98**step for step in (0, 1, 2, 2, 3)])
         assert (found["skipped"], found["steps"]) == (1, 5)
+        assert scale == 2.0**10, "the scaler that was passed"
+
+
+def test_the_scale_backs_off_until_it_fits(overflow):
+    """A start that is far too high: as many steps are skipped as it takes, on both processes the same."""
+    for found in overflow:
+        high = found["high"]
+        assert high == overflow[0]["high"]
+        before = [2.0**28, *high["scales"][:-1]]
+        halved = [after == scale / 2 for scale, after in zip(before, high["scales"], strict=True)]
+        assert [not moved for moved in high["moved"]] == halved
+        assert sum(halved) == high["skipped"] > 2
+        assert not any(halved[-3:])
+
+
+def test_rope_stays_fp32(overflow):
+    assert overflow[0]["buffers"] == {torch.float32}
 
 
 def test_a_scaler_that_does_not_ask_the_others_parts_them(overflow):

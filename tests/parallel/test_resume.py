@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.parallel.conftest import finish, start
 from vlm_crash.parallel.checkpoint import Stored
 
 #: where a run goes on -> the step after which it was saved
@@ -50,21 +51,71 @@ def test_what_was_seen_is_not_decoded_again(resumed):
         assert after == decoded[2 * 5 + 2 :]
 
 
-@pytest.mark.parametrize("world", [1, 4])
-def test_another_number_of_processes(launch, resumed, micro_model, prepared, resume_folder, world):
-    elsewhere = launch("resume_elsewhere", world, micro_model, prepared, resume_folder, resume_folder)
-    for name, tolerance in (("32-true", 1e-5), ("16-mixed", 1e-4), *([("plain", 1e-5)] if world == 1 else [])):
-        before = "32-true" if name == "plain" else name
-        whole, _ = resumed[0][before]
-        rest, _ = elsewhere[0][name]
-        assert sorted(rest) == list(range(8, 18))
-        for step, line in rest.items():
-            assert line["loss"] == pytest.approx(whole[step]["loss"], rel=tolerance), (name, step)
-            assert line["rate"] == whole[step]["rate"]
-        assert clips_of(elsewhere, name, rest) == clips_of(resumed, before, rest)
+@pytest.fixture(scope="module")
+def elsewhere(launch, resumed, micro_model, prepared, resume_folder):
+    """By the number of processes."""
+    return {world: launch("resume_elsewhere", world, micro_model, prepared, resume_folder) for world in (1, 4)}
 
 
-def test_weights_alone_are_not_resumed(resumed, resume_folder):
-    assert "one of weights alone cannot be resumed" in resumed[0]["weights only"]
-    stored = Stored(resume_folder / "weights1.ckpt")
-    assert stored.is_sharded and all(name.startswith("model.") for name in stored.sizes)
+@pytest.mark.parametrize(("precision", "tolerance"), [("32-true", 1e-5), ("16-mixed", 1e-4), ("plain", 1e-5)])
+def test_two_processes_become_one(elsewhere, resumed, precision, tolerance):
+    """Also one without FSDP (plain)."""
+    same_course(elsewhere[1], precision, resumed, "32-true" if precision == "plain" else precision, tolerance)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("32-true", 1e-5), ("16-mixed", 1e-4)])
+def test_one_process_becomes_four(elsewhere, precision, tolerance):
+    same_course(elsewhere[4], precision, elsewhere[1], f"whole {precision}", tolerance)
+
+
+def same_course(ranks, name, before, whole_name, tolerance):
+    """Ten steps after step 7: losses, learning rates, loss scales, clips."""
+    whole, rest = before[0][whole_name][0], ranks[0][name][0]
+    assert sorted(rest) == list(range(8, 18))
+    for step, line in rest.items():
+        assert line["loss"] == pytest.approx(whole[step]["loss"], rel=tolerance), step
+        assert (line["rate"], line["scale"]) == (whole[step]["rate"], whole[step]["scale"])
+    assert clips_of(ranks, name, rest) == clips_of(before, whole_name, rest)
+
+
+@pytest.fixture(scope="module")
+def kept(launch, micro_model, prepared, tmp_path_factory):
+    """A folder, and what was found."""
+    folder = tmp_path_factory.mktemp("kept")
+    return folder, launch("keep", 2, micro_model, prepared, folder)[0]
+
+
+@pytest.mark.parametrize("kind", ["sharded", "full"])
+def test_the_best_and_the_last_are_kept(kept, kind):
+    """As configs/titan.yaml has it: the newest state, and the weights of the best validation."""
+    folder, found = kept[0] / kind, kept[1][kind]
+    assert list(found["losses"]) == [3, 6, 9]
+    best = min(found["losses"], key=found["losses"].get)
+    assert found["best"] == f"best-epoch={best // 3 - 1}-step={best}.ckpt"
+    assert found["names"] == sorted([found["best"], "last.ckpt"]), "nothing else, and nothing half written"
+    last, weights = Stored(folder / "last.ckpt"), Stored(folder / found["best"])
+    assert last.is_sharded == weights.is_sharded == (kind == "sharded")
+    assert last.rest["global_step"] == 10
+    assert any(name.startswith("optimizer_0.") for name in last.sizes)
+    assert all(name.startswith("model.") for name in weights.sizes)
+    assert set(weights.model_names) == set(last.model_names)
+
+
+def test_weights_alone_are_not_resumed(kept):
+    assert "one of weights alone cannot be resumed" in kept[1]["weights only"]
+
+
+def test_one_process_is_told_to_stop(launch, micro_model, prepared, tmp_path):
+    """The last one alone, by either signal: all save the same step, the one that was being taken."""
+    for found in launch("told", 2, micro_model, prepared, tmp_path):
+        assert found == {"SIGTERM": 4, "SIGUSR1": 4}
+
+
+def test_an_error_on_one_process_ends_the_others(micro_model, prepared, tmp_path):
+    """At once: it does not wait for parts of a checkpoint that nobody sends (for half an hour, if it did)."""
+    processes = start(2, "fail", tmp_path, micro_model, prepared, tmp_path)
+    said = finish(processes, timeout=100)
+    assert all(process.returncode for process in processes), said
+    assert "RuntimeError: stumbled" in said[1]
+    names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    assert names == ["best-epoch=0-step=3.ckpt"], "what was there before, and nothing half written"

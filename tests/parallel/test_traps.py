@@ -3,6 +3,7 @@
 import pytest
 import torch
 from lightning import Trainer
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.plugins.precision.fsdp import FSDPPrecision as StockPrecision
 from lightning.pytorch.strategies import FSDPStrategy as StockStrategy
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -24,6 +25,21 @@ def test_stock_on_a_cpu(traps):
             Trainer(accelerator="cpu", strategy=strategy, logger=False)
     assert "needs a non-CPU accelerator device" in traps["lightning"]
     assert traps["ours"]
+
+
+def test_barriers_need_no_gpu(traps):
+    assert traps["barriers"]["stock"], "Lightning's barrier takes the index of a GPU"
+    assert traps["barriers"]["ours"] == ""
+
+
+def test_weights_and_moments_are_kept_in_fp32(traps):
+    assert traps["ours"]["kept"] == {torch.float32}
+
+
+def test_frozen_weights_may_have_another_dtype(traps):
+    error, moved = traps["mixed"]
+    assert "uniform dtype" in error
+    assert moved == {f"layers.{layer}.linear.bias" for layer in (0, 1)}
 
 
 def test_buffers_stay_fp32(traps):
@@ -66,17 +82,58 @@ def test_clipping_by_norm():
     weight.grad = torch.tensor([3.0, 4.0])
     FSDPPrecision("32-true").clip_grad_by_norm(torch.optim.SGD([weight]), 1.0)
     torch.testing.assert_close(weight.grad, torch.tensor([0.6, 0.8]))
+    FSDPPrecision("32-true").clip_grad_by_value(torch.optim.SGD([weight]), 0.7)
+    torch.testing.assert_close(weight.grad, torch.tensor([0.6, 0.7]))
 
 
 def test_a_scaler_for_any_device():
-    with pytest.raises((ValueError, AttributeError)):
-        StockPrecision("16-mixed", scaler=torch.amp.GradScaler("cpu"))
     if not torch.cuda.is_available():
         assert not StockPrecision("16-mixed").scaler.is_enabled(), "scaling is silently off"
     ours = FSDPPrecision("16-mixed", init_scale=8.0, growth_interval=5)
-    ours.connect_device(torch.device("cpu"))
     assert isinstance(ours.scaler, AgreedGradScaler) and ours.scaler.is_enabled()
     assert (ours.scaler.get_scale(), ours.scaler.get_growth_interval()) == (8.0, 5)
+    assert FSDPPrecision("bf16-mixed").scaler is None and FSDPPrecision("32-true").scaler is None
+
+
+def test_a_passed_scaler_acts():
+    """One of ours as it is, one of torch's by its settings and state."""
+    given = {"init_scale": 8.0, "growth_factor": 3.0, "backoff_factor": 0.25, "growth_interval": 5}
+    with pytest.raises((ValueError, AttributeError)):
+        StockPrecision("16-mixed", scaler=torch.amp.GradScaler("cpu", **given))
+    own = AgreedGradScaler(**given)
+    assert FSDPPrecision("16-mixed", scaler=own).scaler is own
+    plain = torch.amp.GradScaler("cpu", **given)
+    plain.load_state_dict({**plain.state_dict(), "scale": 16.0, "_growth_tracker": 4})
+    taken = FSDPPrecision("16-mixed", scaler=plain).scaler
+    assert isinstance(taken, AgreedGradScaler)
+    assert taken.state_dict() == plain.state_dict()
+
+
+class Lonely(torch.amp.GradScaler):
+    """Somebody's own, which asks no other process."""
+
+
+@pytest.mark.parametrize(
+    ("precision", "settings", "message"),
+    [
+        ("32-true", {"scaler": AgreedGradScaler()}, "have no effect at precision='32-true'"),
+        ("bf16-mixed", {"init_scale": 2.0}, "have no effect at precision='bf16-mixed'"),
+        ("16-mixed", {"scaler": AgreedGradScaler(), "init_scale": 2.0}, "given beside a scaler"),
+        ("16-mixed", {"scaler": Lonely("cpu")}, "make it a subclass of vlm_crash.parallel.AgreedGradScaler"),
+        ("16-mixed", {"scaler": torch.amp.GradScaler("cpu", enabled=False)}, "is switched off"),
+        ("16-mixed", {"init_scale": 0.0}, "init_scale above 0"),
+        ("16-mixed", {"growth_interval": 0}, "growth_interval of at least 1"),
+    ],
+)
+def test_a_scaler_that_could_not_act_is_refused(precision, settings, message):
+    with pytest.raises(ValueError, match=message):
+        FSDPPrecision(precision, **settings)
+
+
+def test_a_plugin_whose_scaler_would_be_dropped_is_refused():
+    plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
+    with pytest.raises((ValueError, TypeError), match="MixedPrecision"):
+        Trainer(accelerator="cpu", devices=1, strategy=FSDPStrategy(), plugins=plugin, logger=False)
 
 
 def test_no_autocast():

@@ -1,12 +1,16 @@
 """Killed at any moment, a checkpoint of the final name is the old one or the new one, whole."""
 
+import errno
 import os
+import resource
 import shutil
 import signal
 from pathlib import Path
 
 import pytest
+import torch
 
+from vlm_crash.parallel.checkpoint import load_file, save_file
 from vlm_crash.parallel.whole_files import part_of, put_in_place, remove, standing, whole_file
 
 NAMES = ("weights", "meta")
@@ -108,3 +112,20 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         raise OSError("full")
     assert content(path) == {"old"}
     assert [item.name for item in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("limit", [0, 10, 5_000, 300_000, 400_500])
+def test_what_the_machine_refuses_is_told_as_that(tmp_path, limit):
+    """Files may grow to so many bytes, the rest is refused, as on a full disk."""
+    path = tmp_path / "last.ckpt"
+    save_file({"weights": torch.zeros(3)}, path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)) as caught:
+            save_file({"weights": torch.ones(100_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.errno == errno.EFBIG
+    assert load_file(path)["weights"].tolist() == [0, 0, 0]
+    assert [item.name for item in tmp_path.iterdir()] == ["last.ckpt"]

@@ -131,9 +131,12 @@ def test_a_schema_that_is_not_there(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"fields: [", "not a YAML"),
+        (b"events:\n  fall: [\n", r"mine.yaml, line 3, column 1: not YAML \(.+\); mend it there, as in .*crash.yaml"),
+        (b"events:\n\tfall: 1\n", r"mine.yaml, line 2, column 1: not YAML \(.*cannot start any token\)"),
+        (b"a: \x00", r"mine.yaml, line 1, column 4: not YAML \(.*not allowed\)"),
         (b"fields: {A: 1, A: 2}", "'A' is given twice"),
-        (b"fields: \xff\xfe", "not UTF-8"),
+        (b"a: 1\nfields: \xff\xfe", "mine.yaml, line 2: not UTF-8 text; give a YAML, saved as UTF-8"),
+        (b"- a\n- b\n", "must hold the keys `events` and `fields`"),
         (b"", "must hold the keys `events` and `fields`"),
     ],
 )
@@ -143,6 +146,11 @@ def test_a_file_that_is_no_schema(tmp_path, content, message):
     with pytest.raises(SchemaError, match=message) as caught:
         load_schema(path)
     assert "mine.yaml" in str(caught.value)
+
+
+def test_a_folder_is_no_schema(tmp_path):
+    with pytest.raises(SchemaError, match=rf"schema {tmp_path}: a folder; give a YAML such as .*crash.yaml"):
+        load_schema(tmp_path)
 
 
 def test_bare_yes_and_no_stay_words(mine):

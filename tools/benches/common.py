@@ -38,7 +38,7 @@ class Result:
     """What a benchmark found.
 
     Args:
-        name: of the benchmark.
+        name: of the benchmark, and of its part where it has some.
         tables: every figure.
         ratios: those that a bar is set for; above 1 is better than what it is compared with.
         notes: what was not measured, and why.
@@ -49,6 +49,25 @@ class Result:
     ratios: Mapping[str, float]
     notes: Sequence[str] = field(default_factory=list)
 
+    @property
+    def command(self) -> str:
+        """What of tools/bench.py makes it again.
+
+        >>> Result("model memory", (), {}).command, Result("load", (), {}).command
+        ('model --parts memory', 'load')
+        """
+        return " --parts ".join(self.name.split(" ", 1))
+
+    @classmethod
+    def joined(cls, name: str, results: Sequence["Result"]) -> "Result":
+        """All parts of a benchmark as one."""
+        return cls(
+            name,
+            [table for result in results for table in result.tables],
+            {key: ratio for result in results for key, ratio in result.ratios.items()},
+            [note for result in results for note in result.notes],
+        )
+
     def to_json(self) -> str:
         """The whole result, with the machine and the versions."""
         return json.dumps({**asdict(self), "machine": machine(), "versions": versions()}, indent=1)
@@ -57,7 +76,7 @@ class Result:
         """The whole result as a section of a page."""
         found, used = machine(), versions()
         lines = [
-            f"Made by `python tools/bench.py {self.name}` on {found['cpu']}, {found['threads']} threads, "
+            f"Made by `python tools/bench.py {self.command}` on {found['cpu']}, {found['threads']} threads, "
             f"{found['memory_gib']} GiB of memory, {found['gpu'] or 'no GPU'}, beside a load of {found['load_before']} "
             f"by others; Python {used['python']}, "
             + ", ".join(f"{name} {used[name]}" for name in PACKAGES) + ".",
@@ -123,19 +142,6 @@ def timed(function: Callable[[], object]) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
-
-
-def peak_memory(function: Callable[[], object]) -> int | None:
-    """Bytes by which this process grew at most during a call; None where Linux does not say."""
-    status, refs = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    try:
-        refs.write_text("5")  # sets VmHWM to VmRSS (man 5 proc)
-    except OSError:
-        return None
-    before = psutil.Process().memory_info().rss
-    function()
-    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
-    return int(found[1]) * 1024 - before if found else None
 
 
 def machine() -> dict[str, str | float | int | None]:

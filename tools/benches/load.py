@@ -25,7 +25,8 @@ from benches.common import Result, Table
 from vlm_crash.models.checkpoints import fill, meta_model
 from vlm_crash.models.folder import is_original, read_config
 from vlm_crash.models.original_config import to_original
-from vlm_crash.models.weights import StateDict, save_weights, tensors_on_disk
+from vlm_crash.models.saving import save_weights
+from vlm_crash.models.weights import StateDict, tensors_on_disk
 
 MODES = ("whole", "slices")
 FIGURES = ("peak of its own (MiB)", "peak of all mapped (MiB)", "share at the end (MiB)", "time (s)")
@@ -38,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--megabytes", type=int, default=400, help="size of the checkpoint")
 
 
-def run(options: argparse.Namespace) -> Result:
+def run(options: argparse.Namespace) -> list[Result]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write_checkpoint(folder, options.megabytes)
@@ -51,12 +52,8 @@ def run(options: argparse.Namespace) -> Result:
         ("each process holds", *FIGURES),
         [(mode, *figures) for mode, figures in most.items()],
     )
-    return Result(
-        "load",
-        [table],
-        {"own_memory_whole_vs_slices": most["whole"][0] / most["slices"][0]},
-        ["loading straight to GPUs"],
-    )
+    ratios = {"own_memory_whole_vs_slices": most["whole"][0] / most["slices"][0]}
+    return [Result("load", [table], ratios, ["loading straight to GPUs"])]
 
 
 def _most(ranks: list[list[float]]) -> list[float]:

@@ -1,24 +1,25 @@
-"""Token merging against a plain port; tokens, prefill, cache and vision memory with and without it.
+"""Token merging against a plain port; tokens, prefill, cache, vision and memory with and without it.
 
-Enters: nothing but options; weights are random. Leaves: a Result. Everything runs in this process, without gradients.
+Enters: nothing but options; weights are random. Leaves: a Result a part. Everything runs in this process, without
+gradients.
 """
 
 # Suffixes: G groups, P tokens of a group, C channels, B batch, S sequence, D hidden.
 
 import argparse
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import DynamicCache, InternVLConfig, InternVLForConditionalGeneration
 
-from benches.common import Result, Row, Table, peak_memory, side_by_side
+from benches.common import Result, Row, Table, side_by_side
+from benches.memory import counted_peak, measured_peak
 from vlm_crash.models.checkpoints import materialise, meta_model
 from vlm_crash.models.folder import HicoSettings, image_size, merge_heads, read_config, tokens_per_frame
 from vlm_crash.models.token_merging import merge_schedule, merge_tokens
@@ -27,7 +28,8 @@ from vlm_crash.models.vision import image_features
 TINY = Path(__file__).parents[2] / "vlm_crash" / "demo" / "base"
 # Tokens of text that a prompt has beside its images: of each frame's line, and of the question.
 LINE_TOKENS, QUESTION_TOKENS = 8, 64
-CHUNK = 4
+PARTS = ("merging", "prefill", "vision", "memory")
+CHUNKS = (4, 8, 32, None)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -37,21 +39,30 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit_s", type=float, default=60.0, help="a prefill is left out where the one before took longer"
     )
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS, help="what to measure")
     parser.add_argument("--shapes", nargs="+", default=["tiny", "1B"], choices=["tiny", "1B"], help="models to measure")
 
 
-def run(options: argparse.Namespace) -> Result:
+def run(options: argparse.Namespace) -> list[Result]:
     torch.manual_seed(0)
-    notes: list[str] = []
+    results = []
     with torch.no_grad():
-        merging, ratio = _merging(options.groups, options.rounds)
-        tables = [merging]
-        for shape in options.shapes:
-            tables.append(_prefill(shape, options.frames, options.rounds, options.limit_s, notes))
-        tables += [_vision(shape, options.rounds) for shape in options.shapes]
-        if "1B" in options.shapes:  # what the tiny model needs is lost in the allocator's noise
-            tables.append(_chunks(notes))
-    return Result("model", tables, {"merge_vs_port": ratio}, notes)
+        for part in options.parts:
+            notes: list[str] = []
+            tables: list[Table] = []
+            ratios: dict[str, float] = {}
+            if part == "merging":
+                merging, ratio = _merging(options.groups, options.rounds)
+                tables, ratios = [merging], {"merge_vs_port": ratio}
+            for shape in options.shapes if part != "merging" else ():
+                if part == "prefill":
+                    tables.append(_prefill(shape, options.frames, options.rounds, options.limit_s, notes))
+                elif part == "vision":
+                    tables.append(_vision(shape, options.rounds))
+                else:
+                    tables += [_prefill_memory(shape, options.frames), _chunk_memory(shape, options.frames)]
+            results.append(Result(f"model {part}", tables, ratios, notes))
+    return results
 
 
 # ---------------------------------------------------------------------------------------------------- token merging
@@ -239,28 +250,66 @@ def _vision(shape: str, rounds: int) -> Table:
     )
 
 
-def _chunks(notes: list[str], num_frames: int = 32) -> Table:
+# ----------------------------------------------------------------------------------------------------------- memory
+
+
+def prefill_peak(config: InternVLConfig, num_tokens: int) -> int:
+    """Peak bytes of a prefill in fp32 beside weights and embeddings, counted without computing."""
+    model = meta_model(config)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        materialise(model)
+        embeds_BSD = torch.empty(1, num_tokens, model.lm_head.in_features)
+        return counted_peak(partial(prefill, model.eval(), embeds_BSD), [*_tensors(model), embeds_BSD])
+
+
+def vision_peak(config: InternVLConfig, num_frames: int, chunk: int | None) -> int:
+    """Peak bytes of a clip's way to visual tokens in fp32, beside weights and pixels, counted without computing."""
+    model = meta_model(config)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        materialise(model)
+        pixels = torch.empty(num_frames, 3, *image_size(config))
+        function = partial(image_features, model.eval(), pixels, [num_frames], chunk)
+        return counted_peak(function, [*_tensors(model), pixels])
+
+
+def _tensors(model: InternVLForConditionalGeneration) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
+def _prefill_memory(shape: str, frames: Sequence[int]) -> Table:
+    configs = [shape_config(shape, is_merged) for is_merged in (False, True)]
+    weights = sum(parameter.nbytes for parameter in meta_model(configs[0]).parameters())
     rows: list[Row] = []
-    for chunk in (CHUNK, None):
-        # A process of its own: here memory that was freed before would be used again, and not be seen.
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as other:
-            grown = other.submit(chunk_memory, num_frames, chunk).result()
-        rows.append([chunk or "all", None if grown is None else grown / 2**20])
-        if grown is None:
-            notes.append("peak memory: this system does not reset VmHWM")
+    for num_frames in sorted(frames):
+        sizes = [prompt_tokens(config, num_frames) for config in configs]
+        plain, merged = (prefill_peak(config, size) for config, size in zip(configs, sizes, strict=True))
+        rows.append([num_frames, *sizes, plain / 2**20, merged / 2**20, plain / merged])
+    columns = ["frames", "tokens", "merged", "peak (MiB)", "merged (MiB)", "ratio"]
     return Table(
-        "Frames at once through the 1B model's tower",
-        f"{num_frames} frames of 448 pixels with merging, fp32, through 2 layers of the tower: without gradients, "
-        "more layers need no more memory. What a process grew by at most, beside weights and pixels.",
-        ["--model.vision_chunk", "peak growth (MiB)"],
+        f"Memory of a prefill of the {shape} model",
+        "The most that tensors take at once in a prefill in fp32, cache included, beside "
+        f"{weights / 2**20:,.0f} MiB of weights and the prompt's embeddings. Counted, not run: the tensors of every "
+        "operator with torch's CPU kernels; a test holds the count against torch's allocator.",
+        columns,
         rows,
     )
 
 
-@torch.no_grad()
-def chunk_memory(num_frames: int, chunk: int | None) -> int | None:
-    """Bytes by which this process grows for the visual tokens of a clip, with 2 layers of the 1B model's tower."""
-    model = random_model(shape_config("1B", is_merged=True), num_vision_layers=2)
-    pixels = torch.randn(num_frames, 3, *image_size(model.config))
-    image_features(model, pixels[:1], [1])
-    return peak_memory(partial(image_features, model, pixels, [num_frames], chunk))
+def _chunk_memory(shape: str, frames: Sequence[int]) -> Table:
+    config = shape_config(shape, is_merged=True)
+    columns = ["--model.vision_chunk", *(f"{number} frames (MiB)" for number in sorted(frames))]
+    rows: list[Row] = [
+        [chunk or "all", *(vision_peak(config, number, chunk) / 2**20 for number in sorted(frames))] for chunk in CHUNKS
+    ]
+    what = (
+        f"The most that tensors take at once on the way of a clip's frames of {image_size(config)[0]} pixels to merged "
+        "visual tokens, fp32, without gradients, beside weights and pixels; counted as above."
+    )
+    if shape == "tiny":
+        model = random_model(config)
+        pixels = torch.randn(max(frames), 3, *image_size(config))
+        ways = [partial(image_features, model, pixels, [len(pixels)], chunk) for chunk in CHUNKS]
+        columns.append(f"{len(pixels)} frames, run (MiB)")
+        rows = [[*row, measured_peak(way) / 2**20] for row, way in zip(rows, ways, strict=True)]
+        what += " The last column was run, and taken from torch's allocator."
+    return Table(f"Frames at once through the {shape} model's tower", what, columns, rows)

@@ -44,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=2, help="rounds of what is compared, in turns")
 
 
-def run(options: argparse.Namespace) -> Result:
+def run(options: argparse.Namespace) -> list[Result]:
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     set_verbosity_error()
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> Result:
         for kind, batches in ((run_ours, "padded"), (run_trainer, "Trainer")):
             kind(folder, items[:2], Way(batches, 1))  # libraries and the allocator are warm
         ours, theirs = (partial(_run, kind, folder, items) for kind in (run_ours, run_trainer))
-        return _compare(ours, theirs, options, items)
+        return [_compare(ours, theirs, options, items)]
 
 
 def _run(kind: Callable[..., Run], folder: Path, items: Sequence[Item], way: Way, counts_memory: bool) -> Run:

@@ -171,6 +171,7 @@ def run_trainer(folder: Path, items: Sequence[Item], way: Way, counts_memory: bo
     def collate(found: list[dict[str, Any]]) -> dict[str, Tensor | None]:
         batch = pad([row["item"] for row in found])
         run.see(batch)
+        assert batch.labels_BS is not None
         return {
             "input_ids": batch.input_ids_BS, "attention_mask": batch.attention_mask_BS, "labels": batch.labels_BS,
             "pixel_values": batch.pixel_values_N3HW,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vlm_crash.callbacks.predictions import cannot_write
 from vlm_crash.models.convert import write_folder
+from vlm_crash.models.lora_files import merged, write_adapter
 from vlm_crash.models.training_checkpoint import SETTINGS
 from vlm_crash.models.weights import EMBEDDING, HEAD, StateDict
 from vlm_crash.parallel.checkpoint import is_sharded, load_file, save_file, whole_content
@@ -30,10 +31,12 @@ class ModelFolder(Callback):
 
     Args:
         dirname: name of the folder, below the run's own.
+        adapter: name of a second one, of LoRA's adapters alone (in the first they are merged), in peft's format.
     """
 
-    def __init__(self, dirname: str = "model") -> None:
+    def __init__(self, dirname: str = "model", adapter: str = "adapter") -> None:
         self.dirname = dirname
+        self.adapter = adapter
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Of sharded weights every process sends its part.
@@ -48,22 +51,38 @@ class ModelFolder(Callback):
         config = copy.deepcopy(module.model.config)
         config.vlm_crash = _settings(trainer, module)
         if whole is None:
-            tensors = module.model.state_dict()
-        else:
-            tensors = {name.removeprefix("model."): value for name, value in whole.items() if name.startswith("model.")}
+            whole = module.state_dict()
+        tensors = {name.removeprefix("model."): value for name, value in whole.items() if name.startswith("model.")}
         if config.tie_word_embeddings:
             tensors.pop(HEAD, None)
-        config.dtype = tensors[EMBEDDING].dtype
         part = part_of(folder)
         try:
-            write_folder(StateDict(tensors), config, module.path, part)
+            if module.adapters is None:
+                config.dtype = tensors[EMBEDDING].dtype
+                write_folder(StateDict(tensors), config, module.path, part)
+            else:
+                self._write_adapters(StateDict(tensors), config, module, part, folder.with_name(self.adapter))
             put_in_place(part, folder)
         except OSError as error:
             shutil.rmtree(part, ignore_errors=True)
             raise cannot_write(folder, error) from error
         log.info("model folder, of the last step: %s", folder)
-        for best in {getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks} - {""}:
+        # Without a score to watch, Lightning calls the newest the best.
+        chosen = [callback for callback in trainer.checkpoint_callbacks if getattr(callback, "monitor", None)]
+        for best in {getattr(callback, "best_model_path", "") for callback in chosen} - {""}:
             log.info("best checkpoint: %s (`export` makes a model folder of it)", best)
+
+    def _write_adapters(self, trained: StateDict, config: Any, module: Any, merged_part: Path, alone: Path) -> None:
+        """The adapters merged, in the dtype that the base was computed with; and alone."""
+        part = part_of(alone)
+        part.mkdir(parents=True)
+        write_adapter(part, trained, module.adapters.record, module.path)
+        put_in_place(part, alone)
+        log.info("adapter folder, of the last step: %s", alone)
+        dtype = str(module.adapters.base_dtype).removeprefix("torch.")
+        config.dtype = module.adapters.base_dtype
+        with merged(module.path, config, trained, module.adapters.settings, dtype) as weights:
+            write_folder(weights, config, module.path, merged_part, dtype=dtype)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """What `export` writes into the folder that it makes of a checkpoint."""

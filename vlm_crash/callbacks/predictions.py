@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from vlm_crash.callbacks.monitoring import decoded
 from vlm_crash.data.files import write_files
+from vlm_crash.parallel.whole_files import standing
 from vlm_crash.schema.records import Prediction
 
 log = logging.getLogger(__name__)
@@ -181,11 +182,9 @@ def describe_run(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]
     """Checkpoint hash, settings, versions, sampling; `run_id` is a hash of what could change an answer."""
     datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
     recipe = datamodule.recipe
-    weights = sorted(Path(str(pl_module.hparams["path"])).glob("*.safetensors"))
-    if trainer.ckpt_path:
-        weights = [Path(trainer.ckpt_path)]
+    weights = weight_files(pl_module.path, trainer.ckpt_path)  # type: ignore[arg-type]
     facts: dict[str, Any] = {
-        "checkpoint": {str(path): _sha256(path) for path in weights if path.is_file()},
+        "checkpoint": {str(path): _sha256(path) for path in weights},
         "model": {name: str(value) for name, value in pl_module.hparams.items()},
         "sampling": {
             **recipe.remembered,
@@ -200,6 +199,16 @@ def describe_run(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]
     decisive = {**facts, "checkpoint": sorted(facts["checkpoint"].values()), "model": deciding}
     run_id = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
     return {"run_id": run_id, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **facts}
+
+
+def weight_files(folder: Path, ckpt_path: str | Path | None) -> list[Path]:
+    """The files that the weights come from: a model folder's, or a checkpoint, which may be a folder of shards."""
+    if ckpt_path is None:
+        found = [path for kind in ("*.safetensors", "pytorch_model*.bin") for path in folder.glob(kind)]
+    else:
+        checkpoint = standing(Path(ckpt_path))
+        found = [checkpoint] if checkpoint.is_file() else list(checkpoint.iterdir())
+    return sorted(path for path in found if path.is_file())
 
 
 def _sha256(path: Path) -> str:

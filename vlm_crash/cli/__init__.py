@@ -17,7 +17,9 @@ COMMANDS = {
     "convert": ("commands", "an original OpenGVLab checkpoint -> a model folder in transformers' layout"),
     "export": ("commands", "a training checkpoint -> a model folder"),
     "evaluate": ("commands", "predictions + truth -> metrics.json and tables"),
+    "plan": ("plan", "whether a config of fit fits the memory of so many GPUs, by part, and what to change if not"),
     "report": ("commands", "an evaluation folder -> one self-contained HTML page"),
+    "doctor": ("doctor_command", "what works on this machine: cards, driver, kinds of numbers, readers, disk, memory"),
 }
 
 
@@ -34,8 +36,8 @@ def usage() -> str:
             *lines,
             "",
             "`python -m vlm_crash <command> --help` lists a command's options; --version says the version.",
-            "Exit codes: 0 done; 1 done, and the answer is no; 2 wrong input; 3 an error of ours; 130 Ctrl-C;",
-            "143 SIGTERM.",
+            "Exit codes: 0 done; 1 done, and the answer is no; 2 wrong input; 3 an error of ours, or a process of the",
+            "run is lost; 130 Ctrl-C; 143 SIGTERM.",
         ]
     )
 

@@ -1,10 +1,8 @@
-"""Parsers: configs by name, and unknown keys answered with the nearest known one."""
+"""Parsers: unknown keys are answered with the nearest known one, values with what would fit."""
 
 import argparse
 import re
 from collections.abc import Iterable, Sequence
-from importlib.resources import files
-from pathlib import Path
 
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
@@ -28,39 +26,6 @@ class HelpFormatter(DefaultHelpFormatter):
     def _get_type_str(self, action: argparse.Action) -> str | None:
         text = super()._get_type_str(action)
         return text and re.sub(r"<class '([\w.]+)'>", r"\1", text)
-
-
-def find_config(name: str) -> Path:
-    """A config by path, else by name in ./configs, else among those that ship with the package.
-
-    Raises:
-        ValueError: there is none of that name; the nearest is named.
-    """
-    shipped = Path(str(files("vlm_crash") / "_configs"))
-    places = [Path(name), Path("configs") / name, shipped / name, Path(__file__).parents[2] / "configs" / name]
-    for place in places:
-        if place.is_file():
-            return place
-    known = sorted({path.name for place in places[1:] for path in place.parent.glob("*.yaml")})
-    meant = closest(name, known)
-    raise ValueError(
-        f"there is no config {name}: not in the working folder, not in configs/; "
-        + (f"did you mean {meant}? " if meant else "")
-        + f"shipped configs: {', '.join(known) or 'none'}"
-    )
-
-
-def resolve_configs(args: Sequence[str]) -> list[str]:
-    """Replace the name after --config (or -c) by the path it stands for."""
-    resolved: list[str] = []
-    for arg in args:
-        if resolved and resolved[-1] in ("--config", "-c"):
-            resolved.append(str(find_config(arg)))
-        elif arg.startswith("--config="):
-            resolved.append(f"--config={find_config(arg.split('=', 1)[1])}")
-        else:
-            resolved.append(arg)
-    return resolved
 
 
 def known_keys(parser: ArgumentParser) -> list[str]:
@@ -87,6 +52,8 @@ def explain(error: ArgumentError, keys: Iterable[str], command: str) -> ValueErr
                 key = f"{found['group']}.{key}"
             if pattern is _UNKNOWN[0] and not given.startswith("-"):
                 return ValueError(f"{given!r} is not expected here; options begin with --, as --{keys[0]}")
+            if pattern is _UNKNOWN[0] and not given.startswith("--") and key in keys:
+                return ValueError(f"there is no option {given!r}; options begin with two dashes: --{key}")
             return ValueError(f"there is no option {key!r}; {_nearest_key(key, keys)}")
     required = _REQUIRED.search(text)
     if required:

@@ -1,12 +1,15 @@
-"""convert and export: thin commands around vlm_crash.models.convert."""
+"""convert and export: vlm_crash.models.convert, given checkpoints that vlm_crash.parallel.checkpoint opens."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
 DTYPES = "Numbers of the new weights: float16, bfloat16, float32, or as_stored."
+REMEDY = "give a .ckpt that fit wrote"
 REVISION = "Branch, tag or commit, where the model is a name on the hub."
+LAYOUT = "transformers, or original (OpenGVLab's); of a LoRA checkpoint also adapter: not merged, in peft's format."
 OVERWRITE = "Replace the folder of --out where it is a model folder already."
 
 
@@ -38,26 +41,46 @@ def export_parser(parser: ArgumentParser) -> None:
     add("checkpoint", type=Path, help="A .ckpt file that fit wrote, the folder of a sharded one, or a model folder.")
     add("--model", type=str | None, help="Folder (or OWNER/NAME on the hub) that the checkpoint was trained from.")
     add("--out", type=Path, required=True, help="The new folder.")
-    add("--layout", type=str, default="transformers", help="transformers, or original (OpenGVLab's).")
+    add("--layout", type=str, default="transformers", help=LAYOUT)
     add("--dtype", type=str, default="as_stored", help=DTYPES)
     add("--revision", type=str | None, help=REVISION)
     add("--overwrite", type=bool, default=False, help=OVERWRITE)
 
 
 def export(options: Namespace) -> int:
-    from vlm_crash.models.convert import export as run
+    given: Path = options.checkpoint
+    if (given / "config.json").is_file():
+        if options.model is not None or options.revision is not None:
+            raise ValueError(f"{given} is a model folder already; leave out --model and --revision")
+        from vlm_crash.models.convert import export_folder
 
-    folder = run(
-        options.checkpoint,
-        options.out,
+        folder = export_folder(given, options.out, options.layout, options.dtype, options.overwrite)
+    else:
+        folder = _export_trained(given, options)
+    print(f"{'adapter' if options.layout == 'adapter' else 'model'} folder: {folder}")
+    return 0
+
+
+def _export_trained(given: Path, options: Namespace) -> Path:
+    if options.model is None:
+        raise ValueError(f"set --model to the model folder that {given} was trained from")
+    from vlm_crash.cli.checkpoints import read_checkpoint
+    from vlm_crash.models.convert import export_trained
+    from vlm_crash.parallel.checkpoint import is_sharded
+
+    if given.is_dir() and not is_sharded(given):
+        inside = sorted(str(path.relative_to(given)) for path in given.rglob("*.ckpt"))
+        if inside:
+            raise ValueError(f"{given} is a folder with checkpoints in it; give one of them: {', '.join(inside[:9])}")
+    return export_trained(
+        partial(read_checkpoint, given, REMEDY),
         options.model,
+        options.out,
         options.layout,
         options.dtype,
         options.revision,
         options.overwrite,
     )
-    print(f"model folder: {folder}")
-    return 0
 
 
 COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace], int]]] = {

@@ -1,5 +1,6 @@
 """demo, prepare, convert, export, evaluate and report: thin commands around the package's functions."""
 
+import io
 import re
 import sys
 from collections.abc import Callable
@@ -9,7 +10,8 @@ from typing import Literal
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 
 from vlm_crash.cli import checkpoint_commands
-from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys, resolve_configs
+from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys
+from vlm_crash.cli.config_files import resolve_configs
 
 
 def _prepare_parser(parser: ArgumentParser) -> None:
@@ -173,5 +175,6 @@ def run(command: str, args: list[str]) -> int:
                 "validate, test or predict; leave it out"
             )
         raise ValueError(message) from error
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a notebook has another
+        sys.stdout.reconfigure(line_buffering=True)
     return COMMANDS[command][1](options)

@@ -74,6 +74,7 @@ def demo(options: Namespace) -> int:
     """Render, prepare, predict with the base, fit, predict (with the clips, and blind), evaluate, report."""
     start = time.perf_counter()
     out = Path(options.out)
+    _check(options)
     make_room(out)
     with PeakMemory() as memory:
         render_seconds = _render(out / "clips", options)
@@ -103,6 +104,19 @@ def make_room(out: Path) -> None:
             shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / ".demo").touch()
+
+
+def _check(options: Namespace) -> None:
+    """Refuse what cannot be a demo, before the earlier one makes room."""
+    from vlm_crash.data.splits import MIN_CLIPS_FOR_ALL
+    from vlm_crash.demo.clips import plan_dataset
+
+    plan_dataset(options.num_clips, options.seed)
+    if options.num_clips < MIN_CLIPS_FOR_ALL:
+        raise ValueError(
+            f"num_clips={options.num_clips} is too few for clips to train on, to validate and to test; "
+            f"set --num_clips to {MIN_CLIPS_FOR_ALL} or more"
+        )
 
 
 def _render(clips: Path, options: Namespace) -> float:

@@ -27,21 +27,28 @@ ACTS_IN: Mapping[str, tuple[str, ...]] = {
             *_options("model", "lr_vision lr_projector lr_language weight_decay warmup_ratio freeze"),
             *_options("model", "activation_checkpointing"),
             *_options("data", "seed batching pack_tokens"),
+            "overflow_sentinel",
             *_options("trainer", "max_epochs min_epochs max_steps min_steps max_time limit_train_batches"),
             *_options("trainer", "val_check_interval check_val_every_n_epoch num_sanity_val_steps"),
             *_options("trainer", "accumulate_grad_batches gradient_clip_val gradient_clip_algorithm"),
+            *_options("trainer", "overfit_batches log_every_n_steps enable_checkpointing detect_anomaly"),
+            "trainer.reload_dataloaders_every_n_epochs",
         ],
         ("fit",),
     ),
     **dict.fromkeys(_options("data", "split clips crash_dir nearmiss_dir event_dirs num_videos"), ("predict",)),
     "model.num_validation_answers": ("fit", "validate"),
+    "model.fp32_modules": ("fit", "validate", "test"),
     "model.embedder": ("fit", "validate", "test"),
     "trainer.limit_val_batches": ("fit", "validate"),
     "trainer.limit_test_batches": ("test",),
     "trainer.limit_predict_batches": ("predict",),
-    # The data module has samplers of its own, which share the clips among the processes.
-    "trainer.use_distributed_sampler": (),
+    # The data module has samplers of its own, which share the clips among the processes; no layer of the model is a
+    # batch norm; checkpoints are files.
+    **dict.fromkeys(_options("trainer", "use_distributed_sampler sync_batchnorm model_registry"), ()),
 }
+#: Refused where it is given, with what stands in its place (lightning_commands.py).
+REPLACED = ("trainer.default_root_dir",)
 
 
 def idle_in(command: str) -> list[str]:
@@ -51,7 +58,7 @@ def idle_in(command: str) -> list[str]:
 
 def hide(parser: ArgumentParser, command: str) -> None:
     """Leave what does nothing out of a command's help."""
-    idle = set(idle_in(command))
+    idle = {*idle_in(command), *REPLACED}
     for action in parser._actions:
         if action.dest in idle:
             action.help = argparse.SUPPRESS

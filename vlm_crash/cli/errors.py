@@ -1,7 +1,8 @@
 """Failures -> one message and an exit code.
 
 What a user did (bad options, files, folders, a full disk) ends with 2 and one message; what we did ends with 3 and
-the traceback; Ctrl-C ends with 130, SIGTERM with 143.
+the traceback, and a run that has lost one of its processes with 3 and one message; Ctrl-C ends with 130, SIGTERM
+with 143.
 """
 
 import errno
@@ -9,6 +10,7 @@ import importlib
 import logging
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -40,6 +42,10 @@ def run_guarded(command: str, args: Sequence[str], module: str) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:  # noqa: BLE001 - the last line of defence: every other failure becomes an exit code here
+        lost = _lost_process(error)
+        if lost is not None:
+            print(f"vlm_crash {command}: error: {lost}{_resume(command, args)}", file=sys.stderr)
+            return OUR_ERROR
         message = user_message(error)
         if message is None:
             traceback.print_exc()
@@ -55,6 +61,23 @@ def run_guarded(command: str, args: Sequence[str], module: str) -> int:
 def _interrupted(command: str) -> int:
     print(f"vlm_crash {command}: interrupted; what was finished is kept", file=sys.stderr)
     return INTERRUPTED
+
+
+def _lost_process(error: BaseException) -> str | None:
+    if "torch.distributed" not in sys.modules:
+        return None
+    from vlm_crash.parallel.lost_process import lost_process
+
+    return lost_process(error)
+
+
+def _resume(command: str, args: Sequence[str]) -> str:
+    if command != "fit":
+        return ""
+    given = " ".join(args)
+    goes_on = re.search(r"--ckpt_path[= ](?:last|auto)\b", given)
+    rest = [] if goes_on else ["--ckpt_path", "auto"]
+    return f". To go on from the last checkpoint, start all processes again: fit {shlex.join([*args, *rest])}"
 
 
 def user_message(error: BaseException) -> str | None:
@@ -73,7 +96,7 @@ def user_message(error: BaseException) -> str | None:
         link = link.__cause__
     for link in chain:
         if isinstance(link, OSError) and link.errno:
-            return f"{link.filename}: {link.strerror}" if link.filename else _no_file(link)
+            return _of_file(link) if link.filename else _no_file(link)
         if isinstance(link, ValueError | OSError) and _raised_by_us(link):
             return str(link)
     if isinstance(error, ArgumentError):
@@ -91,6 +114,11 @@ def user_message(error: BaseException) -> str | None:
             "lower --data.num_workers or --data.batch_size"
         )
     return _from_worker(str(error))
+
+
+def _of_file(error: OSError) -> str:
+    said = str(error.strerror)
+    return f"{error.filename}: {said}{'' if ';' in said else '; check the path, and who may read and write there'}"
 
 
 def _no_file(error: OSError) -> str:

@@ -5,8 +5,10 @@ import logging
 import os
 import sys
 import warnings
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from pydoc import locate
 from typing import Any, ClassVar
 
 import transformers
@@ -18,13 +20,23 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from vlm_crash.callbacks import ModelFolder, PredictionWriter, TrainingMonitor, ValidationSample, WholeCheckpoints
+from vlm_crash.callbacks import (
+    ConfusionMatrices,
+    ModelFolder,
+    OverflowSentinel,
+    PredictionWriter,
+    TrainingMonitor,
+    ValidationSamples,
+    WholeCheckpoints,
+)
 from vlm_crash.callbacks.predictions import refuse_old_predictions
-from vlm_crash.cli import COMMANDS, effects
-from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys, resolve_configs
-from vlm_crash.cli.checkpoints import check_fits, find_checkpoint, read_checkpoint
+from vlm_crash.cli import COMMANDS, effects, lora, option_values
+from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys
+from vlm_crash.cli.checkpoints import HELP, check_fits, find_checkpoint, read_checkpoint
+from vlm_crash.cli.config_files import SECTIONS, resolve_configs
 from vlm_crash.data.datamodule import CrashDataModule
 from vlm_crash.lightning_module import CrashVLM
+from vlm_crash.models.internvl import weights_later
 from vlm_crash.parallel.checkpoint import Stored
 from vlm_crash.parallel.fsdp import FSDPStrategy
 
@@ -59,6 +71,11 @@ class CrashCLI(LightningCLI):
         parser.add_argument(
             "--overwrite", type=bool, default=False, help="Replace what an earlier run left in output_dir."
         )
+        parser.add_argument(
+            "--overflow_sentinel", type=int | None, default=None,
+            help="Name the module in which numbers stop being finite (log, TensorBoard, overflow.jsonl), and stop "
+            "after so many optimizer steps in a row that are not finite; unset: off.",
+        )  # fmt: skip
         parser.link_arguments("data.schema", "model.schema")
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
@@ -69,23 +86,30 @@ class CrashCLI(LightningCLI):
             child.description = COMMANDS[command][1]
             child.formatter_class = HelpFormatter
             effects.hide(child, command)
+            next(action for action in child._actions if action.dest == "ckpt_path").help = HELP[command]
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         super().parse_arguments(parser, args)
         command = self.config["subcommand"]
         effects.check(command, args, self.config[command], self._subcommand_parsers[command])
+        self._args = args
+        option_values.check(self.config[command])
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Lightning's commands; answers go to disk batch by batch and are never gathered in memory."""
-        skipped = LightningCLI.subcommands()
-        return {**skipped, "predict": skipped["predict"] | {"return_predictions"}}
+        """Lightning's commands; answers go to disk batch by batch and are never gathered in memory.
+
+        No checkpoint is read in a way that could run its code, so there is nothing to choose for `weights_only`.
+        """
+        fixed = {"weights_only", "return_predictions"}
+        return {command: skipped | fixed for command, skipped in LightningCLI.subcommands().items()}
 
     def before_instantiate_classes(self) -> None:
         config: Namespace = self.config[self.subcommand]
         output_dir = Path(config["output_dir"])
         may_write = config["overwrite"] or config.get("ckpt_path") or not (output_dir / "config.yaml").exists()
         self.checkpoint = self._find_checkpoint(config)
+        lora.settle(str(self.subcommand), self._args, config["model"], self.checkpoint)
         if self.subcommand == "fit" and not may_write:
             raise ValueError(
                 f"{output_dir} holds a run already; set --output_dir to another folder, --ckpt_path to resume it, "
@@ -104,11 +128,21 @@ class CrashCLI(LightningCLI):
             "config_filename": "config.yaml" if self.subcommand == "fit" else f"{self.subcommand}_config.yaml",
         }
 
+    def instantiate_classes(self) -> None:
+        """Lightning's; processes that share a model read their own part of its weights, once it is shared out."""
+        config = self.config[self.subcommand]
+        name = getattr(config["trainer"].get("strategy"), "class_path", None)
+        found = locate(name) if name else None
+        # Adapters are put beside weights that are there.
+        shares = isinstance(found, type) and issubclass(found, FSDPStrategy) and config["model"].get("lora") is None
+        with weights_later() if shares else nullcontext():
+            super().instantiate_classes()
+
     def _find_checkpoint(self, config: Namespace) -> Stored | None:
         given = config.get("ckpt_path")
         if given is None:
             return None
-        found = find_checkpoint(given, Path(config["output_dir"]) / CHECKPOINTS)
+        found = find_checkpoint(given, Path(config["output_dir"]) / CHECKPOINTS, str(self.subcommand))
         config["ckpt_path"] = None if found is None else str(found)
         return None if found is None else read_checkpoint(found)
 
@@ -126,7 +160,11 @@ class CrashCLI(LightningCLI):
         if config["trainer"].get("enable_model_summary") is None:
             kwargs["enable_model_summary"] = False  # the module logs the parameters of each tower
         if self.subcommand == "fit":
-            extra += [TrainingMonitor(), ValidationSample(), ModelFolder()]
+            extra += [TrainingMonitor(), ModelFolder()]
+            if config["overflow_sentinel"] is not None:
+                extra.append(OverflowSentinel(config["overflow_sentinel"]))
+        if self.subcommand in ("fit", "validate"):
+            extra += [ValidationSamples(), ConfusionMatrices()]
         if self.subcommand == "predict":
             extra += [PredictionWriter(output_dir, config["overwrite"])]
         kwargs["default_root_dir"] = str(output_dir)
@@ -157,6 +195,7 @@ class CrashCLI(LightningCLI):
         self.model.conversation = self.datamodule.recipe.tokenizer
         self.trainer.predict = partial(self.trainer.predict, return_predictions=False)  # type: ignore[method-assign]
         if self.checkpoint is not None:
+            lora.check(self.checkpoint, self.model.adapters)
             check_fits(self.checkpoint, self.model, self.model.path)
             self.checkpoint = None
 
@@ -214,6 +253,11 @@ def _quieten() -> None:
         ".*LeafSpec.*",
         ".*args parameter is intended to run from within Python.*",
         ".*not have many workers.*",
+        # A run that goes on does so exactly (parallel/resume.py), and its folder is not empty.
+        ".*your dataloader is not resumable.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        # Of checkpoints that are only read.
+        ".*callbacks used to create the checkpoint need to be provided.*",
     )
     for message in remarks:
         warnings.filterwarnings("ignore", message=message)
@@ -234,7 +278,7 @@ def run(command: str, args: list[str]) -> int:
             parser_class=_RememberingParser,
             parser_kwargs={"prog": "vlm_crash"},
             auto_configure_optimizers=False,
-            args=[command, *resolve_configs(args)],
+            args=[command, *resolve_configs(args, SECTIONS)],
         )
     except ArgumentError as error:
         keys = {key for parser in _RememberingParser.made for key in known_keys(parser)}

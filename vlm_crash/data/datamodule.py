@@ -22,6 +22,7 @@ from vlm_crash.data.prepared import load_prepared
 from vlm_crash.data.sampler import SharedSampler
 from vlm_crash.data.splits import SPLITS
 from vlm_crash.data.vocabularies import observed_vocabularies
+from vlm_crash.data.workers import heed_parent_alone
 from vlm_crash.schema.fields import Schema, load_schema
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.schema.wording import words
@@ -249,6 +250,7 @@ class CrashDataModule(LightningDataModule):
             sampler=self._sampler(dataset, name),
             num_workers=self.num_workers,
             persistent_workers=train and self.num_workers > 0,
+            worker_init_fn=heed_parent_alone,
             collate_fn=PackCollator(self.pack_tokens or 0) if is_packed else collate,
             # Its own, or making an iterator would draw from the generator that a resumed run restores.
             generator=torch.Generator().manual_seed(self.seed),
@@ -263,13 +265,8 @@ class CrashDataModule(LightningDataModule):
 
     def _train_sampler(self) -> SharedSampler:
         rank, world = self._place()
-        options = {
-            "num_replicas": world,
-            "rank": rank,
-            "seed": self.seed,
-            "batch_size": self.batch_size,
-            "resumed": self.resumed,
-        }
+        options: dict[str, Any] = {"num_replicas": world, "rank": rank, "seed": self.seed}
+        options |= {"batch_size": self.batch_size, "resumed": self.resumed}
         return train_sampler(self.batching, self.lengths, self.pack_tokens or 0, self.resumed_kind, options)
 
     def _place(self) -> tuple[int, int]:

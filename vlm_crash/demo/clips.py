@@ -63,10 +63,11 @@ def plan_dataset(num_clips: int, seed: int) -> list[tuple[str, int, int]]:
     """
     if not 2 <= num_clips <= MOST_CLIPS:
         raise ValueError(
-            f"num_clips={num_clips} is not in [2, {MOST_CLIPS}]: at least one clip of each event is needed"
+            f"num_clips={num_clips} is not in [2, {MOST_CLIPS}]: at least one clip of each event is needed; "
+            "set --num_clips to that"
         )
     if not 0 <= seed < MOST_SEEDS:
-        raise ValueError(f"seed={seed} is not in [0, {MOST_SEEDS - 1}]")
+        raise ValueError(f"seed={seed} is not in [0, {MOST_SEEDS - 1}]; set --seed to one of them")
     return [(EVENTS[i % 2], i // 2 + 1, seed * MOST_CLIPS + i) for i in range(num_clips)]
 
 

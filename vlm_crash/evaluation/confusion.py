@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from vlm_crash.metrics.confusion import NO_ANSWER, said_term
 from vlm_crash.schema.fields import UNKNOWN, Event, Field
 
 MAX_TERMS = 14  # rarer ones are gathered
-NO_ANSWER = "no answer"
 RARER = "(rarer terms)"
 
 
@@ -47,10 +47,7 @@ def field_matrices(event: Event, records: Sequence[dict[str, Any]]) -> list[dict
 
 
 def _said_term(one: dict[str, Any]) -> str:
-    """The answer as a column of the matrix; an answer judged right stands under the spelling of the truth."""
-    if one["verdict_given_event"] == "right":
-        return str(one["truth"])
-    return str(one["answer"]) if one["verdict_given_event"] == "wrong" else NO_ANSWER
+    return said_term(one["verdict_given_event"], str(one["truth"]), one["answer"])
 
 
 def _shown_terms(field: Field, pairs: Counter[tuple[str, str]]) -> list[str]:

@@ -6,6 +6,7 @@ activation checkpointing recomputes, which then fails or runs another kernel.
 
 import logging
 import os
+import warnings
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -22,12 +23,13 @@ KERNELS = {
 
 
 def set_attention(attention: str) -> None:
-    """Let only one kernel of scaled_dot_product_attention run in this process, forward and backward.
+    """Say which kernels of scaled_dot_product_attention may run in this process, forward and backward.
 
     Args:
         attention: "math" (any device; the only kernel sure to work on Turing with masks in fp16), "efficient",
-            "flash" (compute capability 8.0 or newer), or "auto" (torch chooses among all that work; on GPUs older than
-            8.0 among those that were tried here and found to work).
+            "flash" (compute capability 8.0 or newer; it takes no mask, so that padded batches run "efficient" where
+            they need one), or "auto" (torch chooses among all that work; on GPUs older than 8.0 among those that were
+            tried here and found to work).
 
     Raises:
         ValueError: another word, or a kernel that the GPU present cannot run.
@@ -44,12 +46,14 @@ def set_attention(attention: str) -> None:
     if attention == "auto":
         chosen = ["math", *(name for name in ("efficient",) if kernel_works(name))] if is_old else list(KERNELS)
     else:
-        chosen = [attention]
+        chosen = ["flash", "efficient"] if attention == "flash" else [attention]
     torch.backends.cuda.enable_math_sdp("math" in chosen)
     torch.backends.cuda.enable_mem_efficient_sdp("efficient" in chosen)
     torch.backends.cuda.enable_flash_sdp("flash" in chosen)
     torch.backends.cuda.enable_cudnn_sdp("cudnn" in chosen)
-    if len(chosen) == 1:
+    if attention == "flash":
+        log.info("scaled dot product attention: flash kernel, and efficient where there is a mask")
+    elif len(chosen) == 1:
         log.info("scaled dot product attention: %s kernel only", *chosen)
     else:
         log.info("scaled dot product attention: torch chooses among %s", ", ".join(chosen))
@@ -62,15 +66,30 @@ def kernel_works(kernel: str, dtype: torch.dtype = torch.float16) -> bool:
     """
     # This process' own card: memory taken on another one stays taken.
     local = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
-    device = torch.device("cuda", local % torch.cuda.device_count())
+    fault = kernel_fault(kernel, dtype, torch.device("cuda", local % torch.cuda.device_count()))
+    if fault is not None:
+        log.info("attention kernel %s does not work here: %s", kernel, fault)
+    return fault is None
+
+
+def kernel_fault(kernel: str, dtype: torch.dtype, device: torch.device) -> str | None:
+    """Why a device does not run a kernel, tried as by `kernel_works` (flash on a CPU: with a mask); None: it does."""
     query, key, value = (torch.randn(1, 2, 33, 64, device=device, dtype=dtype, requires_grad=True) for _ in range(3))
-    mask = None if kernel == "flash" else torch.ones(33, 33, device=device, dtype=torch.bool).tril()
+    mask = torch.ones(33, 33, device=device, dtype=torch.bool).tril()
+    masked = kernel != "flash" or device.type == "cpu"
     try:
-        with sdpa_kernel(KERNELS[kernel]):
-            out = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        # The reason is a warning beside the error.
+        with sdpa_kernel(KERNELS[kernel]), warnings.catch_warnings(record=True) as reasons:
+            warnings.simplefilter("always")
+            out = torch.nn.functional.scaled_dot_product_attention(
+                query, key, value, attn_mask=mask if masked else None
+            )
             out.float().sum().backward()
-        torch.cuda.synchronize(device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
     except RuntimeError as error:
-        log.info("attention kernel %s does not work here: %s", kernel, str(error).splitlines()[0])
-        return False
-    return bool(torch.isfinite(out).all()) and query.grad is not None
+        said = [str(reason.message).split(" (Triggered")[0].strip() for reason in reasons]
+        return next((text for text in said[1:] if kernel in text.lower()), str(error).splitlines()[0])
+    if query.grad is None or not bool(torch.isfinite(out).all() and torch.isfinite(query.grad).all()):
+        return "its numbers are not finite"
+    return None

@@ -7,7 +7,8 @@ tokens of the whole row, and math attention holds its matrices for one clip's le
 
 # Suffixes: A query heads, K heads of keys and values, S sequence of the row, H head size, T tokens.
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,11 @@ from transformers import AttentionInterface, AttentionMaskInterface, InternVLFor
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from vlm_crash.models import attention_heads
+
 NAME = "sdpa_by_clips"
+#: The same for a kernel that wants repeated keys (attention_heads.py).
+NAME_REPEATED = "sdpa_by_clips_repeated"
 
 
 def attend_by_clips(model: InternVLForConditionalGeneration) -> None:
@@ -34,7 +39,8 @@ def attend_by_clips(model: InternVLForConditionalGeneration) -> None:
             f"the language model has layers of {sorted(kinds)}, and packed batches need full attention in all of them; "
             "set --data.batching to padded or grouped"
         )
-    config._attn_implementation = NAME
+    repeats = config._attn_implementation in (attention_heads.NAME, NAME_REPEATED)
+    config._attn_implementation = NAME_REPEATED if repeats else NAME
 
 
 def restarted_positions(clip_lengths: Sequence[int], device: torch.device) -> Tensor:
@@ -53,15 +59,16 @@ def sdpa_by_clips(
     value_1KSH: Tensor,
     attention_mask: Tensor | None,
     clip_lengths: Sequence[int] | None = None,
+    attend: Callable[..., tuple[Tensor, None]] = sdpa_attention_forward,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """transformers' SDPA attention, clip by clip where the lengths of clips are given: [1, S, A, H]."""
     if clip_lengths is None:
-        return sdpa_attention_forward(module, query_1ASH, key_1KSH, value_1KSH, attention_mask, **options)
+        return attend(module, query_1ASH, key_1KSH, value_1KSH, attention_mask, **options)
     assert attention_mask is None and query_1ASH.shape[0] == 1, "clips of one row, without padding"
     parts = (tensor.split(list(clip_lengths), dim=2) for tensor in (query_1ASH, key_1KSH, value_1KSH))
     clips = zip(*parts, strict=True)
-    outputs = [sdpa_attention_forward(module, query, key, value, None, **options)[0] for query, key, value in clips]
+    outputs = [attend(module, query, key, value, None, **options)[0] for query, key, value in clips]
     return torch.cat(outputs, dim=1), None
 
 
@@ -73,4 +80,6 @@ def _mask(q_length: int, kv_length: int, attention_mask: Tensor | None = None, *
 
 
 AttentionInterface.register(NAME, sdpa_by_clips)
+AttentionInterface.register(NAME_REPEATED, partial(sdpa_by_clips, attend=attention_heads.sdpa_repeated))
 AttentionMaskInterface.register(NAME, _mask)
+AttentionMaskInterface.register(NAME_REPEATED, _mask)

@@ -95,9 +95,7 @@ def load_weights(model: InternVLForConditionalGeneration, folder: Path, original
             the model's dtype.
     """
     targets: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
-    layout = layout_of(model.config, {name: tuple(tensor.shape) for name, tensor in targets.items()}, original)
-    files = weight_files(folder)
-    names = match(stored_tensors(files), layout, model.config, folder, original)
+    files, layout, names = find_weights(model, folder, original)
     filled: set[int] = set()
     with torch.no_grad():
         for file in files:
@@ -108,6 +106,23 @@ def load_weights(model: InternVLForConditionalGeneration, folder: Path, original
                         target = targets[part]
                         _fill(target, shard, name, packed, index, compare=id(target) in filled)
                         filled.add(id(target))
+
+
+def find_weights(
+    model: InternVLForConditionalGeneration, folder: Path, original: bool
+) -> tuple[list[Path], dict[str, Packed], dict[str, str]]:
+    """Where each tensor of a model lies, from the headers of the files alone; the model may be on meta.
+
+    Returns:
+        the files; name in the layout -> where its rows go; name on disk -> name in the layout.
+
+    Raises:
+        ValueError: as load_weights says, but for the numbers.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters(remove_duplicate=False)}
+    layout = layout_of(model.config, shapes, original)
+    files = weight_files(folder)
+    return files, layout, match(stored_tensors(files), layout, model.config, folder, original)
 
 
 def layout_of(config: InternVLConfig, shapes: Mapping[str, tuple[int, ...]], original: bool) -> dict[str, Packed]:

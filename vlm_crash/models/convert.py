@@ -5,9 +5,11 @@ transformers loads a folder of its layout; the way original -> transformers -> o
 config.json and the same tokenizer files, as those of the original travel along in the sub-folder `original`.
 """
 
+import errno
 import json
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,22 +20,17 @@ from transformers import GenerationConfig, InternVLConfig
 from vlm_crash.models.checkpoints import meta_model
 from vlm_crash.models.folder import HicoSettings, folder_settings, is_original, merge_heads, read_config, read_json
 from vlm_crash.models.hub import local_folder
+from vlm_crash.models.lora_files import check_trained, fingerprint, merged, write_adapter
+from vlm_crash.models.lora_record import check_base, settings_of
 from vlm_crash.models.original_config import to_original
 from vlm_crash.models.processor import save_processor
+from vlm_crash.models.saving import AS_STORED, DTYPES, save_weights
 from vlm_crash.models.tokenizers import check_tokenizer, load_tokenizer, save_tokenizer
-from vlm_crash.models.training_checkpoint import check_fits, read_training_checkpoint, shapes_of
-from vlm_crash.models.weights import (
-    AS_STORED,
-    DTYPES,
-    EMBEDDING,
-    HEAD,
-    Weights,
-    folder_weights,
-    save_weights,
-    tensors_on_disk,
-)
+from vlm_crash.models.training_checkpoint import OpenCheckpoint, TrainedWeights, check_fits, shapes_of
+from vlm_crash.models.weights import EMBEDDING, HEAD, Weights, folder_weights, tensors_on_disk
 
 LAYOUTS = ("transformers", "original")
+ALONE = "adapter"  # a layout that only LoRA's checkpoints have
 ORIGINAL = "original"
 _CARRIED = (".json", ".txt", ".model", ".jinja")
 
@@ -60,60 +57,110 @@ def convert(
         ValueError: the source is no such folder or does not fit together, or `out` is in use.
     """
     folder = local_folder(source, revision)
-    if not is_original(folder):
+    if not is_original(folder, "source"):
         raise ValueError(f"{folder} is in transformers' layout already; vlm_crash and transformers load it as it is")
     config = read_config(folder)
     if hico is not None:
         config.vlm_crash = {**config.vlm_crash, "hico": _hico(config) if hico else None}
     refuse_used(out, folder, overwrite)
-    with folder_weights(folder, config, original=True) as weights:
+    with _told(out, folder), folder_weights(folder, config, original=True) as weights:
         return write_folder(weights, config, folder, out, "transformers", dtype)
 
 
-def export(
-    checkpoint: Path,
+def export_folder(
+    folder: Path, out: Path, layout: str = "transformers", dtype: str = AS_STORED, overwrite: bool = False
+) -> Path:
+    """A model folder in either layout -> one in the layout asked for.
+
+    Args:
+        folder: the model folder.
+        out: the new folder.
+        layout: transformers or original.
+        dtype: of the new weights: float16, bfloat16, float32, or as_stored.
+        overwrite: replace `out` where it is a model folder already.
+
+    Raises:
+        ValueError: the folder does not fit together, or `out` is in use.
+        OSError: `out` cannot be written, as the disk is full for example.
+    """
+    refuse_used(out, folder, overwrite)
+    config = read_config(folder)
+    with _told(out, folder), folder_weights(folder, config, is_original(folder)) as weights:
+        return write_folder(weights, config, folder, out, layout, dtype)
+
+
+def export_trained(
+    open_checkpoint: Callable[[], OpenCheckpoint],
+    model: str | Path,
     out: Path,
-    model: str | Path | None = None,
     layout: str = "transformers",
     dtype: str = AS_STORED,
     revision: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """A training checkpoint, or a model folder -> a model folder.
+    """A training checkpoint -> a model folder.
 
     Args:
-        checkpoint: .ckpt file, the folder of a sharded one, or a model folder in either layout.
+        open_checkpoint: opens the checkpoint; it is read tensor by tensor.
+        model: folder (or OWNER/NAME on the hub) that the training started from.
         out: the new folder.
-        model: folder (or OWNER/NAME on the hub) that the training started from; none where `checkpoint` is a folder
-            that says all by itself.
-        layout: transformers or original.
-        dtype: of the new weights: float16, bfloat16, float32, or as_stored.
+        layout: transformers or original; of a LoRA checkpoint, whose adapters are merged into these, also adapter:
+            them alone, in peft's format.
+        dtype: of the new weights: float16, bfloat16, float32, or as_stored (merged: as the base is stored).
         revision: branch, tag or commit on the hub.
         overwrite: replace `out` where it is a model folder already.
 
     Raises:
         ValueError: the checkpoint cannot be read or is of another model, or `out` is in use.
+        OSError: `out` cannot be written, as the disk is full for example.
     """
-    if (checkpoint / "config.json").is_file():
-        if model is not None or revision is not None:
-            raise ValueError(f"{checkpoint} is a model folder already; leave out --model and --revision")
-        refuse_used(out, checkpoint, overwrite)
-        config = read_config(checkpoint)
-        with folder_weights(checkpoint, config, is_original(checkpoint)) as weights:
-            return write_folder(weights, config, checkpoint, out, layout, dtype)
-    if model is None:
-        raise ValueError(f"set --model to the model folder that {checkpoint} was trained from")
+    check_form(layout, dtype)
     source = local_folder(model, revision)
+    is_original(source, "model")
     refuse_used(out, source, overwrite)
     config = read_config(source)
-    weights, settings = read_training_checkpoint(checkpoint, config.tie_word_embeddings)
+    weights = TrainedWeights(open_checkpoint, config.tie_word_embeddings)
+    config.vlm_crash = {**folder_settings(config).to_dict(), **weights.settings}
+    config.dtype = None if dtype == AS_STORED else DTYPES.get(dtype)
+    if weights.lora is not None:
+        with _told(out, source):
+            return _export_lora(weights, weights.lora, config, source, out, layout, dtype)
+    if layout == ALONE:
+        raise ValueError(f"{weights.path} holds whole weights, no adapters; set --layout to one of {list(LAYOUTS)}")
     wanted = shapes_of(meta_model(config))
     if config.tie_word_embeddings:
         del wanted[HEAD]
-    check_fits(checkpoint, weights.shapes, wanted, source)
-    config.vlm_crash = {**folder_settings(config).to_dict(), **settings}
-    config.dtype = None if dtype == AS_STORED else DTYPES.get(dtype)
-    return write_folder(weights, config, source, out, layout, dtype)
+    check_fits(weights.path, weights.shapes, wanted, source)
+    with _told(out, source):
+        return write_folder(weights, config, source, out, layout, dtype)
+
+
+def _export_lora(
+    trained: TrainedWeights,
+    record: Mapping[str, Any],
+    config: InternVLConfig,
+    source: Path,
+    out: Path,
+    layout: str,
+    dtype: str,
+) -> Path:
+    """Adapters merged into their base, or alone."""
+    settings = settings_of(record)
+    check_trained(config, settings, trained, trained.path, source)
+    check_base(record, source, fingerprint(source), trained.path)
+    if layout == ALONE:
+        with whole_folder(out) as part:
+            write_adapter(part, trained, record, source, dtype)
+        return out
+    with merged(source, config, trained, settings, dtype) as both:
+        return write_folder(both, config, source, out, layout, dtype)
+
+
+def check_form(layout: str, dtype: str, layouts: Sequence[str] = (*LAYOUTS, ALONE)) -> None:
+    """ValueError for a layout that is not one of `layouts`, or an unknown dtype."""
+    for name, value, allowed in (("layout", layout, layouts), ("dtype", dtype, (AS_STORED, *DTYPES))):
+        if value not in allowed:
+            raise ValueError(f"{name}={value!r} is not one of {list(allowed)}; set --{name} to one of them")
 
 
 def _hico(config: InternVLConfig) -> dict[str, Any]:
@@ -147,10 +194,8 @@ def write_folder(
         ValueError: an unknown layout or dtype; settings that the layout has no place for.
         OSError: what the system says, disk full for example.
     """
-    for name, value, allowed in (("layout", layout, LAYOUTS), ("dtype", dtype, (AS_STORED, *DTYPES))):
-        if value not in allowed:
-            raise ValueError(f"{name}={value!r} is not one of {list(allowed)}; set --{name} to one of them")
-    kept: Any = (config.dtype or weights.read(EMBEDDING).dtype) if dtype == AS_STORED else DTYPES[dtype]
+    check_form(layout, dtype, LAYOUTS)
+    kept: Any = (config.dtype or weights.dtypes[EMBEDDING]) if dtype == AS_STORED else DTYPES[dtype]
     with whole_folder(out) as part:
         if layout == "original":
             _write_original_files(config, source, part, kept)
@@ -217,30 +262,51 @@ def refuse_used(out: Path, source: Path, overwrite: bool) -> None:
     """Say before any work that the new folder's place is taken.
 
     Raises:
-        ValueError: `out` is in use, or is or holds the source.
+        ValueError: `out` is in use, or is, holds or lies in the source.
     """
-    if out.resolve() in (source.resolve(), *source.resolve().parents):
+    place, taken = out.resolve(), source.resolve()
+    if place in (taken, *taken.parents):
         raise ValueError(f"out={str(out)!r} is or holds the source {source}; set --out to another folder")
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if taken in place.parents:
+        raise ValueError(f"out={str(out)!r} lies in the source {source}; set --out to a folder outside of it")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out={str(out)!r} is a file; set --out to a folder that is to be made")
+    if not out.exists() or not any(out.iterdir()):
         return
     if not overwrite:
         raise ValueError(
             f"out={str(out)!r} is not empty; set --out to another folder, or --overwrite true to replace what is there"
         )
-    if not (out / "config.json").is_file():
+    if not any((out / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise ValueError(f"out={str(out)!r} is no model folder, so it is not replaced; set --out to another folder")
 
 
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
     """A folder to be filled, which gets its name when everything is in it; nothing is left of it after a failure."""
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    part, old = out.with_name(f".{out.name}.part"), out.with_name(f".{out.name}.replaced")
     try:
+        for left in (part, old):  # of a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
         part.mkdir(parents=True)
         yield part
         if out.exists():
-            shutil.rmtree(out)
+            out.rename(old)
         part.replace(out)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        for left in (part, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def _told(out: Path, source: Path) -> Iterator[None]:
+    """What the system refuses, with the new folder's name and what to do; what it refuses of the source stays."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None and Path(os.fsdecode(error.filename)).is_relative_to(source):
+            raise
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "free some space or set --out elsewhere" if full else "set --out to a folder that can be written to"
+        reason = f"cannot write ({error.strerror or error}); {remedy}"
+        raise OSError(error.errno, reason, str(out)) from error

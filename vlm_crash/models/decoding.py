@@ -9,6 +9,7 @@ opening sentence, read from the same cache. Invariant: greedy ids equal transfor
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,46 @@ class Answers:
     event_log_probs_BE: Tensor
     is_finite: list[bool]
     is_ended: list[bool]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One row of a batch, in words.
+
+    Args:
+        text: of the answer.
+        event_probability: of the first event.
+        error: why there is no answer.
+        is_cut: the answer had no room to end by itself.
+    """
+
+    text: str = ""
+    event_probability: float | None = None
+    error: str | None = None
+    is_cut: bool = False
+
+
+def read_answers(answers: Answers, rooms: Sequence[int], tokenizer: Any) -> list[Answer]:
+    """Token ids -> words, row by row.
+
+    Args:
+        rooms: most tokens of each row's answer; beside a shorter prompt, one may have gone on beyond its own.
+        tokenizer: of transformers.
+    """
+    found = []
+    for row, room in enumerate(rooms):
+        if not answers.is_finite[row]:
+            found.append(Answer(error="the model gave non-finite logits"))
+            continue
+        token_ids = answers.token_ids[row]
+        found.append(
+            Answer(
+                text=str(tokenizer.decode(token_ids[:room], skip_special_tokens=True)),
+                event_probability=float(answers.event_log_probs_BE[row, 0].exp()),
+                is_cut=not answers.is_ended[row] or len(token_ids) >= room,
+            )
+        )
+    return found
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from typing import Any
 from transformers import InternVLConfig
 
 from vlm_crash.models.original_config import from_original
+from vlm_crash.models.shards import has_weights, stored_tensors, weight_files
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +101,12 @@ def read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def is_original(path: str | Path) -> bool:
+def is_original(path: str | Path, option: str = "model.path") -> bool:
     """Whether a model folder is in the original OpenGVLab layout, not in transformers' own.
+
+    Args:
+        path: of the folder.
+        option: what it was given as.
 
     Raises:
         ValueError: no such folder, no config.json in it, or not an InternVL one.
@@ -109,7 +114,7 @@ def is_original(path: str | Path) -> bool:
     file = Path(path) / "config.json"
     if not file.is_file():
         raise ValueError(
-            f"model.path={str(path)!r} is no model folder: {file} does not exist; "
+            f"{option}={str(path)!r} is no model folder: {file} does not exist; "
             "give a local folder with config.json, weights and tokenizer (`vlm_crash demo` makes one)"
         )
     model_type = read_json(file).get("model_type")
@@ -131,10 +136,23 @@ def read_config(path: str | Path) -> InternVLConfig:
     original = is_original(folder)
     text = read_json(folder / "config.json")
     if not original:
-        return InternVLConfig.from_dict(text)
+        return InternVLConfig.from_dict({**text, "tie_word_embeddings": _is_tied(text, folder)})
     config = from_original(text, image_token_id(folder))
     config.vlm_crash = original_settings(text, config).to_dict()
     return config
+
+
+def _is_tied(text: Mapping[str, Any], folder: Path) -> bool:
+    """Whether a folder of transformers has one tensor for both embeddings.
+
+    The published `-hf` folders do not say: transformers 4.52 wrote them, which went by the language model's config, and
+    transformers 5 takes what is absent for true. So what is in the files decides.
+    """
+    if "tie_word_embeddings" in text:
+        return bool(text["tie_word_embeddings"])
+    if (text.get("text_config") or {}).get("tie_word_embeddings") or not has_weights(folder):
+        return True
+    return not any(name.endswith("lm_head.weight") for name in stored_tensors(weight_files(folder)))
 
 
 def image_token_id(folder: Path) -> int:

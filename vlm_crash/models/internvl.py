@@ -7,7 +7,9 @@ the loss over supervised positions. Invariant: a model has exactly the weights o
 # Suffixes: B batch, S sequence, L supervised positions, V vocabulary, D hidden.
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, InternVLForConditionalGeneration
 
 from vlm_crash.models.attention_by_clips import attend_by_clips, restarted_positions
-from vlm_crash.models.checkpoints import fill, meta_model
+from vlm_crash.models.checkpoints import fill, find_weights, meta_model
 from vlm_crash.models.cross_entropy import summed_cross_entropy
 from vlm_crash.models.dynamic_rope import scale_rope_by_row
 from vlm_crash.models.folder import is_original, read_config
@@ -24,6 +26,21 @@ from vlm_crash.models.hub import local_folder
 log = logging.getLogger(__name__)
 
 TOWERS = ("vision", "projector", "language")
+_LATER = ContextVar("_LATER", default=False)
+
+
+@contextmanager
+def weights_later() -> Iterator[None]:
+    """Models that are loaded in this context have shapes alone, until `fill_model` gives them memory and weights.
+
+    For processes that share a model: each reads its own part, after the parameters were shared out. Eight processes
+    that each read 8 billion parameters first would want 8 x 30 GiB of the machine's memory.
+    """
+    token = _LATER.set(True)
+    try:
+        yield
+    finally:
+        _LATER.reset(token)
 
 
 def load_model(
@@ -42,6 +59,9 @@ def load_model(
         revision: branch, tag or commit, where `path` is a name on the hub.
         device: where the parameters lie; they go there from the file, not by way of the host.
 
+    Returns:
+        the model; within `weights_later` without weights, which are only looked for (random ones are always made).
+
     Raises:
         ValueError: not a model folder; unknown init; weights absent, or others than config.json says.
     """
@@ -55,10 +75,22 @@ def load_model(
     if init != "weights":
         raise ValueError(f"init={init!r} is not one of ['weights', 'random']; set --model.init to one of them")
     model = meta_model(config, dtype)
-    fill(model, folder, is_original(folder), device)
+    if _LATER.get():
+        find_weights(model, folder, is_original(folder))  # what is missing is told now
+    else:
+        fill_model(model, folder, device)
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     return model.eval()
+
+
+def fill_model(model: InternVLForConditionalGeneration, folder: Path, device: str | torch.device = "cpu") -> None:
+    """Memory and weights for a model that was made within `weights_later`; of a shared parameter, this process' part.
+
+    Raises:
+        ValueError: as load_model says.
+    """
+    fill(model, folder, is_original(folder), device)
 
 
 def label_loss(

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vlm_crash.models.internvl import tower_of
+from vlm_crash.models.internvl import TOWERS, tower_of
 
 
 def parameter_groups(model: nn.Module, rates: Mapping[str, float], weight_decay: float) -> list[dict[str, Any]]:
@@ -27,6 +27,18 @@ def parameter_groups(model: nn.Module, rates: Mapping[str, float], weight_decay:
         }
         for (tower, decayed), parameters in groups.items()
     ]
+
+
+def parameter_counts(model: nn.Module) -> str:
+    """Parameters of each tower, and what of them is trained where that is not all."""
+    counts = {tower: [0, 0] for tower in TOWERS}
+    for name, parameter in model.named_parameters():
+        counts[tower_of(name)][0] += parameter.numel()
+        counts[tower_of(name)][1] += parameter.numel() * parameter.requires_grad
+    return ", ".join(
+        f"{tower} {total:,}{'' if trained == total else f' ({trained:,} trained)'}"
+        for tower, (total, trained) in counts.items()
+    )
 
 
 def warmup_then_cosine(warmup_ratio: float, total: int) -> Callable[[int], float]:

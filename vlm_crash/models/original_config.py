@@ -273,11 +273,11 @@ def _new_original(config: InternVLConfig, dtype: str) -> dict[str, Any]:
     }
 
 
-# What says nothing about the numbers that a model computes.
+# What says nothing about the numbers that a model computes; `type` is the old word beside rope_type.
 _SAYS_NOTHING = {
     "transformers_version", "architectures", "vlm_crash", "dtype", "_name_or_path", "use_cache", "max_window_layers",
     "id2label", "label2id", "pretraining_tp", "chunk_size_feed_forward", "image_seq_length", "initializer_range",
-    "layer_scale_init_value", "is_encoder_decoder", "return_dict", "output_hidden_states", "output_attentions",
+    "layer_scale_init_value", "is_encoder_decoder", "type", "return_dict", "output_hidden_states", "output_attentions",
 }  # fmt: skip
 
 

@@ -58,6 +58,11 @@ def weight_files(folder: Path) -> list[Path]:
     )
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether a folder has files of weights at all."""
+    return any((folder / index).is_file() or any(folder.glob(pattern)) for pattern, index in KINDS)
+
+
 def _indexed(index: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))

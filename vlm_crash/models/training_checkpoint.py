@@ -1,108 +1,109 @@
 """What fit leaves behind while it trains -> tensors by their names in the model.
 
-Enters: a .ckpt file, or the folder that sharded training writes (torch.distributed.checkpoint). Leaves: the model's
-weights, read as they are asked for, and the settings that were saved with them. A file is read without running code of
-it; a sharded folder's own list of tensors is a pickle, which torch's reader trusts: give it folders of your own only.
+Enters: an open checkpoint (parallel/checkpoint.py reads both kinds; the command line hands it over). Leaves: the
+model's weights, read as they are asked for, and the settings that were saved with them.
 """
 
-import pickle
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.api import CheckpointException
 
-from vlm_crash.models.weights import HEAD, StateDict, Weights
+from vlm_crash.models.lora import LORA
+from vlm_crash.models.saving import DTYPES
+from vlm_crash.models.weights import HEAD
 
 #: Key of a checkpoint under which the settings of the model folder lie (see models/folder.py).
 SETTINGS = "vlm_crash"
-# What wrappers put into names: activation checkpointing, torch.compile, FSDP, DDP.
+#: What wrappers put into names: activation checkpointing, torch.compile, FSDP, DDP.
 WRAPPERS = ("_checkpoint_wrapped_module.", "_orig_mod.", "_fsdp_wrapped_module.", "_forward_module.")
-META = "meta.pt"  # what Lightning writes beside a sharded checkpoint's tensors
-REMEDY = "give a .ckpt file that fit wrote"
 #: A tensor that every model has: it shows what stands before the names.
 _KNOWN = "model.multi_modal_projector.linear_1.weight"
+#: So much is read of a mapped file before its pages are given back.
+MAPPED_BYTES = 256 * 2**20
 
 
-def read_file(path: Path, device: str = "cpu", remedy: str = REMEDY) -> dict[str, Any]:
-    """A checkpoint's content; its tensors are mapped, not copied.
+class OpenCheckpoint(Protocol):
+    """A checkpoint on disk whose tensors are read as they are asked for."""
 
-    Args:
-        device: "cpu", or "meta" for names and shapes alone.
+    @property
+    def path(self) -> Path: ...
 
-    Raises:
-        ValueError: there is no such file, or it is no checkpoint.
-    """
-    if not path.is_file():
-        raise ValueError(f"there is no checkpoint {path}; {remedy}")
-    try:
-        content: Any = torch.load(path, map_location=device, weights_only=True, mmap=True)
-    except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is no checkpoint that can be read ({reason}); {remedy}") from error
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise ValueError(f"{path} has no state_dict; {remedy}")
-    return content
+    @property
+    def rest(self) -> Mapping[str, Any]: ...
+
+    @property
+    def sizes(self) -> Mapping[str, tuple[torch.Size, torch.dtype]]: ...
+
+    def read(self, targets: Mapping[str, Tensor]) -> None:
+        """Fill tensors by their names in `sizes`."""
 
 
-class _Sharded:
-    """Weights in a folder of torch.distributed.checkpoint, by the keys of its list of tensors."""
-
-    def __init__(self, path: Path, keys: Mapping[str, str], stored: Mapping[str, TensorStorageMetadata]) -> None:
-        self.path, self.keys = path, keys
-        self.dtypes = {name: stored[key].properties.dtype for name, key in keys.items()}
-        self.shapes = {name: tuple(stored[key].size) for name, key in keys.items()}
-
-    def read(self, name: str) -> Tensor:
-        tensor = torch.empty(self.shapes[name], dtype=self.dtypes[name])
-        dcp.load({self.keys[name]: tensor}, storage_reader=dcp.FileSystemReader(self.path), no_dist=True)
-        return tensor
-
-
-def read_training_checkpoint(path: Path, tied: bool) -> tuple[Weights, dict[str, Any]]:
-    """The model's weights and the settings that were saved with them.
+class TrainedWeights:
+    """The model's tensors in a checkpoint of fit; of LoRA the trained ones, with their record as `lora`.
 
     Args:
+        open_checkpoint: opens it; again and again, as the pages of a mapped file stay in memory while it is open.
         tied: the output embedding is the input embedding, and is left out.
 
     Raises:
-        ValueError: no such checkpoint, or none of a CrashVLM.
+        ValueError: the checkpoint cannot be opened, or holds no weights of an InternVL model.
     """
-    if not path.is_dir():
-        content = read_file(path)
-        tensors = content["state_dict"]
-        return StateDict({name: tensors[key] for name, key in _model_keys(path, tensors, tied).items()}), _settings(
-            content
-        )
-    if not (path / ".metadata").is_file():
-        raise ValueError(
-            f"{path} is no sharded checkpoint (it has no file .metadata); {REMEDY}, or a sharded one's folder"
-        )
-    entries = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
-    stored = {key: entry for key, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
-    content = {}
-    if (path / META).is_file():
+
+    def __init__(self, open_checkpoint: Callable[[], OpenCheckpoint], tied: bool) -> None:
+        self._opener = open_checkpoint
+        self._checkpoint: OpenCheckpoint | None = None
+        self._mapped = 0
+        checkpoint = self._opened()
+        self.path = checkpoint.path
+        self.settings: dict[str, Any] = dict(checkpoint.rest.get(SETTINGS) or {})
+        self.lora: Mapping[str, Any] | None = checkpoint.rest.get(LORA)
+        # A tensor that must be there; a checkpoint of LoRA has no others than the trained ones.
+        known = _KNOWN if self.lora is None else str(self.lora["tensor"])
+        self._keys = _model_keys(self.path, checkpoint.sizes, tied, known)
+        self.shapes = {name: tuple(checkpoint.sizes[key][0]) for name, key in self._keys.items()}
+        self.dtypes = {name: checkpoint.sizes[key][1] for name, key in self._keys.items()}
+        strange = sorted(name for name, dtype in self.dtypes.items() if dtype not in DTYPES.values())
+        if strange:
+            raise ValueError(
+                f"{self.path} has numbers that are neither float16, bfloat16 nor float32: {', '.join(strange)}; "
+                "give a checkpoint of a model in one of them"
+            )
+
+    def read(self, name: str) -> Tensor:
+        """A tensor, copied.
+
+        Raises:
+            ValueError: its file is gone or damaged.
+        """
+        tensor = torch.empty(self.shapes[name], dtype=self.dtypes[name])
         try:
-            content = torch.load(path / META, map_location="meta", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise ValueError(f"{path / META} holds more than numbers and words; {REMEDY}") from error
-    return _Sharded(path, _model_keys(path, stored, tied), stored), _settings(content)
+            self._opened().read({self._keys[name]: tensor})
+        except CheckpointException as error:
+            reason = next((str(fault) or type(fault).__name__ for fault, _ in error.failures.values()), str(error))
+            raise ValueError(
+                f"{name} in {self.path} cannot be read ({reason.splitlines()[0]}); copy the whole checkpoint again"
+            ) from error
+        self._mapped += tensor.nbytes
+        return tensor
+
+    def _opened(self) -> OpenCheckpoint:
+        if self._checkpoint is None or self._mapped > MAPPED_BYTES:
+            self._checkpoint, self._mapped = None, 0
+            self._checkpoint = self._opener()
+        return self._checkpoint
 
 
-def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(content.get(SETTINGS) or {})
-
-
-def _model_keys(path: Path, keys: Collection[str], tied: bool) -> dict[str, str]:
+def _model_keys(path: Path, keys: Collection[str], tied: bool, known: str) -> dict[str, str]:
     """Name in the model -> key in the checkpoint, whatever stands before or between."""
     plain = {key: _unwrapped(key) for key in keys}
-    before = sorted(name.removesuffix(_KNOWN) for name in plain.values() if name.endswith(_KNOWN))
+    before = sorted(name.removesuffix(known) for name in plain.values() if name.endswith(known))
     prefix = min((found for found in before if not found or found.endswith(".")), key=len, default=None)
     if prefix is None:
-        raise ValueError(f"{path} holds no weights of an InternVL model; {REMEDY}")
+        raise ValueError(f"{path} holds no weights of an InternVL model; give a .ckpt that fit wrote")
     found = {name.removeprefix(prefix): key for key, name in plain.items() if name.startswith(prefix)}
     if tied:
         found.pop(HEAD, None)
@@ -134,7 +135,7 @@ def check_fits(
     if differences:
         raise ValueError(
             f"{path} is a checkpoint of another model than {folder}: {', '.join(differences)}; "
-            "set --model.path to the folder that the checkpoint was trained from"
+            "set --model to the folder that the checkpoint was trained from"
         )
 
 

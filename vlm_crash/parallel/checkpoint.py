@@ -16,12 +16,13 @@ from typing import Any
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
-from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint import FileSystemWriter
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.optim import Optimizer
 
 from vlm_crash.parallel.gathering import CPUGroup, fill
+from vlm_crash.parallel.shard_reader import ShardReader
 from vlm_crash.parallel.whole_files import part_of, put_in_place, standing, whole_file
 
 META = "meta.pt"
@@ -98,9 +99,27 @@ def plain(content: Any) -> Any:
 
 
 def save_file(content: Mapping[str, Any], path: Path) -> None:
-    """Write a checkpoint of one file."""
+    """Write a checkpoint of one file.
+
+    Raises:
+        OSError: the machine refuses (no space).
+    """
     with whole_file(path) as part:
-        torch.save(plain(content), part)
+        _save(content, part)
+
+
+def _save(content: Mapping[str, Any], path: Path) -> None:
+    """torch.save through a file of ours: its own tells a full disk as a RuntimeError without a reason."""
+    try:
+        with path.open("wb") as file:
+            torch.save(plain(content), file)
+    except RuntimeError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__
+        if cause is None:
+            raise
+        raise cause from error
 
 
 def save_shards(
@@ -133,7 +152,7 @@ def save_shards(
             str(path),
         ) from error
     if is_first:
-        torch.save(plain(rest), part / META)
+        _save(rest, part / META)
         put_in_place(part, path)
     group.barrier()
 
@@ -153,11 +172,13 @@ class Stored:
         self.path = standing(path)
         self.group = group
         self.is_sharded = is_sharded(self.path)
+        self.sizes: dict[str, tuple[torch.Size, torch.dtype]]
+        self.rest: dict[str, Any]
         if self.is_sharded:
             self.rest = load_file(self.path / META)
             self.sizes = {
                 name: (stored.size, stored.properties.dtype)
-                for name, stored in FileSystemReader(self.path).read_metadata().state_dict_metadata.items()
+                for name, stored in ShardReader(self.path).read_metadata().state_dict_metadata.items()
                 if isinstance(stored, TensorStorageMetadata)
             }
         elif self.path.is_file():
@@ -182,7 +203,7 @@ class Stored:
             alone = self.group is None
             dcp.load(
                 dict(targets),
-                storage_reader=FileSystemReader(self.path),
+                storage_reader=ShardReader(self.path),
                 process_group=None if self.group is None else self.group.group,
                 no_dist=alone,
             )

@@ -18,6 +18,7 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.strategies.fsdp import _move_torchmetrics_to_device
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.plugins import Precision
+from lightning.pytorch.plugins.precision.fsdp import FSDPPrecision as LightningFSDPPrecision
 from lightning.pytorch.strategies import FSDPStrategy as LightningFSDPStrategy
 from lightning.pytorch.strategies.strategy import Strategy
 from lightning.pytorch.trainer.states import TrainerFn
@@ -34,6 +35,7 @@ from torch.optim import Optimizer
 
 from vlm_crash.parallel import checkpoint as checkpoints
 from vlm_crash.parallel.gathering import CPUGroup
+from vlm_crash.parallel.hosts import check_shared_folder, set_interface
 from vlm_crash.parallel.precision import FSDPPrecision
 from vlm_crash.parallel.sharding import SHARDING, make_mesh, shard_module, sharding_word
 from vlm_crash.parallel.whole_files import remove
@@ -64,7 +66,7 @@ class FSDPStrategy(LightningFSDPStrategy):
         cpu_offload: shards and optimizer state lie in the machine's memory; the optimizer runs on the CPU.
         device_mesh: [copies, processes that share one] of hybrid; unset: a copy for each machine.
         state_dict_type: checkpoints as a folder to which each process adds its shards (sharded), or as one file (full).
-        timeout: longest wait for another process in a step.
+        timeout: longest wait for another process in a step; then the run ends.
         checkpoint_timeout: longest wait for another process while a checkpoint is written.
         process_group_backend: nccl or gloo; unset: what fits the device.
         unsupported: any other setting of Lightning's strategy is refused.
@@ -108,7 +110,9 @@ class FSDPStrategy(LightningFSDPStrategy):
         self.mesh_shape = device_mesh
         self.checkpoint_timeout = checkpoint_timeout
         self.mesh: DeviceMesh | None = None
+        # Two, as a checkpoint may take longer than a step: each waits for its own time.
         self._cpu_group: CPUGroup | None = None
+        self._step_group: CPUGroup | None = None
 
     # ------------------------------------------------------------------- set-up
 
@@ -119,25 +123,35 @@ class FSDPStrategy(LightningFSDPStrategy):
 
     @precision_plugin.setter
     def precision_plugin(self, precision_plugin: Precision | None) -> None:
-        # The Trainer makes Lightning's own plugin of --trainer.precision.
+        if precision_plugin is not None and not isinstance(precision_plugin, LightningFSDPPrecision):
+            raise ValueError(
+                f"{type(precision_plugin).__name__} is no precision plugin of FSDPStrategy, which would drop its "
+                "settings; set --trainer.precision, or --trainer.plugins vlm_crash.parallel.FSDPPrecision"
+            )
         if precision_plugin is not None and not isinstance(precision_plugin, FSDPPrecision):
-            precision_plugin = FSDPPrecision(str(getattr(precision_plugin, "precision", "32-true")))
+            # What the Trainer makes of --trainer.precision.
+            precision_plugin = FSDPPrecision(precision_plugin.precision)
         self._precision_plugin = precision_plugin
 
     @property
     def cpu_group(self) -> CPUGroup:
-        """The processes, connected through their CPUs."""
+        """The processes, connected through their CPUs; for checkpoints."""
         assert self._cpu_group is not None, "setup_environment() comes first"
         return self._cpu_group
 
     def setup_environment(self) -> None:
         started = dist.is_initialized()
+        if self.num_nodes > 1:
+            assert self.cluster_environment is not None
+            set_interface(self.cluster_environment.main_address)
         super().setup_environment()
         if not started:
             # Lightning ends NCCL groups only; a gloo group left alive can abort the interpreter as it exits.
             atexit.register(_end_groups)
         self.mesh = make_mesh(self.word, self.root_device.type, self.world_size, self.num_nodes, self.mesh_shape)
+        assert self._timeout is not None
         self._cpu_group = CPUGroup(self.checkpoint_timeout)
+        self._step_group = CPUGroup(self._timeout)
 
     def setup(self, trainer: Trainer) -> None:
         assert self.accelerator is not None
@@ -150,13 +164,14 @@ class FSDPStrategy(LightningFSDPStrategy):
             )
         if self._layer_sync is not None:
             raise ValueError("--trainer.sync_batchnorm has no effect under FSDPStrategy; leave it out")
+        if trainer.state.fn == TrainerFn.FITTING and self.num_nodes > 1:
+            check_shared_folder(Path(trainer.default_root_dir), self.cpu_group)
         self.accelerator.setup(trainer)
         if not isinstance(module, FSDPModule):
             self._shard(module, self.mesh)
         _move_torchmetrics_to_device(module, self.root_device)
         self.model = module
         self.barrier()
-        self.precision_plugin.connect_device(self.root_device)
         if trainer.state.fn == TrainerFn.FITTING:
             self.setup_optimizers(trainer)
         self.setup_precision_plugin()
@@ -179,23 +194,26 @@ class FSDPStrategy(LightningFSDPStrategy):
             self._fill(module)
 
     def _fill(self, module: LightningModule) -> None:
-        """Memory for the shards of a module that was made without (torch.device("meta")), and its own values."""
+        """Memory for the shards of a module that was made without, and its own values."""
         fill_weights = getattr(module, "fill_weights", None)
         if fill_weights is None:
             raise ValueError(
-                f"{type(module).__name__} was made on the meta device and has no fill_weights(): give its parameters "
-                "values before the Trainer takes it, or write that method to read each process' part"
+                f"{type(module).__name__} was made on the meta device and has no fill_weights(device): give its "
+                "parameters values before the Trainer takes it, or write that method to read each process' part"
             )
-        module.to_empty(device="cpu" if self.offloads else self.root_device)
-        fill_weights()
-
-    def _determine_device_ids(self) -> list[int]:
-        assert self.root_device.index is not None
-        return [self.root_device.index]
+        fill_weights(torch.device("cpu") if self.offloads else self.root_device)
+        for buffer in module.buffers():  # they are not offloaded
+            buffer.data = buffer.data.to(self.root_device)
 
     def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
-        """Over the CPU group: no GPU waits for it."""
-        return not self.cpu_group.any(not decision) if all else self.cpu_group.any(decision)
+        """Over a CPU group: no GPU waits for it."""
+        assert self._step_group is not None, "setup_environment() comes first"
+        return not self._step_group.any(not decision) if all else self._step_group.any(decision)
+
+    def barrier(self, name: str | None = None) -> None:
+        """Over the CPU group: needs no index of a GPU, and may take as long as a checkpoint of one file does."""
+        if self._cpu_group is not None:
+            self._cpu_group.barrier()
 
     # -------------------------------------------------------------- checkpoints
 
@@ -229,6 +247,7 @@ class FSDPStrategy(LightningFSDPStrategy):
         if self._state_dict_type == "full":
             if self.is_global_zero:
                 self.checkpoint_io.save_checkpoint(checkpoint, path)
+            self.cpu_group.barrier()  # the others would wait for the first one's disk with the time-out of a step
             return
         tensors = {f"model.{name}": value for name, value in checkpoint.pop("state_dict").items()}
         rests = []

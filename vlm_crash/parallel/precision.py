@@ -27,11 +27,38 @@ log = logging.getLogger(__name__)
 COMPUTE_DTYPES = {"32-true": torch.float32, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 
+#: Settings of FSDPPrecision, where no scaler is passed.
+INIT_SCALE, GROWTH_INTERVAL = 2.0**16, 2000
+
+
 class AgreedGradScaler(torch.amp.GradScaler):
     """Loss scaling in which an overflow on one process is an overflow on all.
 
-    torch's own ShardedGradScaler works on FSDP1's flat tensors, and its device is "cuda" unless told otherwise.
+    torch's own ShardedGradScaler works on FSDP1's flat tensors, and its device is "cuda" unless told otherwise; this
+    one scales wherever the loss is.
+
+    Args:
+        init_scale: factor of the loss in the first step.
+        growth_factor: the factor is multiplied by it after `growth_interval` steps without overflow.
+        backoff_factor: the factor is multiplied by it after an overflow.
+        growth_interval: steps without overflow before the factor grows.
     """
+
+    def __init__(
+        self,
+        init_scale: float = INIT_SCALE,
+        growth_factor: float = 2.0,
+        backoff_factor: float = 0.5,
+        growth_interval: int = GROWTH_INTERVAL,
+    ) -> None:
+        if not (init_scale > 0 and growth_interval >= 1 and growth_factor > 1 > backoff_factor > 0):
+            raise ValueError(
+                f"a loss scale needs init_scale above 0 (is {init_scale}), growth_interval of at least 1 (is "
+                f"{growth_interval}), growth_factor above 1 (is {growth_factor}) and backoff_factor between 0 and 1 "
+                f"(is {backoff_factor}); leave them out for {INIT_SCALE:g}, {GROWTH_INTERVAL}, 2 and 0.5"
+            )
+        # Its device says no more than whether there is one; "cpu" always is.
+        super().__init__("cpu", init_scale, growth_factor, backoff_factor, growth_interval)
 
     def _unscale_grads_(
         self, optimizer: Optimizer, inv_scale: Tensor, found_inf: Tensor, allow_fp16: bool
@@ -51,6 +78,31 @@ class AgreedGradScaler(torch.amp.GradScaler):
         return {found_inf.device: found_inf}
 
 
+def _agreed(scaler: torch.amp.GradScaler) -> AgreedGradScaler:
+    """A scaler on whose overflows all processes agree, with the settings and the factor of the given one.
+
+    Raises:
+        ValueError: it is switched off, or has ways of its own.
+    """
+    if isinstance(scaler, AgreedGradScaler):
+        return scaler
+    name = f"{type(scaler).__module__}.{type(scaler).__qualname__}"
+    if not name.startswith("torch."):
+        raise ValueError(
+            f"scaler={name} would decide on each process alone which steps are skipped, and the weights of the "
+            "processes would part; make it a subclass of vlm_crash.parallel.AgreedGradScaler"
+        )
+    if not scaler.is_enabled():
+        raise ValueError(
+            f"scaler={name} is switched off (enabled=False, or made for a device that is not here); "
+            "give vlm_crash.parallel.AgreedGradScaler, which scales on any device"
+        )
+    settings = (scaler.get_growth_factor(), scaler.get_backoff_factor(), scaler.get_growth_interval())
+    agreed = AgreedGradScaler(scaler.get_scale(), *settings)
+    agreed.load_state_dict(scaler.state_dict())
+    return agreed
+
+
 class FSDPPrecision(LightningFSDPPrecision):
     """Precision of FSDPStrategy: fp16 (or bf16) weights are gathered and computed with, fp32 ones are kept and trained.
 
@@ -62,24 +114,37 @@ class FSDPPrecision(LightningFSDPPrecision):
         precision: 16-mixed, bf16-mixed or 32-true.
         init_scale: factor of the loss in the first step (16-mixed).
         growth_interval: steps without overflow after which the factor is doubled (16-mixed).
+        scaler: a loss scaler of your own (16-mixed), in place of these two: an AgreedGradScaler, or one of torch's,
+            whose settings and factor are taken over.
     """
 
-    def __init__(self, precision: str, init_scale: float = 2.0**16, growth_interval: int = 2000) -> None:
+    def __init__(
+        self,
+        precision: str,
+        init_scale: float = INIT_SCALE,
+        growth_interval: int = GROWTH_INTERVAL,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> None:
         # Lightning's own constructor would make a scaler for "cuda".
         if precision not in COMPUTE_DTYPES:
             raise ValueError(
                 f"precision={precision!r} is not one of {list(COMPUTE_DTYPES)}, which FSDPStrategy computes in; "
                 "set --trainer.precision to one of them"
             )
-        if init_scale <= 0 or growth_interval < 1:
+        given = (init_scale, growth_interval) != (INIT_SCALE, GROWTH_INTERVAL)
+        if precision != "16-mixed" and (given or scaler is not None):
             raise ValueError(
-                f"init_scale={init_scale} must be above 0 and growth_interval={growth_interval} at least 1; "
-                "leave them out for 65536 and 2000"
+                f"init_scale, growth_interval and scaler have no effect at precision={precision!r}, which scales no "
+                "loss; leave them out, or set precision 16-mixed"
             )
+        if given and scaler is not None:
+            raise ValueError("init_scale or growth_interval is given beside a scaler, which has its own; leave it out")
         self.precision = precision  # type: ignore[assignment]
-        self.init_scale = init_scale
-        self.growth_interval = growth_interval
         self.scaler: AgreedGradScaler | None = None  # type: ignore[assignment]
+        if precision == "16-mixed":
+            self.scaler = (
+                _agreed(scaler) if scaler is not None else AgreedGradScaler(init_scale, growth_interval=growth_interval)
+            )
         #: Optimizer steps that were skipped since the run began, and in a row until now.
         self.num_skipped = 0
         self.num_skipped_in_a_row = 0
@@ -101,13 +166,6 @@ class FSDPPrecision(LightningFSDPPrecision):
         if is_fp32:
             return MixedPrecisionPolicy(torch.float32, torch.float32, output_dtype=self.compute_dtype)
         return MixedPrecisionPolicy(self.compute_dtype, reduce_dtype)
-
-    def connect_device(self, device: torch.device) -> None:
-        """Make the scaler where the loss will be; FSDPStrategy calls this."""
-        if self.precision == "16-mixed":
-            self.scaler = AgreedGradScaler(
-                device.type, init_scale=self.init_scale, growth_interval=self.growth_interval
-            )
 
     def convert_module(self, module: nn.Module) -> nn.Module:
         return module

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 KEY = "random_states"
 
@@ -68,6 +69,8 @@ class ExactResume(Callback):
             _set_batches(checkpoint["loops"], place["batches"], only_lower=True)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn != TrainerFn.FITTING:
+            return  # only a training goes on
         states = checkpoint.get(KEY, [])
         self._states = states if len(states) == trainer.world_size else []
         place = _place(trainer, checkpoint)

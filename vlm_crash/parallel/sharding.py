@@ -7,6 +7,7 @@ Enters: a word for the kind of sharding, a module, names of its layers. Leaves: 
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -136,7 +137,7 @@ def shard_module(
             unit,
             mesh=mesh,
             reshard_after_forward=reshard_after_forward,
-            mp_policy=policy(name in islands),
+            mp_policy=_policy_of(name, islands, policy),
             offload_policy=offload_policy,
         )
     # Targets and times may be among a step's inputs: the root casts none of them.
@@ -150,6 +151,15 @@ def shard_module(
     )
     log.info("sharded over %s: %s", describe(mesh), counted(units.values()))
     return units
+
+
+def _policy_of(
+    name: str, islands: Collection[str], policy: Callable[[bool], MixedPrecisionPolicy]
+) -> MixedPrecisionPolicy:
+    """A unit inside an island computes in fp32, too, and what it gives stays in fp32 until it leaves the island."""
+    if any(name.startswith(f"{island}.") for island in islands):
+        return replace(policy(True), output_dtype=None)
+    return policy(name in islands)
 
 
 def describe(mesh: DeviceMesh) -> str:

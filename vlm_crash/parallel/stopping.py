@@ -1,15 +1,19 @@
-"""A run of several processes stops at one place.
+"""A run of several processes stops at one place, and its last checkpoint is where it stopped.
 
-Enters: SIGTERM or SIGUSR1, on any process at any time. Leaves: the end of the run on all processes, after the same
-optimizer step, so that they can save together. Invariant: no process talks to others inside a signal handler.
+Enters: SIGTERM or SIGUSR1, on any process at any time; Ctrl-C. Leaves: the end of the run on all processes, after the
+same optimizer step, so that they can save together. Invariant: no process talks to others inside a signal handler.
 """
 
 import logging
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 log = logging.getLogger(__name__)
@@ -25,9 +29,17 @@ class StopTogether(Callback):
 
     def __init__(self) -> None:
         self._asked = False
+        self._is_training = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # Lightning's way under Slurm: a file of its own (hpc_ckpt, which it then prefers), from inside the handler.
+        environment = trainer._accelerator_connector.cluster_environment
+        if isinstance(environment, SLURMEnvironment):
+            environment.auto_requeue = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._asked = False
+        self._asked, self._is_training = False, True
+        self._first_step = trainer.global_step
 
         def ask(number: int, _: Any) -> None:
             launcher: Any = trainer.strategy.launcher
@@ -35,8 +47,7 @@ class StopTogether(Callback):
                 launcher.kill(number)  # the processes that this one has started
             self._asked = True
 
-        # Lightning puts the handlers that it found back when the run ends. Under Slurm it would save and requeue inside
-        # the handler of SIGUSR1, too.
+        # Lightning puts the handlers that it found back when the run ends.
         for number in (signal.SIGTERM, signal.SIGUSR1):
             trainer._signal_connector._register_signal(number, ask)
         # Lightning's own question after every batch, in place of which on_train_batch_end asks.
@@ -50,24 +61,72 @@ class StopTogether(Callback):
             return  # gradients are half summed; or a validation is due, and its scores decide what is kept
         if trainer.strategy.reduce_boolean_decision(self._asked, all=False):
             log.info("asked to stop: saving after optimizer step %d", trainer.global_step)
-            _save_last(trainer)
+            _save_last(trainer, is_ended=False)
             raise SIGTERMException
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Nothing is saved after an error of one process: the others would not come to save their parts."""
+        """Save where all come to save their parts, and where there is something whole to save.
+
+        After an error of one process the others would not come. Before the first step weights, optimizers and counters
+        may be restored in part, and the checkpoint that they are restored from must stay.
+        """
         if isinstance(exception, SIGTERMException):
             # All end now: Lightning's observer would kill this one, as those that it has started end with an error.
             getattr(trainer.strategy.launcher, "procs", []).clear()
-        elif trainer.world_size > 1:
-            for callback in trainer.checkpoint_callbacks:
-                if isinstance(callback, ModelCheckpoint):
-                    callback.save_on_exception = False
+        elif trainer.world_size > 1 or not self._is_training:
+            for keeper in _keepers(trainer):
+                keeper.save_on_exception = False
+        elif isinstance(exception, KeyboardInterrupt):
+            _save_last(trainer, is_ended=False)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step > self._first_step:
+            with _in_its_epoch(trainer):
+                _save_last(trainer, is_ended=True)
+        self._is_training = False
 
 
-def _save_last(trainer: Trainer) -> None:
-    """Save once, as the last: of a callback that keeps a last one, on_exception would save the same twice."""
-    keepers = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
-    for keeper in keepers:
-        is_saved = keeper._last_global_step_saved == trainer.global_step
-        if keeper.save_on_exception and keeper.save_last and not is_saved:
+@contextmanager
+def _in_its_epoch(trainer: Trainer) -> Iterator[None]:
+    """The counters as they are when the last epoch's own checkpoint is saved.
+
+    A little later Lightning counts the epoch as completed, and a run that goes on from a checkpoint saved then leaves
+    out what the epoch still had, and the epoch after it.
+    """
+    progress = trainer.fit_loop.epoch_progress
+    for counts in (progress.current, progress.total):
+        counts.completed -= 1
+    try:
+        yield
+    finally:
+        for counts in (progress.current, progress.total):
+            counts.completed += 1
+
+
+def _keepers(trainer: Trainer) -> list[ModelCheckpoint]:
+    return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+
+
+def _save_last(trainer: Trainer, is_ended: bool) -> None:
+    """Save the last checkpoint of each callback that keeps one, where it is not of this step already.
+
+    ModelCheckpoint takes a step for saved once it has any file of it, so Ctrl-C between an epoch's file and the last
+    one would leave the last one out; on_exception saves the same twice; and an epoch that was not among the best, or
+    the steps after the last multiple of every_n_train_steps, never become the last.
+
+    Args:
+        is_ended: the run has come to its end; else it was stopped, and who does not save then is left alone.
+    """
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return
+    for keeper in _keepers(trainer):
+        if keeper.save_last and (is_ended or keeper.save_on_exception) and not _has_last(keeper, trainer):
             keeper._save_last_checkpoint(trainer, keeper._monitor_candidates(trainer))
+
+
+def _has_last(keeper: ModelCheckpoint, trainer: Trainer) -> bool:
+    """Whether the file that a callback saved last is its last checkpoint (save_last "link": what that leads to)."""
+    saved, last = Path(keeper._last_checkpoint_saved), Path(keeper.last_model_path)
+    is_last = bool(keeper.last_model_path) and last.exists() and last.resolve() == saved.resolve()
+    # The first process alone need see the files.
+    return trainer.strategy.broadcast(is_last and keeper._last_global_step_saved == trainer.global_step)

@@ -45,6 +45,10 @@ class TokenMean:
         # Gradients are averaged over the processes: the number of processes makes that a sum.
         return loss_sum * num_processes / self._unit
 
+    def again(self, loss_sum: Tensor) -> Tensor:
+        """What `loss` gave for a batch of the present optimizer step; nothing is summed, and no process is asked."""
+        return loss_sum * (dist.get_world_size() if dist.is_initialized() else 1) / self._unit
+
     @property
     def value(self) -> Tensor:
         """Mean loss per token of the optimizer step until now, equal on all processes."""

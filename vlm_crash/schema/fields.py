@@ -22,7 +22,7 @@ from vlm_crash.schema.checks import schema_problems
 from vlm_crash.schema.lines import label_key
 from vlm_crash.schema.matcher import Matcher
 from vlm_crash.schema.wording import clean_text, is_unknown, nearest, normal_form, words
-from vlm_crash.schema.yaml_form import field_arguments, field_entry, read_yaml
+from vlm_crash.schema.yaml_form import field_arguments, field_entry, parse_yaml, read_text, where_it_breaks
 
 UNKNOWN = "Unknown"  # a field whose value is not known; kept apart from every value
 Kind = Literal["categorical", "count", "text"]
@@ -246,14 +246,18 @@ def _shipped() -> Schema:
 
 
 def _load(path: Path) -> Schema:
+    if path.is_dir():
+        raise SchemaError(f"schema {path}: a folder; give a YAML such as {SHIPPED}, or leave --schema out")
     if not path.is_file():
         raise FileNotFoundError(f"schema {path}: no such file; give a YAML such as {SHIPPED}, or leave --schema out")
     try:
-        data = read_yaml(path)
+        text = read_text(path, "schema")
+    except ValueError as error:
+        raise SchemaError(str(error)) from error
+    try:
+        data = parse_yaml(text)
     except yaml.YAMLError as error:
-        raise SchemaError(f"schema {path}: not a YAML: {error}") from error
-    except UnicodeDecodeError as error:
-        raise SchemaError(f"schema {path}: not UTF-8 text ({error}); save it as UTF-8") from error
+        raise SchemaError(f"schema {path}, {where_it_breaks(error, text)}; mend it there, as in {SHIPPED}") from error
     return Schema.from_dict(data, str(path))
 
 

@@ -13,9 +13,46 @@ from typing import Any
 import yaml
 
 
-def read_yaml(path: Path) -> Any:
-    """Raises yaml.YAMLError (a key given twice is one) and UnicodeDecodeError."""
-    return yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_TextLoader)
+def read_text(path: Path, what: str) -> str:
+    """The text of a YAML.
+
+    Args:
+        path: the file.
+        what: what it should be, for the message.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ValueError(f"{what} {path}, line {line}: not UTF-8 text; give a YAML, saved as UTF-8") from error
+
+
+def where_it_breaks(error: yaml.YAMLError, text: str) -> str:
+    """Line, column and reason of a YAML's fault, on one line.
+
+    >>> try:
+    ...     yaml.safe_load("a: [1")
+    ... except yaml.YAMLError as error:
+    ...     where_it_breaks(error, "a: [1")
+    "line 1, column 6: not YAML (expected ',' or ']', but got '<stream end>')"
+    """
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        line, column, reason = mark.line + 1, mark.column + 1, error.problem
+    else:  # of a character that no YAML may have
+        before = text[: getattr(error, "position", 0)]
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        reason = getattr(error, "reason", "") or str(error)
+    return f"line {line}, column {column}: not YAML ({' '.join(str(reason).split())})"
+
+
+def parse_yaml(text: str) -> Any:
+    """Raises yaml.YAMLError (a key given twice is one)."""
+    return yaml.load(text, Loader=_TextLoader)
 
 
 class _TextLoader(getattr(yaml, "CBaseLoader", yaml.BaseLoader)):  # type: ignore[misc]

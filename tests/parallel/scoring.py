@@ -1,0 +1,50 @@
+"""Checks of worker.py: validation and test of a model whose weights are shared out."""
+
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from tests.parallel.micro import Counted, Micro, score
+from tests.parallel.place import RANK, WORLD
+from vlm_crash.models.decoding import greedy_answers
+from vlm_crash.models.vision import embed_prompt
+from vlm_crash.parallel import FSDPStrategy
+from vlm_crash.parallel.gathering import CPUGroup
+
+
+class Uneven(Micro):
+    """Answers that end at once on the first process and never on the others."""
+
+    lengths: tuple[int, ...] = ()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        prompt = (self.model, embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW))
+        openings = [[6, 7], [8, 9]]
+        first = greedy_answers(*prompt, batch.attention_mask_BS, openings, 1, -1).token_ids[0][0]
+        end = first if RANK == 0 else -1
+        answers = greedy_answers(*prompt, batch.attention_mask_BS, openings, 6, end, self._any_process)
+        self.lengths += (len(answers.token_ids[0]),)
+        return super().validation_step(batch, batch_idx)
+
+
+def scored(folder: str) -> dict[str, Any]:
+    """Five clips on two processes: how long each answer was, what was answered and counted; a process stays away."""
+    module = Uneven(Path(folder))
+    found: dict[str, Any] = {"loss": score(module, "validate", FSDPStrategy(), WORLD)["val/loss"]}
+    found["lengths"] = module.lengths
+    for stage in ("validate", "test"):
+        counted = Counted(Path(folder))
+        found[stage] = {"metrics": score(counted, stage, FSDPStrategy(), WORLD, batch_size=2), **counted.counts}
+    group = CPUGroup(timedelta(seconds=2))
+    start = time.monotonic()
+    try:
+        if RANK == 0:
+            group.gather_dict({"a.weight": module.model.lm_head.weight})
+        else:
+            time.sleep(4)
+        found["error"] = ""
+    except RuntimeError as failure:
+        found["error"] = str(failure)
+    found["seconds"] = time.monotonic() - start
+    return found

@@ -1,0 +1,31 @@
+"""docs/old-gpus.md is what the plan says."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from make_memory_page import PAGE, main, page
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_page_is_the_plans():
+    assert main(["--check"]) == 0
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools/make_memory_page.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_size_has_its_rows():
+    rows = [line for line in page().splitlines() if line.startswith(("| 1B", "| 2B", "| 4B", "| 8B"))]
+    assert len(rows) == 4 * (2 + 2 + 3 + 2)
+    assert any(row.startswith("| 8B | 64 |") for row in rows) and any(row.startswith("| 8B | 32 |") for row in rows)
+
+
+def test_a_page_that_says_something_else_is_noticed(tmp_path, monkeypatch, capsys):
+    other = tmp_path / "old-gpus.md"
+    other.write_text(PAGE.read_text(encoding="utf-8").replace("GiB", "GB", 1))
+    monkeypatch.setattr("make_memory_page.PAGE", other)
+    assert main(["--check"]) == 1
+    assert "is not what the plan says" in capsys.readouterr().out

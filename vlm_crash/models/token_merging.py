@@ -61,6 +61,9 @@ def merge_tokens(x_GPC: Tensor, target: int, heads: int) -> Tensor:
     """
     if x_GPC.shape[1] == target:
         return x_GPC
+    if x_GPC.device.type == "cpu" and x_GPC.dtype != torch.float32 and len(x_GPC) > 1:
+        # Their copies in fp32 stay in the processor's cache, one group's at a time: twice as fast as all together.
+        return torch.cat([merge_tokens(group_1PC, target, heads) for group_1PC in x_GPC.split(1)])
     with torch.autocast(x_GPC.device.type, enabled=False):
         wide_GPC = x_GPC.to(torch.promote_types(x_GPC.dtype, torch.float32))
         slot_GP = _match(wide_GPC, x_GPC.dtype, target, heads).slot_GP
@@ -87,24 +90,30 @@ def _match(x_GPC: Tensor, dtype: torch.dtype, target: int, heads: int) -> Matchi
     sums = torch.bfloat16 if dtype == torch.bfloat16 else x_GPC.dtype
     sum_GPC, size_GP1 = x_GPC, torch.ones_like(x_GPC[..., :1])
     slot_GP = torch.arange(x_GPC.shape[1], device=x_GPC.device).expand(x_GPC.shape[0], -1)
+    mean_GPK = _head_mean(x_GPC, heads)
     steps = []
     for num_merged in merge_schedule(x_GPC.shape[1], target):
-        src_GR, dst_GR, to_GP = _halve(_directions(_head_mean(x_GPC, heads).to(dtype)), num_merged)
+        src_GR, dst_GR, to_GP = _halve(_directions(mean_GPK.to(dtype)), num_merged)
         steps.append((src_GR, dst_GR))
         slot_GP = to_GP.gather(1, slot_GP)
-        num_left = x_GPC.shape[1] - num_merged
-        sum_GPC, size_GP1 = (_rounded(_pooled(t, to_GP, num_left), sums) for t in (sum_GPC, size_GP1))
-        x_GPC = _rounded(sum_GPC / size_GP1, dtype)
-        sum_GPC = _rounded(x_GPC * size_GP1, sums)
+        num_left = sum_GPC.shape[1] - num_merged
+        if num_left == target:
+            break  # nothing is matched any more
+        # In place, as these are large and new.
+        sum_GPC, size_GP1 = (_round(_pooled(t, to_GP, num_left), sums) for t in (sum_GPC, size_GP1))
+        mean_GPK = _head_mean(_round(sum_GPC.div_(size_GP1), dtype), heads)
+        _round(sum_GPC.mul_(size_GP1), sums)
     return Matching(slot_GP, steps)
 
 
-def _rounded(x_GPC: Tensor, dtype: torch.dtype) -> Tensor:
-    return x_GPC.to(dtype).to(x_GPC.dtype)
+def _round(x_GPC: Tensor, dtype: torch.dtype) -> Tensor:
+    """To the numbers of a narrower dtype, in place."""
+    return x_GPC if dtype == x_GPC.dtype else x_GPC.copy_(x_GPC.to(dtype))
 
 
 def _head_mean(x_GPC: Tensor, heads: int) -> Tensor:
-    return x_GPC if heads == 1 else x_GPC.unflatten(2, (heads, -1)).mean(2)
+    """Always a tensor of its own."""
+    return x_GPC.clone() if heads == 1 else x_GPC.unflatten(2, (heads, -1)).mean(2)
 
 
 def _directions(x_GPK: Tensor) -> Tensor:

@@ -124,3 +124,17 @@ def check_events(folder):
     } <= found.keys()
     assert events.Images("val_confusion/event")
     assert events.Images("validation_clip_1/frames")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--trainer.strategy.sharding_strategy", "zero9"], "sharding_strategy='zero9' is not one of"),
+        (["--trainer.strategy.reduce_dtype", "int8"], "reduce_dtype='int8' is not one of"),
+    ],
+)
+def test_settings_of_the_strategy_that_cannot_be(micro_model, prepared, tmp_path, capsys, options, message):
+    command = ["fit", "--config", "titan.yaml", "--model.path", micro_model, "--data.folder", prepared]
+    assert main([str(part) for part in [*command, "--output_dir", tmp_path / "fit", *options]]) == 2
+    said = capsys.readouterr().err
+    assert message in said and "Traceback" not in said and "Union" not in said

@@ -94,3 +94,19 @@ def _readable(what: str) -> str:
         return f"expected {union[1].replace(', ', ' or ')}, got {union[2]}"
     single = re.search(r"Expected an? (.+?)\. Got value: (.*)", plain)
     return f"expected {single[1]}, got {single[2]}" if single else plain
+
+
+def own_words(text: str) -> str | None:
+    """What a class of a config has said of its own settings, from jsonargparse's report of all that a value might be.
+
+    >>> own_words("Does not validate against any of the Union subtypes\\nSubtypes: [..]\\nErrors:\\n  - Expected a "
+    ...     "<class 'str'>\\n  - timeout=0 is no time; set it higher\\nGiven value type: ..")
+    'timeout=0 is no time; set it higher'
+
+    Returns:
+        None: it is another error, or all that is said is which types there are.
+    """
+    report = re.fullmatch(r"Does not validate against any .*?\nErrors:\n(.*?)\nGiven value type: .*", text, re.DOTALL)
+    found = re.split(r"^ *- ", report[1], flags=re.MULTILINE) if report else []
+    said = [part for part in (" ".join(part.split()) for part in found) if part and not part.startswith("Expected a ")]
+    return said[-1] if said else None

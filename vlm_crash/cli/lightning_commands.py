@@ -31,7 +31,7 @@ from vlm_crash.callbacks import (
 )
 from vlm_crash.callbacks.predictions import refuse_old_predictions
 from vlm_crash.cli import COMMANDS, effects, lora, option_values
-from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys
+from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys, own_words
 from vlm_crash.cli.checkpoints import HELP, check_fits, find_checkpoint, read_checkpoint
 from vlm_crash.cli.config_files import SECTIONS, resolve_configs
 from vlm_crash.data.datamodule import CrashDataModule
@@ -136,7 +136,13 @@ class CrashCLI(LightningCLI):
         # Adapters are put beside weights that are there.
         shares = isinstance(found, type) and issubclass(found, FSDPStrategy) and config["model"].get("lora") is None
         with weights_later() if shares else nullcontext():
-            super().instantiate_classes()
+            try:
+                super().instantiate_classes()
+            except ValueError as error:
+                said = own_words(str(error))
+                if said is None:
+                    raise
+                raise ValueError(said) from error
 
     def _find_checkpoint(self, config: Namespace) -> Stored | None:
         given = config.get("ckpt_path")

@@ -143,6 +143,9 @@ def test_settings_of_a_config():
         ("--model.activation_checkpointing [projector]", "is no tower with layers"),
         ("--data.num_frames 0", "data.num_frames=0 is below 1"),
         ("--data.batch_size 0", "data.batch_size=0 is below 1"),
+        ("--data.batching sorted", "batching='sorted' is not one of"),
+        ("--data.pack_tokens 4000", "has no effect with batching='padded'"),
+        ("--data.batching packed --data.pack_tokens 40", "data.pack_tokens=40 is below 1668"),
         ("--text_tokens 5 --label_tokens 9", "text_tokens=5 is below 9"),
         ("--trainer.precision 17", "precision='17' cannot be planned"),
         ("--trainer.strategy deepspeed", "trainer.strategy='deepspeed' cannot be planned"),
@@ -182,3 +185,13 @@ def test_a_broken_model_folder(wrong, tmp_path):
     assert "is not JSON" in wrong("plan", "--model.path", tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     assert "model_type='llama'" in wrong("plan", "--model.path", tmp_path)
+
+
+def test_packs_are_planned_as_whole_clips(figures):
+    one = figures("--config", "titan.yaml")[1]
+    code, packed, text = figures("--config", "titan.yaml", "--data.batching", "packed", "--data.pack_tokens", 4096)
+    assert code == 1 and "packs of 4,096 tokens are planned as 3 whole clips" in text
+    assert packed["peak_gib"] > one["peak_gib"] + 3
+    assert "one clip a batch (--data.batching padded, no --data.pack_tokens, --data.batch_size 1" in text
+    by_clips = figures("--config", "titan.yaml", "--data.batch_size", 3)[1]
+    assert packed["peak_gib"] <= by_clips["peak_gib"], "padding needs a mask"

@@ -34,6 +34,8 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "model.lora.base_dtype": (str, "Numbers of the weights beside them: auto, float32, float16 or bfloat16."),
     "data.num_frames": (int | None, "Frames of a clip."),
     "data.batch_size": (int, "Clips of a batch."),
+    "data.batching": (str, "padded, grouped or packed."),
+    "data.pack_tokens": (int | None, "Tokens that a pack holds; unset: batch_size times the longest clip."),
     "trainer.strategy": (str, "FSDPStrategy's class path, ddp or auto; its options as --trainer.strategy.NAME."),
     "trainer.strategy.sharding_strategy": (str, "zero3, zero2, none or hybrid."),
     "trainer.strategy.reduce_dtype": (str, "In what gradients are summed: float32, float16 or bfloat16."),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,16 +68,15 @@ def read_setting(
     text = _least("text_tokens", text_tokens if text_tokens is not None else max(TEXT_TOKENS, labels), labels)
     given = data.get("num_frames")
     frames = (own_frames or DEFAULT_FRAMES) if given is None else given
-    batch = _least("data.batch_size", data.get("batch_size", 1), 1)
     precision, width = _precision(trainer)
     chunk = model.get("vision_chunk")
+    is_packed = data.get("batching") == "packed"
     setting = Setting(
         num_frames=_least("data.num_frames", frames, 1),
         compute_width=width,
         checkpointed=_checkpointed(model.get("activation_checkpointing", False)),
         vision_chunk=None if chunk is None else _least("model.vision_chunk", chunk, 1),
-        batch_size=batch,
-        is_padded=batch > 1,
+        batch_size=_least("data.batch_size", data.get("batch_size", 1), 1),
         freeze=_towers("model.freeze", model.get("freeze") or []),
         accumulate=_least("trainer.accumulate_grad_batches", trainer.get("accumulate_grad_batches", 1), 1),
         text_tokens=text,
@@ -87,9 +86,34 @@ def read_setting(
         **_strategy(trainer, world),
         **_lora(model.get("lora"), width),
     )
+    setting = replace(
+        setting,
+        batch_size=_clips(data, setting.batch_size, setting.num_tokens(shape), notes),
+        is_padded=setting.batch_size > 1 and not is_packed,
+        is_packed=is_packed,
+    )
     if not any(setting.trains(tower) for tower in TOWERS) and not setting.lora_rank:
         raise ValueError(f"freeze={list(TOWERS)} leaves nothing to train; leave one of them out of --model.freeze")
     return PlannedRun(name, shape, setting, world, precision, notes)
+
+
+def _clips(data: Mapping[str, Any], batch_size: int, num_tokens: int, notes: list[str]) -> int:
+    """Clips of a batch; of a pack, as many of the longest as its tokens hold."""
+    batching, tokens = data.get("batching", "padded"), data.get("pack_tokens")
+    if batching not in ("padded", "grouped", "packed"):
+        kinds = ["padded", "grouped", "packed"]
+        raise ValueError(f"batching={batching!r} is not one of {kinds}; set --data.batching to one of them")
+    if batching != "packed":
+        if tokens is not None:
+            raise ValueError(f"pack_tokens={tokens} has no effect with batching={batching!r}; leave it out")
+        return batch_size
+    most = _least("data.pack_tokens", tokens, num_tokens) if tokens is not None else batch_size * num_tokens
+    clips = -(-most // num_tokens)
+    notes.append(
+        f"packs of {most:,} tokens are planned as {clips} whole clips at once, {num_tokens:,} tokens each: the most "
+        "that they can need, as a pack's attention is computed clip by clip"
+    )
+    return clips
 
 
 def _least(name: str, value: Any, least: int) -> int:

@@ -137,8 +137,10 @@ def _changes(setting: Setting, world_size: int) -> Iterator[tuple[str, dict[str,
             "is_padded": False,
             "accumulate": setting.accumulate * setting.batch_size,
         }
-        number = changes["accumulate"]
-        yield f"one clip a batch (--data.batch_size 1, --trainer.accumulate_grad_batches {number})", changes
+        options = f"--data.batch_size 1, --trainer.accumulate_grad_batches {changes['accumulate']}"
+        if setting.is_packed:
+            options = f"--data.batching padded, no --data.pack_tokens, {options}"
+        yield f"one clip a batch ({options})", changes
     if world_size > 1 and setting.word != "zero3":
         option = "--trainer.strategy vlm_crash.parallel.FSDPStrategy, its sharding_strategy zero3"
         yield f"weights shared out over all GPUs ({option})", {"word": "zero3", "sharers": world_size}

@@ -174,6 +174,7 @@ class Setting:
         line_tokens: tokens of text that each frame brings.
         label_tokens: of them, those of the answer.
         is_padded: clips of a batch have unequal lengths, so that attention needs a mask.
+        is_packed: they stand in one row, without padding.
         lora_rank: 0: no LoRA.
         lora_targets: linear layers that get adapters, by their names in transformers.
         lora_towers: towers that get them; the weights themselves are frozen.
@@ -198,6 +199,7 @@ class Setting:
     line_tokens: int = LINE_TOKENS
     label_tokens: int = LABEL_TOKENS
     is_padded: bool = False
+    is_packed: bool = False
     lora_rank: int = 0
     lora_targets: frozenset[str] = frozenset()
     lora_towers: frozenset[str] = frozenset()

@@ -20,6 +20,21 @@ def test_titan():
     assert needs.batch_bytes(448, 8) == 2 * 4 * 8 * 32 * 3 * 448 * 448 * 4
 
 
+def test_adapters_alone_are_in_the_checkpoints():
+    needs = read_needs(ROOT / "configs/titan_lora.yaml", model="m")
+    assert needs.lora is not None and needs.lora["rank"] == 16
+    # The merged model and the adapters at the end; nothing of the base in a checkpoint.
+    assert needs.checkpoint_bytes({**TOWERS, "trained": 20}) == 20 * (2 * 12 + 2 * 4) + (1010 + 20) * 4
+    assert needs.host_bytes({**TOWERS, "trained": 20}, 1, False) == 1010 * 4 + 20 * 12
+
+
+def test_precision_of_a_plugin(tmp_path):
+    config = tmp_path / "mine.yaml"
+    plugin = "{class_path: vlm_crash.parallel.FSDPPrecision, init_args: {precision: 16-mixed}}"
+    config.write_text(f"trainer: {{max_epochs: 1, precision: null, plugins: [{plugin}]}}\n")
+    assert read_needs(config).dtype == "float16"
+
+
 def test_frozen_towers_have_no_moments(tmp_path):
     config = tmp_path / "mine.yaml"
     config.write_text(

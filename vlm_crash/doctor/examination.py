@@ -1,5 +1,6 @@
 """The doctor's round: everything that is looked at and tried, in order, and what of it a config needs."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
@@ -150,7 +151,7 @@ def _config(needs: Needs, facts: Facts) -> Iterator[Line]:
             "give --model.path, the folder that fit will get",
         )  # fmt: skip
     else:
-        yield from _lines(tried("model", needs.model), facts)
+        yield from _lines(tried("model", needs.model, json.dumps(needs.lora)), facts)
     model = facts.get("model")
     if model is not None:
         yield _disk(needs, model["parameters"])

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 FSDP = "FSDPStrategy"
+#: Name, beside the towers', of the number of parameters that LoRA trains.
+TRAINED = "trained"
 #: trainer.precision -> kind of numbers.
 DTYPES = {"32": "float32", "16": "float16", "bf16": "bfloat16"}
 #: Bytes of a trained parameter in a checkpoint that a run goes on from: float32 weights and AdamW's two moments; in
@@ -41,6 +43,7 @@ class Needs:
         is_distributed: whether there is a strategy for several processes.
         model: folder; None: not said.
         frozen: towers that are not trained.
+        lora: settings of adapters that are trained in place of the weights; None: there are none.
         output_dir: where everything is written.
         num_workers, batch_size, num_frames: of the data.
         saves: the checkpoint callbacks.
@@ -58,6 +61,7 @@ class Needs:
     is_distributed: bool = False
     model: str | None = None
     frozen: tuple[str, ...] = ()
+    lora: Mapping[str, Any] | None = None
     output_dir: Path = Path("runs/latest")
     num_workers: int = 0
     batch_size: int = 1
@@ -67,14 +71,25 @@ class Needs:
     def checkpoint_bytes(self, parameters: Mapping[str, int]) -> int:
         """Disk that the checkpoints and the final model folder take at most, with one of each kind being written.
 
+        Args:
+            parameters: by tower; of LoRA also those that are trained, as `trained`, which checkpoints hold alone.
+
         >>> Needs(saves=(Saves(2), Saves(1, weights_only=True))).checkpoint_bytes({"language": 1000})
         32000
         """
-        whole = sum(parameters.values())
-        trained = sum(count for tower, count in parameters.items() if tower not in self.frozen)
-        state = WEIGHT_BYTES * whole + (STATE_BYTES - WEIGHT_BYTES) * trained
-        kept = sum(save.copies * (WEIGHT_BYTES * whole if save.weights_only else state) for save in self.saves)
-        return kept + WEIGHT_BYTES * whole if self.trains else 0
+        whole, trained = self._counts(parameters)
+        held = whole if self.lora is None else trained
+        state = WEIGHT_BYTES * held + (STATE_BYTES - WEIGHT_BYTES) * trained
+        kept = sum(save.copies * (WEIGHT_BYTES * held if save.weights_only else state) for save in self.saves)
+        folders = whole + (0 if self.lora is None else trained)  # the merged model, and the adapters alone
+        return kept + WEIGHT_BYTES * folders if self.trains else 0
+
+    def _counts(self, parameters: Mapping[str, int]) -> tuple[int, int]:
+        """All parameters of the model, and those that are trained."""
+        towers = {name: count for name, count in parameters.items() if name != TRAINED}
+        if self.lora is not None:
+            return sum(towers.values()), parameters.get(TRAINED, 0)
+        return sum(towers.values()), sum(count for name, count in towers.items() if name not in self.frozen)
 
     def host_bytes(self, parameters: Mapping[str, int], processes: int, on_gpu: bool) -> int:
         """Memory of this machine that weights, gradients and optimizer state take; activations and clips come on top.
@@ -84,8 +99,8 @@ class Needs:
         >>> Needs(shards=True, num_nodes=2).host_bytes({"language": 1000}, processes=8, on_gpu=False)
         12000
         """
-        whole = sum(parameters.values())
-        trained = sum(count for tower, count in parameters.items() if tower not in self.frozen) if self.trains else 0
+        whole, trained = self._counts(parameters)
+        trained = trained if self.trains else 0
         resident = WEIGHT_BYTES * whole + (TRAINING_BYTES - WEIGHT_BYTES) * trained
         if self.shards:
             # Each process reads its part where it stays; the first one gathers the model folder when the run ends.
@@ -118,7 +133,7 @@ def read_needs(path: Path, model: str | None = None, output_dir: Path | None = N
     strategy = trainer.get("strategy") or "auto"
     word = str(strategy.get("class_path") if isinstance(strategy, dict) else strategy)
     arguments = (strategy.get("init_args") or {}) if isinstance(strategy, dict) else {}
-    precision = str(trainer.get("precision") or "32-true").split("-")[0]
+    precision = _precision(trainer).split("-")[0]
     given = settings.get("path") if model is None else model
     return Needs(
         source=path.name,
@@ -135,6 +150,7 @@ def read_needs(path: Path, model: str | None = None, output_dir: Path | None = N
         is_distributed=word.endswith(FSDP) or word.startswith(("ddp", "fsdp")),
         model=None if given is None else str(given),
         frozen=tuple(settings.get("freeze") or ()),
+        lora=_section(settings, "lora", path) if settings.get("lora") else None,
         output_dir=output_dir or Path(content.get("output_dir") or Needs.output_dir),
         num_workers=_number(data.get("num_workers")) or 0,
         batch_size=_number(data.get("batch_size")) or 1,
@@ -148,6 +164,15 @@ def _section(content: Mapping[str, Any], name: str, path: Path) -> dict[str, Any
     if not isinstance(section, dict):
         raise ValueError(f"{path}: {name} is {section!r}, no section with keys; correct it")
     return section
+
+
+def _precision(trainer: Mapping[str, Any]) -> str:
+    """Of the Trainer, or of the precision plugin that stands in its place."""
+    plugins = trainer.get("plugins")
+    for plugin in plugins if isinstance(plugins, list) else [plugins]:
+        if isinstance(plugin, dict) and "precision" in (plugin.get("init_args") or {}):
+            return str(plugin["init_args"]["precision"])
+    return str(trainer.get("precision") or "32-true")
 
 
 def _number(value: Any) -> int | None:

@@ -35,7 +35,8 @@ python -m vlm_crash plan --config titan.yaml --model.path MODEL_FOLDER --gpus 8 
 
 says in a second or two how much of each GPU a run of `fit` needs, by part and by moment of a step, and whether that
 fits (exit code 0) or not (1); if not, what to change, cheapest first. Of the model it reads config.json alone; a size
-(`--model.path 8B`) will do. Every option of `fit` that memory depends on can be given, too.
+(`--model.path 8B`) will do. The options of `fit` that memory depends on can be given, too; it leaves out what
+`--model.lora.dropout` and `--model.fp32_modules` add.
 
 A TITAN RTX of 24 GB has 23.6 GiB, of which 1.2 are set aside for the CUDA context, NCCL's buffers and gaps between
 blocks (`--gpu_memory`, `--reserve`).
@@ -71,15 +72,17 @@ MIDDLE = """\
 
 Embedding and head are layers of vocabulary x width each; the embedding's weights and gradient stay, once the backward
 pass has come to them, until it ends.
-Gradients of the step before are there while the next forward pass runs (Lightning sets them to none after it), and
-with `accumulate_grad_batches` all through the backward pass.
+With `accumulate_grad_batches`, gradients of the batches before are there all through forward and backward pass.
+Without, the plan counts those of the step before in the forward pass, as stock Lightning keeps them; `fit` drops them
+before it.
 """
 FOOT = """\
 ## What to set
 
 - Several cards: [titan.yaml](../configs/titan.yaml) as it is. Give `--data.num_frames` what the tables allow, and ask
   `plan` about your model.
-- It does not fit by little: `--model.vision_chunk 2`, fewer frames, `--model.freeze [vision]`.
+- It does not fit by little: fewer frames, `--model.freeze [vision]`; `--model.vision_chunk 2` where the peak is in
+  vision.
 - It does not fit by far: `--trainer.strategy.cpu_offload true`. A step then waits for the CPU's AdamW, and the machine
   needs 16 bytes a weight of memory (`plan` says how much).
 - One card: a model of 1 billion as it is; larger ones with LoRA.

@@ -163,7 +163,7 @@ def test_lines_outlive_a_kill(tmp_path):
             step += 1
     path = tmp_path / FILE
     end = time.monotonic() + 20
-    while (not path.exists() or path.stat().st_size < 100_000) and time.monotonic() < end:
+    while (not path.exists() or path.stat().st_size < 300_000) and time.monotonic() < end:
         time.sleep(0.01)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)

@@ -10,7 +10,7 @@ from vlm_crash.cli.plan_settings import PlannedRun
 from vlm_crash.parallel.memory_plan import Plan, Proposal
 
 WHAT = {
-    "parameters": "weights of this GPU's share, fp32",
+    "parameters": "weights of this GPU's share: fp32, or a LoRA base as it is held",
     "gathered": "weights to compute with, gathered or cast",
     "gradients": "of the layer at hand, buffers of their sum, and this GPU's share",
     "optimizer": "AdamW's moments",

@@ -1,7 +1,8 @@
 """The form beside a grammar library: llguidance allows tokens, ours gives what is given and judges terms as trees.
 
-Enters: the demo's model and drawn clips, one at a time. Leaves: a Result with seconds and forward passes of the language
-model per clip, and how many fields the two ways agree on. `pip install llguidance` first; nothing else needs it.
+Enters: the demo's model and drawn clips, one at a time. Leaves: a Result with seconds and forward passes of the
+language model per clip, and how many fields the two ways agree on. `pip install llguidance` first; nothing else needs
+it.
 """
 
 import argparse
@@ -124,10 +125,9 @@ def run(options: argparse.Namespace) -> list[Result]:
     ratios = {
         "seconds_llguidance_over_ours": seconds[1] / seconds[0],
         "passes_llguidance_over_ours": counts[1] / counts[0],
+        "fields_in_which_both_agree": same,
     }
-    return [
-        Result("grammar", [table], {**ratios, "fields_in_which_both_agree": same}, ["xgrammar, outlines", "batches"])
-    ]
+    return [Result("grammar", [table], ratios, ["xgrammar, outlines", "batches", "a GPU"])]
 
 
 def _prompts(module: CrashVLM, num_clips: int) -> list[tuple[Tensor, Tensor]]:
@@ -148,9 +148,7 @@ def _prompts(module: CrashVLM, num_clips: int) -> list[tuple[Tensor, Tensor]]:
 
 def _agreement(module: CrashVLM, ours: list[str], theirs: list[str]) -> float:
     """Share of ours' fields that the other way has filled in alike."""
-    pairs = [
-        (parse(module.schema, one).values, parse(module.schema, other).values)
-        for one, other in zip(ours, theirs, strict=True)
-    ]
+    read = [[parse(module.schema, text).values for text in texts] for texts in (ours, theirs)]
+    pairs = list(zip(*read, strict=True))
     total = sum(len(one) for one, _ in pairs)
     return sum(other.get(name) == value for one, other in pairs for name, value in one.items()) / total

@@ -34,9 +34,11 @@ python -m vlm_crash plan --config titan.yaml --model.path MODEL_FOLDER --gpus 8 
 ```
 
 says in a second or two how much of each GPU a run of `fit` needs, by part and by moment of a step, and whether that
-fits (exit code 0) or not (1); if not, what to change, cheapest first. Of the model it reads config.json alone; a size
-(`--model.path 8B`) will do. The options of `fit` that memory depends on can be given, too; it leaves out what
-`--model.lora.dropout` and `--model.fp32_modules` add.
+fits (exit code 0) or not (1). If not, it lists what it would fit with, the fastest first, each with its peak: what
+costs time alone, fewer frames, a frozen vision tower, adapters, `cpu_offload`; for that it says what a machine needs of
+memory, and what this one has. Of the model it reads config.json alone; a size (`--model.path 8B`) will do. The options
+of `fit` that memory depends on can be given, too; it leaves out what `--model.lora.dropout` and `--model.fp32_modules`
+add.
 
 A TITAN RTX of 24 GB has 23.6 GiB, of which 1.2 are set aside for the CUDA context, NCCL's buffers and gaps between
 blocks (`--gpu_memory`, `--reserve`).
@@ -84,7 +86,7 @@ FOOT = """\
 - It does not fit by little: fewer frames, `--model.freeze [vision]`; `--model.vision_chunk 2` where the peak is in
   vision.
 - It does not fit by far: `--trainer.strategy.cpu_offload true`. A step then waits for the CPU's AdamW, and the machine
-  needs 16 bytes a weight of memory (`plan` says how much).
+  needs 16 bytes a weight of memory, and 4 more at the end (`plan` says how much).
 - One card: a model of 1 billion as it is; larger ones with LoRA.
 - A model whose frames have 256 tokens: 8 frames, or merge them (`convert --hico on`) and train that.
 

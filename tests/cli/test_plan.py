@@ -1,6 +1,8 @@
 """plan: what it says, its exit codes, and what it refuses."""
 
 import json
+import subprocess
+import sys
 import time
 
 import pytest
@@ -46,6 +48,30 @@ def test_titan_fits_eight_cards_of_24_gb(figures):
     assert round(sum(found["parameters"].values()) / 1e9, 1) == 8.1
     config = yaml.safe_load((ROOT / "configs/titan.yaml").read_text())
     assert f": {config['data']['num_frames']} frames" in text and "It fits" in text
+
+
+@pytest.mark.parametrize(("frames", "code"), [(32, 0), (64, 1)])
+def test_a_plan_of_8b_takes_no_gigabytes_and_makes_no_weight(frames, code):
+    """The whole command in a process of its own, which may have 4 GB; torch, which could make one, is not loaded.
+
+    One that fits, and one that lists what would.
+    """
+    program = (
+        "import re, resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (4 * 10**9, 4 * 10**9))\n"
+        "from vlm_crash.cli import main\n"
+        f"code = main('plan --config titan.yaml --model.path 8B --gpus 8 --data.num_frames {frames}'.split())\n"
+        # Not ru_maxrss, which a process takes over from the one that started it.
+        "peak = re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1]\n"
+        "print(code, peak, *sorted({'torch', 'transformers', 'lightning'} & set(sys.modules)))\n"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert time.perf_counter() - start < 60
+    found, peak, *loaded = done.stdout.splitlines()[-1].split()
+    assert int(found) == code and not loaded
+    assert 0 < int(peak) < 200 * 1024, "KiB; 8 billion weights would be 32 million"
+    assert "8B (8.08 billion weights)" in done.stdout
 
 
 def test_what_does_not_fit_ends_with_1_and_what_would(figures):

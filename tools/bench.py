@@ -29,7 +29,8 @@ def main(arguments: list[str]) -> int:
         )
         bench.add_options(command)
     options = parser.parse_args(arguments)
-    parts = [f"{options.name} {part}" for part in getattr(options, "parts", ())] or [options.name]
+    option = getattr(BENCHES[options.name], "PARTS_OPTION", "parts")
+    parts = [f"{options.name} {part}" for part in getattr(options, option, ())] or [options.name]
     for name in parts if options.markdown else ():
         if not has_section(options.markdown, name):
             begin, end = markers(name)

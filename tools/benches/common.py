@@ -50,6 +50,7 @@ class Result:
         tables: every figure.
         ratios: those that a bar is set for; above 1 is better than what it is compared with.
         notes: what was not measured, and why.
+        option: of tools/bench.py that asks for the part.
         bars: what they are held against; where one is missed, tools/bench.py ends with 1.
     """
 
@@ -58,6 +59,7 @@ class Result:
     ratios: Mapping[str, float]
     notes: Sequence[str] = field(default_factory=list)
     bars: Sequence[Bar] = field(default_factory=list)
+    option: str = "parts"
 
     @property
     def command(self) -> str:
@@ -66,7 +68,7 @@ class Result:
         >>> Result("model memory", (), {}).command, Result("load", (), {}).command
         ('model --parts memory', 'load')
         """
-        return " --parts ".join(self.name.split(" ", 1))
+        return f" --{self.option} ".join(self.name.split(" ", 1))
 
     @classmethod
     def joined(cls, name: str, results: Sequence["Result"]) -> "Result":

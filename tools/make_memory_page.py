@@ -95,9 +95,10 @@ FOOT = """\
 `tests/parallel/test_memory_plan.py` holds the plan to 5 % of the peak that a training step really has: models of 1 to
 66 million weights on a CPU in fp32 (activations kept or computed again, chunks, frozen towers, two clips, merged
 tokens, large vocabularies), and one of eight processes in fp16 by torch's FSDPMemTracker (zero3, zero2, none, hybrid).
-`tools/bench.py plan` does the latter for the models of 1 and 8 billion and prints both figures. Not in it: what a
-kernel needs for itself, the caching allocator's rounding, and validation's answers (a cache of keys and values, no
-gradients). On one H200 the plan was 0.92 to 1.00 of what the allocator gave, LoRA of 8 billion among it
+`tools/bench.py plan` does the latter for the models of 1 and 8 billion: 0.99 to 1.03 of the tracker
+([performance.md](performance.md#the-plan-and-torchs-tracker)). Not in it: what a kernel needs for itself, the caching
+allocator's rounding, and validation's answers (a cache of keys and values, no gradients). On one H200 the plan was 0.92
+to 1.00 of what the allocator gave, LoRA of 8 billion among it
 ([performance.md](performance.md#the-plan-and-a-real-card)); it is low by 8 % where attention's matrices are large.
 `--data.batch_size` above 1 is planned with padding. A clip is taken to have 900 tokens of text, 300 of them the answer,
 and 8 for the line of each frame (`--text_tokens`, `--label_tokens`).

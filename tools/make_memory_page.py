@@ -34,9 +34,11 @@ python -m vlm_crash plan --config titan.yaml --model.path MODEL_FOLDER --gpus 8 
 ```
 
 says in a second or two how much of each GPU a run of `fit` needs, by part and by moment of a step, and whether that
-fits (exit code 0) or not (1); if not, what to change, cheapest first. Of the model it reads config.json alone; a size
-(`--model.path 8B`) will do. The options of `fit` that memory depends on can be given, too; it leaves out what
-`--model.lora.dropout` and `--model.fp32_modules` add.
+fits (exit code 0) or not (1). If not, it lists what it would fit with, the fastest first, each with its peak: what
+costs time alone, fewer frames, a frozen vision tower, adapters, `cpu_offload`; for that it says what a machine needs of
+memory, and what this one has. Of the model it reads config.json alone; a size (`--model.path 8B`) will do. The options
+of `fit` that memory depends on can be given, too; it leaves out what `--model.lora.dropout` and `--model.fp32_modules`
+add.
 
 A TITAN RTX of 24 GB has 23.6 GiB, of which 1.2 are set aside for the CUDA context, NCCL's buffers and gaps between
 blocks (`--gpu_memory`, `--reserve`).
@@ -84,7 +86,7 @@ FOOT = """\
 - It does not fit by little: fewer frames, `--model.freeze [vision]`; `--model.vision_chunk 2` where the peak is in
   vision.
 - It does not fit by far: `--trainer.strategy.cpu_offload true`. A step then waits for the CPU's AdamW, and the machine
-  needs 16 bytes a weight of memory (`plan` says how much).
+  needs 16 bytes a weight of memory, and 4 more at the end (`plan` says how much).
 - One card: a model of 1 billion as it is; larger ones with LoRA.
 - A model whose frames have 256 tokens: 8 frames, or merge them (`convert --hico on`) and train that.
 
@@ -93,9 +95,10 @@ FOOT = """\
 `tests/parallel/test_memory_plan.py` holds the plan to 5 % of the peak that a training step really has: models of 1 to
 66 million weights on a CPU in fp32 (activations kept or computed again, chunks, frozen towers, two clips, merged
 tokens, large vocabularies), and one of eight processes in fp16 by torch's FSDPMemTracker (zero3, zero2, none, hybrid).
-`tools/bench.py plan` does the latter for the models of 1 and 8 billion and prints both figures. Not in it: what a
-kernel needs for itself, the caching allocator's rounding, and validation's answers (a cache of keys and values, no
-gradients). On one H200 the plan was 0.92 to 1.00 of what the allocator gave, LoRA of 8 billion among it
+`tools/bench.py plan` does the latter for the models of 1 and 8 billion: 0.99 to 1.03 of the tracker
+([performance.md](performance.md#the-plan-and-torchs-tracker)). Not in it: what a kernel needs for itself, the caching
+allocator's rounding, and validation's answers (a cache of keys and values, no gradients). On one H200 the plan was 0.92
+to 1.00 of what the allocator gave, LoRA of 8 billion among it
 ([performance.md](performance.md#the-plan-and-a-real-card)); it is low by 8 % where attention's matrices are large.
 `--data.batch_size` above 1 is planned with padding. A clip is taken to have 900 tokens of text, 300 of them the answer,
 and 8 for the line of each frame (`--text_tokens`, `--label_tokens`).

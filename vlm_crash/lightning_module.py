@@ -27,10 +27,11 @@ from vlm_crash.models.activation_checkpointing import checkpoint_towers
 from vlm_crash.models.adapters import Adapters, held_dtype
 from vlm_crash.models.answering import Answer, Answering, check_decoding, with_terms
 from vlm_crash.models.attention import set_attention
+from vlm_crash.models.attention_kernels import heads_of
 from vlm_crash.models.attention_of_towers import set_tower_attention
 from vlm_crash.models.context import Context
 from vlm_crash.models.fitted_form import check_form
-from vlm_crash.models.folder import folder_settings, image_size, tokens_per_frame
+from vlm_crash.models.folder import folder_settings, image_size, read_config, tokens_per_frame
 from vlm_crash.models.hub import local_folder
 from vlm_crash.models.internvl import TOWERS, fill_model, label_loss, load_model, tower_of
 from vlm_crash.models.lora import LORA, LoraSettings
@@ -112,8 +113,8 @@ class CrashVLM(LightningModule):
         leasts |= {"num_validation_answers": (num_validation_answers, 0)}
         check_settings(freeze or [], warmup_ratio, leasts)
         check_decoding(decoding)
-        set_attention(attention)
         self.path = local_folder(path, revision)
+        set_attention(attention, heads_of(read_config(self.path)))
         self.learning_rates = {"vision": lr_vision, "projector": lr_projector, "language": lr_language}
         self.weight_decay = weight_decay
         self.warmup_ratio = warmup_ratio

@@ -1,6 +1,8 @@
 """plan: what it says, its exit codes, and what it refuses."""
 
 import json
+import subprocess
+import sys
 import time
 
 import pytest
@@ -48,27 +50,80 @@ def test_titan_fits_eight_cards_of_24_gb(figures):
     assert f": {config['data']['num_frames']} frames" in text and "It fits" in text
 
 
-def test_what_does_not_fit_ends_with_1_and_what_to_change(figures):
-    code, found, text = figures("--config", "titan.yaml", "--gpus", 4, "--data.num_frames", 64)
+@pytest.mark.parametrize(("frames", "code"), [(32, 0), (64, 1)])
+def test_a_plan_of_8b_takes_no_gigabytes_and_makes_no_weight(frames, code):
+    """The whole command in a process of its own, which may have 4 GB; torch, which could make one, is not loaded.
+
+    One that fits, and one that lists what would.
+    """
+    program = (
+        "import re, resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (4 * 10**9, 4 * 10**9))\n"
+        "from vlm_crash.cli import main\n"
+        f"code = main('plan --config titan.yaml --model.path 8B --gpus 8 --data.num_frames {frames}'.split())\n"
+        # Not ru_maxrss, which a process takes over from the one that started it.
+        "peak = re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1]\n"
+        "print(code, peak, *sorted({'torch', 'transformers', 'lightning'} & set(sys.modules)))\n"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert time.perf_counter() - start < 60
+    found, peak, *loaded = done.stdout.splitlines()[-1].split()
+    assert int(found) == code and not loaded
+    assert 0 < int(peak) < 200 * 1024, "KiB; 8 billion weights would be 32 million"
+    assert "8B (8.08 billion weights)" in done.stdout
+
+
+def test_what_does_not_fit_ends_with_1_and_what_would(figures):
+    code, found, text = figures("--config", "titan.yaml", "--gpus", 8, "--data.num_frames", 64)
     assert code == 1 and not found["fits"] and "It does not fit" in text
-    peaks = [found["peak_gib"], *(row["peak_gib"] for row in found["proposals"])]
-    assert len(peaks) > 1 and peaks == sorted(peaks, reverse=True)
-    assert found["proposals"][-1]["fits"] and f"{peaks[-1]:.2f} GiB" in text and "With all of these it fits" in text
+    rows = found["alternatives"]
+    assert len(rows) == 4 and all(row["left_gib"] >= 0 for row in rows)
+    assert [row["work"] for row in rows] == sorted(row["work"] for row in rows)
+    for row in rows:
+        assert f"{row['peak_gib']:.2f} GiB" in text and row["changes"][-1] in text
 
 
 def test_it_says_so_where_nothing_helps(figures):
     code, found, text = figures("--config", "titan.yaml", "--gpus", 1, "--gpu_memory", 2)
-    assert code == 1 and not any(row["fits"] for row in found["proposals"])
-    assert "Nothing that can be set makes it fit" in text
+    assert code == 1 and found["alternatives"] == []
+    assert "Nothing that can be set makes it fit" in text and "The least that settings reach is 4.50 GiB" in text
 
 
-def test_the_proposals_are_settings_that_do_what_they_say(figures):
-    plain = ("--config", "titan.yaml", "--gpus", 2, "--model.path", "4B")
-    _, found, _ = figures(*plain)
-    offload = next(row for row in found["proposals"] if "cpu_offload" in row["what"])
-    _, again, _ = figures(*plain, "--trainer.strategy.cpu_offload", "true")
-    assert again["peak_gib"] == pytest.approx(offload["alone_gib"])
-    assert again["host_gib"] > 0
+WAYS = {
+    "lora": ["--model.lora.rank", 16],
+    "freeze": ["--model.freeze", "[vision]"],
+    "num_frames": ["--data.num_frames", 48],
+    "cpu_offload": ["--trainer.strategy.cpu_offload", "true"],
+}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "ways"), [(8, WAYS), (1, {"lora": ["--model.lora.rank", 16, "--trainer.strategy", "auto"]})], ids=str
+)
+def test_alternatives_are_settings_that_do_what_they_say(figures, gpus, ways):
+    run = ["--config", "titan.yaml", "--gpus", gpus]
+    rows = figures(*run, "--data.num_frames", 64)[1]["alternatives"]
+    for word, options in ways.items():
+        row = next(row for row in rows if word in " ".join(row["changes"]))
+        assert all(str(option) in " ".join(row["changes"]) for option in options)
+        frames = [] if word == "num_frames" else ["--data.num_frames", 64]
+        code, again, _ = figures(*run, *frames, *options)
+        assert code == 0 and again["peak_gib"] == pytest.approx(row["peak_gib"])
+        assert again["host_machine_gib"] == pytest.approx(row["host_machine_gib"])
+
+
+def test_offload_is_weighed_against_the_machines_memory(figures, monkeypatch):
+    """16 bytes a weight for all of a machine's processes, and 4 for the model folder; beside what is here."""
+    offload = ["--config", "titan.yaml", "--gpus", 8, "--trainer.strategy.cpu_offload", "true"]
+    for nodes, gib, is_enough in ((1, 160, True), (1, 150, False), (2, 100, True)):
+        monkeypatch.setattr("vlm_crash.doctor.machine.memory", lambda gib=gib: (gib * 2**30, 0))
+        _, found, text = figures(*offload, "--trainer.num_nodes", nodes)
+        weights = sum(found["parameters"].values())
+        assert found["host_machine_gib"] == pytest.approx((16 / nodes + 4) * weights / 2**30)
+        needed = f"{found['host_machine_gib']:.1f} GiB for the {8 // nodes} of a machine"
+        assert needed in text and f"this machine has {gib:.1f} GiB" in text
+        assert ("which is too little" in text) != is_enough
 
 
 def test_the_demo_fits_one_card(figures):

@@ -45,6 +45,8 @@ def test_this_machine(tmp_path):
     tries = ("CPU, float16", "CPU, float32", "CPU, math attention", "PyAV", "decord", "gloo", "model")
     assert {name: lines[name]["status"] for name in tries} == dict.fromkeys(tries, "ok")
     assert "3,662,528 parameters (vision 1,681,600, projector 161,408, language 1,819,520)" in lines["model"]["text"]
+    assert "forward and backward, with a mask, heads of 32" in lines["CPU, math attention"]["text"], "the model's own"
+    assert "others are reached is not tried" in lines["gloo"]["text"]
     # 36 bytes a parameter: two states of 12, two of the weights alone, the model folder
     assert "take up to 0.1 GiB" in lines[f"disk of {tmp_path / 'new'}"]["text"]
     assert not (tmp_path / "new").exists()
@@ -175,6 +177,8 @@ def test_on_a_gpu(tmp_path, capsys):
     kernels = f"kernels for the cards, {capability}"
     working = ("GPU 0", kernels, "GPU 0, float16", "GPU 0, float32", "GPU 0, math attention", "nccl", "driver")
     assert {name: lines[name]["status"] for name in working} == dict.fromkeys(working, "ok")
+    assert "not tried: sums over several GPUs, other machines" in lines["nccl"]["text"]
+    assert "heads of 64 and 128" in lines["GPU 0, math attention"]["text"]
     is_new = torch.cuda.get_device_capability() >= (8, 0)
     assert (lines["GPU 0, flash attention"]["status"] == "ok") == is_new
     assert ("emulation" in lines["GPU 0, bfloat16"]["text"]) != is_new

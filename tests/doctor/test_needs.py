@@ -1,9 +1,11 @@
 """A config's needs, and what it takes on disk and in memory."""
 
+import json
+
 import pytest
 
 from tests.cli.conftest import ROOT
-from vlm_crash.doctor.needs import Needs, Saves, read_needs
+from vlm_crash.doctor.needs import Needs, Saves, head_sizes, read_needs
 
 TOWERS = {"vision": 300, "projector": 10, "language": 700}
 
@@ -87,3 +89,19 @@ def test_what_is_no_config(tmp_path, text, message):
 
 def test_the_defaults_are_a_run_without_a_config():
     assert Needs().source is None and not Needs().is_distributed
+
+
+def test_heads_are_tried_in_the_models_sizes(tmp_path):
+    """Without a model, or with a folder that says nothing, in those of InternVL2.5."""
+    assert head_sizes(Needs()) == head_sizes(Needs(model=str(tmp_path))) == [64, 128]
+    for text in ("{", "[]", '{"model_type": "internvl"}'):
+        (tmp_path / "config.json").write_text(text)
+        assert head_sizes(Needs(model=str(tmp_path))) == [64, 128]
+    language = {"hidden_size": 4096, "num_hidden_layers": 2, "num_attention_heads": 32, "num_key_value_heads": 8}
+    config = {
+        "model_type": "internvl",
+        "vision_config": {**language, "hidden_size": 1280, "num_attention_heads": 16, "intermediate_size": 64},
+        "text_config": {**language, "intermediate_size": 64, "vocab_size": 100},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert head_sizes(Needs(model=str(tmp_path))) == [80, 128]

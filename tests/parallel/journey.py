@@ -88,6 +88,7 @@ def travel(
     strategy: Any = None,
     saves: tuple[ModelCheckpoint, ...] = (),
     callbacks: tuple[Callback, ...] = (),
+    validations: int = 1,
 ) -> tuple[dict[int, dict[str, Any]], list[int]]:
     """Train for so many steps of four clips each; the journal, and the clips that were decoded for training."""
     out.mkdir(parents=True, exist_ok=True)
@@ -111,7 +112,7 @@ def travel(
         accumulate_grad_batches=GLOBAL_BATCH // (world * batch_size),
         gradient_clip_val=1.0,
         callbacks=[Journal(out / "journal"), *callbacks, *saves],
-        limit_val_batches=1,
+        limit_val_batches=validations,
         logger=False,
         enable_checkpointing=bool(saves),
         enable_progress_bar=False,

@@ -20,7 +20,7 @@ from vlm_crash.models.checkpoints import meta_model
 from vlm_crash.models.folder import read_config, tokens_per_frame
 from vlm_crash.models.internvl import tower_of
 from vlm_crash.parallel.memory_model import MOMENTS, walk
-from vlm_crash.parallel.memory_plan import GIB, PARTS, Card, Plan, proposals
+from vlm_crash.parallel.memory_plan import GIB, PARTS, Card, Plan
 from vlm_crash.parallel.memory_shapes import NAMED, Setting, Shape, Tower, read_shape
 
 ROOT = Path(__file__).parents[2]
@@ -186,22 +186,6 @@ def test_every_setting_acts_on_its_part(changes, part):
 
     before = replace(base, compute_width=2) if "reduce_width" in changes else base
     assert worst(replace(before, **changes)) < worst(before)
-
-
-def test_proposals_go_on_until_it_fits():
-    plan = Plan(NAMED["1B"], Setting(num_frames=64, word="ddp", compute_width=2), Card())
-    found = proposals(plan, world_size=4)
-    peaks = [plan.peak_gib, *(row.plan.peak_gib for row in found)]
-    assert peaks == sorted(peaks, reverse=True) and len(set(peaks)) == len(peaks) > 2
-    assert [row.plan.fits for row in found] == [False] * (len(found) - 1) + [True]
-    assert "vision_chunk 8" in found[0].what
-    assert all(row.alone.peak_gib >= row.plan.peak_gib for row in found)
-
-
-def test_nothing_helps_a_card_that_is_too_small():
-    plan = Plan(NAMED["8B"], Setting(num_frames=32, word="plain"), Card(memory_gib=4.0))
-    found = proposals(plan, world_size=1)
-    assert found and not found[-1].plan.fits
 
 
 def test_a_plan_loads_no_torch():

@@ -8,6 +8,7 @@ from tests.parallel.micro import train
 FP32 = ["zero3", "zero2", "none", "hybrid", "offload", "later", "later, offload", "packed"]
 FP32 += ["checkpointed", "one tower checkpointed"]
 FP16 = ["fp16 zero3", "fp16 zero2", "fp16 reduced in fp16", "fp16 checkpointed"]
+FP16 += ["fp16 none", "fp16 hybrid", "fp16 offload", "fp16 packed"]
 FP16_TOLERANCE = 5e-4
 RATES = {"vision": 1e-3, "projector": 2e-3, "language": 3e-3}
 
@@ -106,6 +107,14 @@ def test_a_planted_overflow_is_skipped_by_all(overflow):
         assert found["rates"] == pytest.approx([0.3 * 0.98**step for step in (0, 1, 2, 2, 3)])
         assert (found["skipped"], found["steps"]) == (1, 5)
         assert scale == 2.0**10, "the scaler that was passed"
+
+
+@pytest.mark.parametrize("kind", ["zero2", "none", "hybrid", "offload"])
+def test_a_planted_overflow_is_skipped_under_other_kinds_of_sharding(overflow, kind):
+    for found in overflow:
+        assert found["kinds"][kind] == {
+            "scales": [2.0**10, 2.0**9, 2.0**9, 2.0**9], "moved": [True, False, True, True], "skipped": 1,
+        }  # fmt: skip
 
 
 def test_the_scale_backs_off_until_it_fits(overflow):

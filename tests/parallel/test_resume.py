@@ -111,6 +111,22 @@ def test_one_process_is_told_to_stop(launch, micro_model, prepared, tmp_path):
         assert found == {"SIGTERM": 4, "SIGUSR1": 4}
 
 
+def test_a_validation_stops_at_once_and_is_what_the_run_begins_with_that_goes_on(
+    launch, micro_model, prepared, tmp_path
+):
+    for found in launch("told_in_validation", 2, micro_model, prepared, tmp_path):
+        whole, stopped, rest = found["whole"], found["stopped"], found["on"]
+        assert stopped["journal"] is None and stopped["step"] == 6
+        assert stopped["batches"] == {3: 2, 6: 1}, "one batch of two, by both processes"
+        assert rest["batches"] == {6: 2, 9: 2} and whole["batches"] == {3: 2, 6: 2, 9: 2}, "then the whole of it"
+        assert stopped["losses"] == {3: whole["losses"][3]}
+        assert rest["losses"] == {step: whole["losses"][step] for step in (6, 9)}
+        assert rest["journal"] == {step: whole["journal"][step] for step in (7, 8, 9, 10)}
+        best = min(whole["losses"], key=whole["losses"].get)
+        assert whole["best"] == [f"best-epoch={best // 3 - 1}-step={best}.ckpt"]
+        assert whole["best"] == (stopped["best"] if best == 3 else rest["best"])
+
+
 def test_an_error_on_one_process_ends_the_others(micro_model, prepared, tmp_path):
     """At once: it does not wait for parts of a checkpoint that nobody sends (for half an hour, if it did)."""
     processes = start(2, "fail", tmp_path, micro_model, prepared, tmp_path)

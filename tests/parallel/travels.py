@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,45 @@ def told(model: str, prepared: str, out: str) -> dict[str, int]:
             )  # fmt: skip
         except SIGTERMException:
             found[name] = int(Stored(folder / "last.ckpt").rest["global_step"])
+    return found
+
+
+class InValidation(Callback):
+    """Tells the last process to stop in the first batch of the validation after a step; counts batches by step."""
+
+    def __init__(self, step: int | None = None) -> None:
+        self.step = step
+        self.batches: dict[int, int] = {}
+
+    def on_validation_batch_start(self, trainer: Any, *_: Any) -> None:
+        step = trainer.global_step
+        self.batches[step] = self.batches.get(step, 0) + 1
+        if step == self.step and RANK == WORLD - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def told_in_validation(model: str, prepared: str, out: str) -> dict[str, Any]:
+    """A whole run; one that is told to stop in its second validation, with a checkpoint of that step from before; and
+    one that goes on from what it leaves."""
+    found: dict[str, Any] = {}
+
+    def run(name: str, path: Path | None = None, step: int | None = None) -> None:
+        folder, losses, count = Path(out) / name, Losses(), InValidation(step)
+        journal: Any = None
+        with suppress(SIGTERMException):
+            journal, _ = travel(
+                Path(model), Path(prepared), folder, WORLD, steps=10, ckpt_path=path, saves=as_titan(folder, last=6),
+                callbacks=(losses, count), validations=2,
+            )  # fmt: skip
+        best = sorted(path.name for path in folder.glob("best*"))
+        found[name] = {"journal": journal, "losses": losses.by_step, "batches": count.batches, "best": best}
+        if path is None and step is not None:
+            rest = Stored(folder / "last.ckpt").rest
+            found[name]["step"] = rest["global_step"]
+
+    run("whole")
+    run("stopped", step=6)
+    run("on", Path(out) / "stopped" / "last.ckpt")
     return found
 
 

@@ -38,6 +38,10 @@ RUNS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "fp16 zero2": ({"sharding_strategy": "zero2"}, "16-mixed", {}),
     "fp16 reduced in fp16": ({"reduce_dtype": "float16"}, "16-mixed", {}),
     "fp16 checkpointed": ({}, "16-mixed", {"activation_checkpointing": True, "vision_chunk": 1}),
+    "fp16 none": ({"sharding_strategy": "none"}, "16-mixed", {}),
+    "fp16 hybrid": ({"sharding_strategy": "hybrid", "device_mesh": (2, WORLD // 2)}, "16-mixed", {}),
+    "fp16 offload": ({"cpu_offload": True}, "16-mixed", {}),
+    "fp16 packed": ({}, "16-mixed", {"collate": PackCollator(10**6)}),
 }
 if WORLD == 2:
     RUNS["accumulated"] = ({}, "32-true", {"accumulate": 2})
@@ -79,8 +83,23 @@ def overflow(folder: str) -> dict[str, Any]:
         "scales": plant.scales, "moved": plant.moved, "rates": record.rates, "skipped": plugin.num_skipped,
         "steps": trainer.global_step, "plain": plain_scaler(folder),
         "buffers": {buffer.dtype for buffer in module.buffers() if buffer.is_floating_point()},
+        "kinds": {name: planted(folder, settings) for name, settings in KINDS.items()},
         "high": {"scales": high.scales, "moved": high.moved, "skipped": start.num_skipped},
     }  # fmt: skip
+
+
+#: Of sharding, beside zero3.
+KINDS: dict[str, dict[str, Any]] = {
+    "zero2": {"sharding_strategy": "zero2"}, "none": {"sharding_strategy": "none"},
+    "hybrid": {"sharding_strategy": "hybrid", "device_mesh": (2, WORLD // 2)}, "offload": {"cpu_offload": True},
+}  # fmt: skip
+
+
+def planted(folder: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """A planted overflow under another kind of sharding."""
+    plant, plugin = Plant(at=1), FSDPPrecision("16-mixed", init_scale=2.0**10)
+    train(Path(folder), FSDPStrategy(**settings), None, WORLD, callbacks=(plant,), steps=4, plugins=plugin)
+    return {"scales": plant.scales, "moved": plant.moved, "skipped": plugin.num_skipped}
 
 
 def plain_scaler(folder: str) -> dict[str, Any]:

@@ -34,6 +34,14 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Bar:
+    """What the figures are held against, and whether they reach it."""
+
+    what: str
+    is_met: bool
+
+
+@dataclass(frozen=True)
 class Result:
     """What a benchmark found.
 
@@ -42,12 +50,16 @@ class Result:
         tables: every figure.
         ratios: those that a bar is set for; above 1 is better than what it is compared with.
         notes: what was not measured, and why.
+        option: of tools/bench.py that asks for the part.
+        bars: what they are held against; where one is missed, tools/bench.py ends with 1.
     """
 
     name: str
     tables: Sequence[Table]
     ratios: Mapping[str, float]
     notes: Sequence[str] = field(default_factory=list)
+    bars: Sequence[Bar] = field(default_factory=list)
+    option: str = "parts"
 
     @property
     def command(self) -> str:
@@ -56,7 +68,7 @@ class Result:
         >>> Result("model memory", (), {}).command, Result("load", (), {}).command
         ('model --parts memory', 'load')
         """
-        return " --parts ".join(self.name.split(" ", 1))
+        return f" --{self.option} ".join(self.name.split(" ", 1))
 
     @classmethod
     def joined(cls, name: str, results: Sequence["Result"]) -> "Result":
@@ -66,6 +78,7 @@ class Result:
             [table for result in results for table in result.tables],
             {key: ratio for result in results for key, ratio in result.ratios.items()},
             [note for result in results for note in result.notes],
+            [bar for result in results for bar in result.bars],
         )
 
     def to_json(self) -> str:
@@ -86,6 +99,7 @@ class Result:
             lines.append("|" + "---|" * len(table.columns))
             lines += ["| " + " | ".join(map(shown, row)) + " |" for row in table.rows]
         lines += ["", *(f"- `{name}`: {ratio:.2f}" for name, ratio in self.ratios.items())]
+        lines += [f"- Bar, {'reached' if bar.is_met else 'NOT REACHED'}: {bar.what}" for bar in self.bars]
         lines += [f"- Not measured: {note}" for note in self.notes]
         return "\n".join(lines)
 

@@ -7,6 +7,8 @@ Leaves: a Result. The model, its wrapping and precision are those of `fit`; only
 # Suffixes: B batch, S sequence, V visual tokens, N frames, L labels, D hidden.
 
 import argparse
+import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,7 +23,7 @@ from torch.distributed.fsdp import OffloadPolicy
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 
-from benches.common import Result, Row, Table
+from benches.common import Bar, Result, Row, Table
 from vlm_crash.models.activation_checkpointing import checkpoint_towers
 from vlm_crash.models.attention import set_attention
 from vlm_crash.models.attention_by_frames import set_frame_chunk
@@ -35,6 +37,9 @@ from vlm_crash.parallel.precision import FSDPPrecision
 from vlm_crash.parallel.sharding import make_mesh, shard_module
 
 WORLD = 8
+#: --shapes names the parts of the result.
+PARTS_OPTION = "shapes"
+TOLERANCE = 0.1
 UNITS = {
     "InternVLVisionLayer", "Qwen2DecoderLayer", "LlamaDecoderLayer", "multi_modal_projector", "embed_tokens", "lm_head",
 }  # fmt: skip
@@ -74,19 +79,29 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> list[Result]:
+    return [_compared(name) for name in options.shapes]
+
+
+def _compared(name: str) -> Result:
     rows: list[Row] = []
-    for case in cases(options.shapes):
+    for case in cases([name]):
         plan = Plan(case.shape, case.setting, Card(reserve_gib=0))
         tracked = tracked_peak(case.shape, case.setting) / GIB
         rows.append([case.name, tracked, plan.peak_gib, plan.peak_gib / tracked, plan.peak_moment])
+        print(rows[-1], file=sys.stderr, flush=True)
     table = Table(
-        "plan beside torch's FSDPMemTracker",
+        f"plan beside torch's FSDPMemTracker, {name}",
         "Peak of one of 8 processes, context and NCCL not in it; 64 frames of 448 pixels and 16 tokens, a sequence of "
         "1,200, 300 labels, 16-mixed, activations of both towers computed again, the second step of AdamW.",
         ["case", "tracker (GiB)", "plan (GiB)", "plan / tracker", "peak in"],
         rows,
     )
-    return [Result("plan", [table], {}, [])]
+    worst = max(rows, key=lambda row: abs(math.log(float(row[3] or 0))))
+    bar = Bar(
+        f"plan within {TOLERANCE:.0%} of the tracker; the farthest is {worst[0]} with {worst[3]:.3f} of it",
+        all(abs(float(row[3] or 0) - 1) <= TOLERANCE for row in rows),
+    )
+    return Result(f"plan {name}", [table], {}, [], [bar], PARTS_OPTION)
 
 
 def config_of(shape: Shape) -> InternVLConfig:

@@ -97,15 +97,19 @@ def run(command: str, args: Sequence[str]) -> int:
         raise ValueError(str(explain(error, known_keys(parser), command))) from error
     config = _config(options)
     from vlm_crash.cli import plan_text
-    from vlm_crash.parallel.memory_plan import Card, Plan, proposals
+    from vlm_crash.doctor.machine import memory
+    from vlm_crash.parallel.memory_alternatives import alternatives, smallest
+    from vlm_crash.parallel.memory_plan import Card, Plan
 
     for name in ("gpu_memory", "reserve"):
         if not options[name] >= 0 or (name == "gpu_memory" and options[name] == 0):
             raise ValueError(f"{name}={options[name]} is no memory in GiB; set --{name} to a number above 0")
     run_of = read_setting(config, options.gpus, options.text_tokens, options.label_tokens)
     plan = Plan(run_of.shape, run_of.setting, Card(options.gpu_memory, options.reserve))
-    found = [] if plan.fits else proposals(plan, run_of.world_size)
-    print(plan_text.page(plan, run_of, found))
+    found = [] if plan.fits else alternatives(plan, run_of.world_size)
+    least = None if plan.fits or found else smallest(plan, run_of.world_size)
+    here = memory()
+    print(plan_text.page(plan, run_of, found, least, here[0] if here else None))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(plan_text.figures(plan, run_of, found), indent=1) + "\n", encoding="utf-8")

@@ -38,6 +38,7 @@ class PlannedRun:
         shape: of the model.
         setting: of the run.
         world_size: processes.
+        num_nodes: machines that they are on.
         precision: as it is given.
         notes: what was assumed.
     """
@@ -46,6 +47,7 @@ class PlannedRun:
     shape: Shape
     setting: Setting
     world_size: int
+    num_nodes: int
     precision: str
     notes: Sequence[str]
 
@@ -71,6 +73,7 @@ def read_setting(
     precision, width = _precision(trainer)
     chunk = model.get("vision_chunk")
     is_packed = data.get("batching") == "packed"
+    sharding = _strategy(trainer, world)
     setting = Setting(
         num_frames=_least("data.num_frames", frames, 1),
         compute_width=width,
@@ -83,8 +86,8 @@ def read_setting(
         label_tokens=labels,
         kernel=_kernel(model.get("attention", "math"), notes),
         is_cpu=trainer.get("accelerator") == "cpu",
-        **_strategy(trainer, world),
-        **_lora(model.get("lora"), width),
+        **sharding,
+        **_lora(model.get("lora"), width if sharding["word"] in ("plain", "ddp") else 4),
     )
     setting = replace(
         setting,
@@ -94,7 +97,7 @@ def read_setting(
     )
     if not any(setting.trains(tower) for tower in TOWERS) and not setting.lora_rank:
         raise ValueError(f"freeze={list(TOWERS)} leaves nothing to train; leave one of them out of --model.freeze")
-    return PlannedRun(name, shape, setting, world, precision, notes)
+    return PlannedRun(name, shape, setting, world, trainer.get("num_nodes", 1), precision, notes)
 
 
 def _clips(data: Mapping[str, Any], batch_size: int, num_tokens: int, notes: list[str]) -> int:
@@ -262,7 +265,7 @@ def _sharers(word: str, mesh: Any, nodes: int, world: int) -> int:
 
 
 def _lora(given: Any, width: int) -> dict[str, Any]:
-    """models/lora.py's settings, where there are any."""
+    """models/lora.py's settings, where there are any; `width`: bytes of a weight that the base is held in by itself."""
     if not given:
         return {}
     names = frozenset(

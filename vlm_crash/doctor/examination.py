@@ -20,7 +20,7 @@ from vlm_crash.doctor.machine import (
     memory,
     version_lines,
 )
-from vlm_crash.doctor.needs import Needs
+from vlm_crash.doctor.needs import Needs, head_sizes
 
 SHM = Path("/dev/shm")
 Facts = dict[str, Any]
@@ -71,7 +71,7 @@ def _decoders() -> Iterator[Line]:
 
 
 def _torch(needs: Needs, driver: Driver | None, facts: Facts) -> Iterator[Line]:
-    lines = _lines(tried("torch"), facts)
+    lines = _lines(tried("torch", *map(str, head_sizes(needs))), facts)
     first = next(lines, None)
     # Lazily: the kernels of each card are known when all lines of the child are.
     rest = chain(

@@ -4,12 +4,17 @@ Enters: a YAML of fit (or predict). Leaves: Needs. Only what the doctor asks for
 the whole.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vlm_crash.parallel.memory_shapes import read_shape
+
 FSDP = "FSDPStrategy"
+#: Of the heads of attention: the vision tower and the language model of 1B; language models of 2B to 8B.
+HEAD_SIZES = (64, 128)
 #: Name, beside the towers', of the number of parameters that LoRA trains.
 TRAINED = "trained"
 #: trainer.precision -> kind of numbers.
@@ -157,6 +162,18 @@ def read_needs(path: Path, model: str | None = None, output_dir: Path | None = N
         num_frames=_number(data.get("num_frames")),
         saves=_saves(trainer),
     )
+
+
+def head_sizes(needs: Needs) -> list[int]:
+    """Sizes of attention's heads in the model, by its config.json; without a model that can be read, InternVL2.5's."""
+    sizes = set(HEAD_SIZES)
+    try:
+        content = json.loads((Path(needs.model or "") / "config.json").read_text(encoding="utf-8"))
+        shape = read_shape(content)
+        sizes = {shape.vision.head_size, shape.language.head_size}
+    except (OSError, ValueError, AttributeError, TypeError):
+        pass  # what is wrong with the folder is said where its parameters are counted
+    return sorted(sizes)
 
 
 def _section(content: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:

@@ -12,9 +12,16 @@ from vlm_crash.doctor.saying import FAULTS, attempt, first_line, say
 
 DTYPES = ("float32", "float16", "bfloat16")
 KERNELS = ("math", "efficient", "flash")
+ONE_PROCESS = "a group of one process; that others are reached is not tried"
+ONE_NCCL = (
+    "a group of one process on the first GPU; not tried: sums over several GPUs, other machines, and what happens when "
+    "one is lost"
+)
 
 
-def try_torch() -> None:
+def try_torch(*head_sizes: str) -> None:
+    """Args: sizes of heads that attention is tried with."""
+    sizes = [int(size) for size in head_sizes]
     say({"trying": "torch"})
     try:
         import torch
@@ -26,7 +33,7 @@ def try_torch() -> None:
     cuda = torch.version.cuda
     say({"fact": "torch", "version": torch.__version__, "cuda": cuda, "architectures": _architectures()})
     say(Line("torch", OK, f"{torch.__version__}, built with {f'CUDA {cuda}' if cuda else 'no CUDA'}"))
-    _try_device("cpu", "CPU")
+    _try_device("cpu", "CPU", sizes)
     num_cards = 0
     if cuda:
         say({"trying": "the GPUs"})
@@ -36,7 +43,7 @@ def try_torch() -> None:
         except FAULTS as error:
             say({"fact": "no_cuda", "why": first_line(error)})
     for number in range(num_cards):
-        _try_card(number)
+        _try_card(number, sizes)
     if num_cards > 1:
         _try_peers(num_cards)
     if num_cards == 0:
@@ -51,7 +58,7 @@ def _architectures() -> list[str]:
     return flags.split() if flags else []
 
 
-def _try_card(number: int) -> None:
+def _try_card(number: int, sizes: list[int]) -> None:
     import torch
 
     name = f"GPU {number}"
@@ -67,34 +74,46 @@ def _try_card(number: int) -> None:
         )
 
     if attempt(name, look, "is there", "look at nvidia-smi; another program may hold it, or it needs a reset"):
-        _try_device(f"cuda:{number}", name)
+        _try_device(f"cuda:{number}", name, sizes)
 
 
-def _try_device(device: str, label: str) -> None:
+def _try_device(device: str, label: str, sizes: list[int]) -> None:
     """Numbers of each kind, forward and backward, and each attention kernel."""
 
     for dtype in DTYPES:
         attempt(f"{label}, {dtype}", partial(_multiply, device, dtype), "a product, forward and backward")
     for kernel in KERNELS:
-        _try_attention(device, label, kernel)
+        _try_attention(device, label, kernel, sizes)
 
 
-def _try_attention(device: str, label: str, kernel: str) -> None:
+def _try_attention(device: str, label: str, kernel: str, sizes: list[int]) -> None:
     import torch
 
     name, dtype = f"{label}, {kernel} attention", "float32" if device == "cpu" else "float16"
     say({"trying": name})
-    try:
-        from vlm_crash.models.attention import kernel_fault
+    faults: dict[int, str | None] = {}
+    for size in sizes:
+        try:
+            from vlm_crash.models.attention_kernels import kernel_fault
 
-        fault = kernel_fault(kernel, getattr(torch, dtype), torch.device(device))
-    except FAULTS as error:
-        fault = first_line(error)
-    if fault is None:
+            faults[size] = kernel_fault(kernel, getattr(torch, dtype), torch.device(device), size)
+        except FAULTS as error:
+            faults[size] = first_line(error)
+    wrong = [
+        f"with heads of {_listed([size for size in sizes if faults[size] == fault])}: {fault}"
+        for fault in dict.fromkeys(faults.values())
+        if fault is not None
+    ]
+    if not wrong:
         mask = "without a mask" if kernel == "flash" and device != "cpu" else "with a mask"
-        say(Line(name, OK, f"works in {dtype}, forward and backward, {mask}"))
+        say(Line(name, OK, f"works in {dtype}, forward and backward, {mask}, heads of {_listed(sizes)}"))
     else:
-        say(Line(name, PROBLEM, f"does not work: {fault}", "set --model.attention to another one, or to auto"))
+        remedy = "set --model.attention to another one, or to auto"
+        say(Line(name, PROBLEM, f"does not work {'; '.join(wrong)}", remedy))
+
+
+def _listed(sizes: list[int]) -> str:
+    return " and ".join(str(size) for size in sizes)
 
 
 def _multiply(device: str, dtype: str) -> str | None:
@@ -156,8 +175,8 @@ def _try_groups(num_cards: int) -> None:
     if not dist.is_available():
         say(Line("processes", PROBLEM, "this torch is built without torch.distributed", "install torch from PyPI"))
         return
-    attempt("gloo", lambda: connect("gloo", "cpu"), "a group of one process", remedy)
+    attempt("gloo", lambda: connect("gloo", "cpu"), ONE_PROCESS, remedy)
     if num_cards and dist.is_nccl_available():
-        attempt("nccl", lambda: connect("nccl", "cuda:0"), "a group of one process", "NCCL_DEBUG=INFO says more")
+        attempt("nccl", lambda: connect("nccl", "cuda:0"), ONE_NCCL, "NCCL_DEBUG=INFO says more")
     else:
         say(Line("nccl", UNTRIED, "it needs a GPU" if not num_cards else "this torch is built without it"))

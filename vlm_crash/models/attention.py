@@ -5,31 +5,34 @@ activation checkpointing recomputes, which then fails or runs another kernel.
 """
 
 import logging
-import os
-import warnings
+from collections.abc import Sequence
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from vlm_crash.models.attention_kernels import (
+    COMMON,
+    KERNELS,
+    REFUSED,
+    Heads,
+    kernel_fault,
+    kernel_taken,
+    this_device,
+)
 
 log = logging.getLogger(__name__)
 
 ATTENTION = ("math", "efficient", "flash", "auto")
-KERNELS = {
-    "math": SDPBackend.MATH,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
-}
 
 
-def set_attention(attention: str) -> None:
+def set_attention(attention: str, heads: Sequence[Heads] = COMMON) -> None:
     """Say which kernels of scaled_dot_product_attention may run in this process, forward and backward.
 
     Args:
         attention: "math" (any device; the only kernel sure to work on Turing with masks in fp16), "efficient",
             "flash" (compute capability 8.0 or newer; it takes no mask, so that padded batches run "efficient" where
             they need one), or "auto" (torch chooses among all that work; on GPUs older than 8.0 among those that were
-            tried here and found to work).
+            tried here with the model's own heads and found to work; the log says which kernel each tower gets).
+        heads: of the model's towers.
 
     Raises:
         ValueError: another word, or a kernel that the GPU present cannot run.
@@ -44,7 +47,7 @@ def set_attention(attention: str) -> None:
             "set --model.attention to math, efficient or auto"
         )
     if attention == "auto":
-        chosen = ["math", *(name for name in ("efficient",) if kernel_works(name))] if is_old else list(KERNELS)
+        chosen = ["math", *(["efficient"] if efficient_works(heads) else [])] if is_old else list(KERNELS)
     else:
         chosen = ["flash", "efficient"] if attention == "flash" else [attention]
     torch.backends.cuda.enable_math_sdp("math" in chosen)
@@ -57,39 +60,43 @@ def set_attention(attention: str) -> None:
         log.info("scaled dot product attention: %s kernel only", *chosen)
     else:
         log.info("scaled dot product attention: torch chooses among %s", ", ".join(chosen))
+    for line in taken(heads) if attention == "auto" else ():
+        log.info("attention auto: %s", line)
 
 
-def kernel_works(kernel: str, dtype: torch.dtype = torch.float16) -> bool:
-    """Whether the present GPU runs a kernel forward and backward, with a mask (flash: without) and heads of 64.
-
-    Tried, not looked up: what a kernel can do depends on the card, its driver and the build of torch.
-    """
-    # This process' own card: memory taken on another one stays taken.
-    local = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
-    fault = kernel_fault(kernel, dtype, torch.device("cuda", local % torch.cuda.device_count()))
-    if fault is not None:
-        log.info("attention kernel %s does not work here: %s", kernel, fault)
-    return fault is None
+def repeats_keys() -> bool:
+    """Whether the language model's keys are to be repeated: efficient may run and cannot share them, flash may not."""
+    return torch.backends.cuda.mem_efficient_sdp_enabled() and not torch.backends.cuda.flash_sdp_enabled()
 
 
-def kernel_fault(kernel: str, dtype: torch.dtype, device: torch.device) -> str | None:
-    """Why a device does not run a kernel, tried as by `kernel_works` (flash on a CPU: with a mask); None: it does."""
-    query, key, value = (torch.randn(1, 2, 33, 64, device=device, dtype=dtype, requires_grad=True) for _ in range(3))
-    mask = torch.ones(33, 33, device=device, dtype=torch.bool).tril()
-    masked = kernel != "flash" or device.type == "cpu"
-    try:
-        # The reason is a warning beside the error.
-        with sdpa_kernel(KERNELS[kernel]), warnings.catch_warnings(record=True) as reasons:
-            warnings.simplefilter("always")
-            out = torch.nn.functional.scaled_dot_product_attention(
-                query, key, value, attn_mask=mask if masked else None
-            )
-            out.float().sum().backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-    except RuntimeError as error:
-        said = [str(reason.message).split(" (Triggered")[0].strip() for reason in reasons]
-        return next((text for text in said[1:] if kernel in text.lower()), str(error).splitlines()[0])
-    if query.grad is None or not bool(torch.isfinite(out).all() and torch.isfinite(query.grad).all()):
-        return "its numbers are not finite"
-    return None
+def taken(heads: Sequence[Heads]) -> list[str]:
+    """Tower by tower, the kernel that torch takes on this process' device as things are set."""
+    device = this_device()
+    dtype, lines = (torch.float16 if device.type == "cuda" else torch.float32), []
+    for each in heads:
+        kernel = kernel_taken(each, dtype, device, False, repeats_keys())
+        text = f"{each.tower}, {each.queries} heads of {each.size} in {str(dtype).removeprefix('torch.')}: {kernel}"
+        if each.tower == "language" and (masked := kernel_taken(each, dtype, device, True, False)) != kernel:
+            text += f", with a mask for padding {masked}"
+        lines.append(text)
+    return lines
+
+
+def efficient_works(heads: Sequence[Heads]) -> bool:
+    """Whether this card's memory-efficient kernel may be left on: it works with heads of one of these sizes, and with
+    the others it works or torch refuses it, and takes math for them."""
+    faults = {size: kernel_fault("efficient", torch.float16, this_device(), size) for size in sizes_of(heads)}
+    for size, fault in faults.items():
+        if fault is not None:
+            log.info("attention kernel efficient does not work here with heads of %d: %s", size, fault)
+    return None in faults.values() and all(fault is None or REFUSED in fault for fault in faults.values())
+
+
+def sizes_of(heads: Sequence[Heads]) -> list[int]:
+    """Different sizes of heads, the smallest first."""
+    return sorted({each.size for each in heads})
+
+
+def kernel_works(kernel: str, dtype: torch.dtype = torch.float16, size: int = 64) -> bool:
+    """Whether the present device runs a kernel forward and backward, as `kernel_fault` tries it."""
+    return kernel_fault(kernel, dtype, this_device(), size) is None

@@ -5,6 +5,7 @@ Enters: a model whose towers call transformers' SDPA attention. Leaves: the same
 
 from transformers import InternVLForConditionalGeneration
 
+from vlm_crash.models.attention import repeats_keys
 from vlm_crash.models.attention_by_frames import set_frame_chunk
 from vlm_crash.models.attention_heads import repeat_heads
 
@@ -16,5 +17,5 @@ def set_tower_attention(model: InternVLForConditionalGeneration, attention: str,
         attention: a word of `set_attention`, which chooses the kernel.
     """
     set_frame_chunk(model, vision_chunk)
-    if attention == "efficient":
+    if attention == "efficient" or (attention == "auto" and repeats_keys()):
         repeat_heads(model)

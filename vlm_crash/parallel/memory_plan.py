@@ -1,13 +1,12 @@
-"""Peak memory of a training run per GPU, and what to change where it does not fit.
+"""Peak memory of a training run per GPU.
 
 Enters: a Shape and a Setting (memory_shapes.py), a Card. Leaves: a Plan. Plain arithmetic on shapes: no weight is read,
 no tensor is made, and neither torch nor a model class is loaded.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from vlm_crash.parallel.memory_model import MOMENTS, walk
 from vlm_crash.parallel.memory_shapes import Setting, Shape
@@ -88,77 +87,7 @@ class Plan:
         whole = sum(self.shape.parameters.values())
         return (4 * whole + 12 * trained) / self.setting.sharers / GIB
 
-
-@dataclass(frozen=True)
-class Proposal:
-    """One change more.
-
-    Args:
-        what: in words, with the option.
-        plan: with this change and all before it.
-        alone: with this change alone.
-    """
-
-    what: str
-    plan: Plan
-    alone: Plan
-
-
-def proposals(plan: Plan, world_size: int) -> list[Proposal]:
-    """Changes in order of their cost, each on top of those before, until it fits; none that does not lower the peak.
-
-    The first cost time alone, then come those that change what is learnt from.
-    """
-    found: list[Proposal] = []
-    for what, changes in _changes(plan.setting, world_size):
-        before = found[-1].plan if found else plan
-        if before.fits:
-            break
-        after = replace(before, setting=replace(before.setting, **changes))
-        if after.peak_gib < before.peak_gib - 0.005:
-            found.append(Proposal(what, after, replace(plan, setting=replace(plan.setting, **changes))))
-    return found
-
-
-def _changes(setting: Setting, world_size: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    is_math = setting.kernel == "math"
-    for chunk in (8, 2):
-        if is_math and (setting.vision_chunk is None or setting.vision_chunk > chunk):
-            yield (
-                f"vision attention for {chunk} frames at a time (--model.vision_chunk {chunk})",
-                {"vision_chunk": chunk},
-            )
-    if setting.checkpointed < {"vision", "language"}:
-        towers = frozenset({"vision", "language"})
-        yield "activations computed again (--model.activation_checkpointing true)", {"checkpointed": towers}
-    if setting.batch_size > 1:
-        changes: dict[str, Any] = {
-            "batch_size": 1,
-            "is_padded": False,
-            "accumulate": setting.accumulate * setting.batch_size,
-        }
-        options = f"--data.batch_size 1, --trainer.accumulate_grad_batches {changes['accumulate']}"
-        if setting.is_packed:
-            options = f"--data.batching padded, no --data.pack_tokens, {options}"
-        yield f"one clip a batch ({options})", changes
-    if world_size > 1 and setting.word != "zero3":
-        option = "--trainer.strategy vlm_crash.parallel.FSDPStrategy, its sharding_strategy zero3"
-        yield f"weights shared out over all GPUs ({option})", {"word": "zero3", "sharers": world_size}
-    is_sharded = setting.word not in ("plain", "ddp")
-    if setting.compute_width == 4 and (is_sharded or world_size > 1):
-        yield "fp16 computation (--trainer.precision 16-mixed)", {"compute_width": 2}
-    if setting.reduce_width == 4 and setting.compute_width == 2 and (is_sharded or world_size > 1):
-        yield "gradients summed in fp16 (--trainer.strategy.reduce_dtype float16)", {"reduce_width": 2}
-    if not setting.cpu_offload and (is_sharded or world_size > 1):
-        yield "AdamW on the CPU (--trainer.strategy.cpu_offload true)", {"cpu_offload": True}
-    for frames in (32, 16, 8):
-        if frames < setting.num_frames:
-            yield f"{frames} frames a clip (--data.num_frames {frames})", {"num_frames": frames}
-    if "vision" not in setting.freeze and setting.trains("vision"):
-        yield "the vision tower as it is (--model.freeze [vision])", {"freeze": setting.freeze | {"vision"}}
-    if not setting.lora_rank:
-        adapters: dict[str, Any] = {
-            "lora_rank": 16, "lora_targets": LORA_TARGETS, "lora_towers": frozenset({"language"}),
-            "base_width": setting.compute_width, "cpu_offload": False,
-        }  # fmt: skip
-        yield "adapters of rank 16 in place of the weights (--model.lora.rank 16)", adapters
+    @property
+    def folder_gib(self) -> float:
+        """What the first process gathers in the machine's memory when a run ends: all weights in fp32."""
+        return 4 * sum(self.shape.parameters.values()) / GIB

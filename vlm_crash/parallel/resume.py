@@ -40,15 +40,15 @@ def set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
-def all_random_states(trainer: Trainer) -> list[dict[str, Any]]:
-    """Of every process, in their order; all must call."""
+def all_random_states(trainer: Trainer, own: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of every process, in their order; all must call, each with its own."""
     group = getattr(trainer.strategy, "cpu_group", None)
     if group is not None:
-        return group.gather_object(random_state())
-    found: list[Any] = [random_state()]
+        return group.gather_object(own)
+    found: list[Any] = [own]
     if dist.is_initialized() and dist.get_world_size() > 1:
         found *= dist.get_world_size()
-        dist.all_gather_object(found, random_state())
+        dist.all_gather_object(found, own)
     return found
 
 
@@ -57,13 +57,36 @@ class ExactResume(Callback):
 
     With another number of processes than before there are no states to give back (the order of the clips and the
     weights need none); the place in the epoch is counted in clips, and Lightning's counters in batches follow it.
+
+    A checkpoint that is saved inside a validation is one of the moment before: the run that goes on from it begins with
+    the whole validation, from the random states that it began with.
     """
 
     def __init__(self) -> None:
         self._states: list[dict[str, Any]] = []
+        #: Before the validation that runs now; None: none runs.
+        self._before: dict[str, Any] | None = None
+        self._after_batch: dict[str, Any] = {}
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        # Not as a validation starts: by then its loader has drawn a seed.
+        self._after_batch = random_state()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        self._before = self._after_batch
+        for name in ("ready", "started"):  # what _begin_validation has said of a batch that is to come again
+            total = trainer.fit_loop.epoch_loop.val_loop.batch_progress.total
+            setattr(total, name, total.completed)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._before = None  # checkpoint callbacks come after this one
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint[KEY] = all_random_states(trainer)
+        checkpoint[KEY] = all_random_states(trainer, self._before or random_state())
+        if self._before is not None:
+            _begin_validation(checkpoint["loops"]["fit_loop"])
         place = _place(trainer, checkpoint)
         if place:
             _set_batches(checkpoint["loops"], place["batches"], only_lower=True)
@@ -86,6 +109,7 @@ class ExactResume(Callback):
         if self._states:
             set_random_state(self._states[trainer.global_rank])
             self._states = []
+        self._after_batch, self._before = random_state(), None  # a validation may be what comes first
 
 
 def _place(trainer: Trainer, checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -123,3 +147,16 @@ def _unwind_epoch_end(loop: dict[str, Any]) -> None:
     for counts in (batches["current"], batches["total"]):
         counts["completed"] -= 1
     loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+
+
+def _begin_validation(loop: dict[str, Any]) -> None:
+    """Let a run that goes on begin with this validation, from its first batch.
+
+    Lightning 2.6 takes up a validation where its counters say that a batch was begun and not ended
+    (_EvaluationLoop.update_restart_stage); its scores so far are not in the checkpoint, so that batch is the first.
+    """
+    progress = loop["epoch_loop.val_loop.batch_progress"]
+    done = progress["total"]["completed"] - progress["current"]["completed"]
+    for counts, before in ((progress["current"], 0), (progress["total"], done)):
+        counts.update(ready=before + 1, started=before + 1, processed=before, completed=before)
+    progress["is_last_batch"] = False

@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 
 class StopTogether(Callback):
-    """After SIGTERM or SIGUSR1 on one process, all end the current optimizer step, save (ModelCheckpoint's
-    `save_on_exception`) and stop.
+    """After SIGTERM or SIGUSR1 on one process, all end the current optimizer step, or the current batch of a
+    validation, save (ModelCheckpoint's `save_on_exception`) and stop.
 
     Lightning broadcasts inside its signal handler, on the group of the gradients: whatever that process was doing at
     the moment is answered by it. It may also stop between two batches of one optimizer step.
@@ -58,9 +58,20 @@ class StopTogether(Callback):
     ) -> None:
         loop = trainer.fit_loop.epoch_loop
         if loop._should_accumulate() or loop.batch_progress.is_last_batch:
-            return  # gradients are half summed; or a validation is due, and its scores decide what is kept
+            return  # gradients are half summed; or a validation is due, which asks in its turn
+        self._stop_if_asked(trainer, "")
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        """Within a validation of a training: a run that goes on begins with the whole of it (ExactResume)."""
+        if self._is_training and not trainer.fit_loop.epoch_loop._should_accumulate():
+            self._stop_if_asked(trainer, ", in the validation that follows it")
+
+    def _stop_if_asked(self, trainer: Trainer, place: str) -> None:
         if trainer.strategy.reduce_boolean_decision(self._asked, all=False):
-            log.info("asked to stop: saving after optimizer step %d", trainer.global_step)
+            log.info("asked to stop: saving after optimizer step %d%s", trainer.global_step, place)
             _save_last(trainer, is_ended=False)
             raise SIGTERMException
 
@@ -120,7 +131,9 @@ def _save_last(trainer: Trainer, is_ended: bool) -> None:
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
     for keeper in _keepers(trainer):
-        if keeper.save_last and (is_ended or keeper.save_on_exception) and not _has_last(keeper, trainer):
+        # Inside a validation a checkpoint says that it is still to come; one of the same step from before does not.
+        is_there = not trainer.validating and _has_last(keeper, trainer)
+        if keeper.save_last and (is_ended or keeper.save_on_exception) and not is_there:
             keeper._save_last_checkpoint(trainer, keeper._monitor_candidates(trainer))
 
 

@@ -75,7 +75,7 @@ def kill_at(process: subprocess.Popen[str], words: str) -> list[psutil.Process]:
     raise AssertionError(said)
 
 
-def test_killed_on_one_process_then_on_two_then_ended(predict, arguments, caplog, tmp_path):
+def test_killed_on_one_process_then_on_two_then_ended(predict, arguments, tmp_path):
     out = tmp_path / "p"
     long = ["--model.max_new_tokens", "60"]
     workers = ["--data.num_workers", "1"]
@@ -90,7 +90,6 @@ def test_killed_on_one_process_then_on_two_then_ended(predict, arguments, caplog
     assert list(out.glob("predictions.rank*.jsonl"))
     assert len(names(out)) < NUM_CLIPS
     predict(*long)
-    assert "line 3 is cut off" in caplog.text or "is cut off (a run was killed)" in caplog.text or True
     assert names(out) == ALL
     assert [line["video"] for line in lines(out) if line["status"] == "failed"] == ["4.mp4"]
     assert not list(out.glob("predictions.rank*")) and not (out / LOCK).exists()

@@ -89,6 +89,8 @@ class PredictionLines:
                 start += len(line)
 
     def _add(self, row: Any) -> None:
+        if not isinstance(row, dict):
+            raise TypeError(f"it is no object but {type(row).__name__}")
         # Lines of older versions have the path as it was typed.
         path = os.fspath(Path(row.get("path") or row["video"]).absolute())
         key = clip_key(row.get("source_event"), path)

@@ -89,9 +89,10 @@ class PredictionWriter(Callback):
                 if trainer.world_size == 1:
                     raise
                 found = (str(error), "", None)
-        message, pl_module.provenance, left = trainer.strategy.broadcast(found)
+        message, run_id, left = trainer.strategy.broadcast(found)
         if message:
             raise ValueError(message)
+        pl_module.provenance = run_id  # type: ignore[assignment]
         return left
 
     def _look(

@@ -70,6 +70,9 @@ class CrashDataModule(LightningDataModule):
         seed: order of the training clips.
     """
 
+    #: Which of the samples are left to predict, as indices; None: all (callbacks/predictions.py sets it).
+    choose_left: Callable[[Sequence[VideoSample]], np.ndarray] | None = None
+
     # More than ten parameters: this constructor is the command line's --data section.
     def __init__(  # noqa: PLR0913
         self,
@@ -126,8 +129,6 @@ class CrashDataModule(LightningDataModule):
         self.seed = seed
         self.recipe: SampleRecipe | None = None
         self.samples: dict[str, Any] = {}
-        #: Which of these samples are left to predict, as indices; unset: all (callbacks/predictions.py sets it).
-        self.choose_left: Callable[[Sequence[VideoSample]], np.ndarray] | None = None
         #: (epoch, clips of it that all processes have seen) where a checkpoint was restored.
         self.resumed = (0, 0)
         self.resumed_kind: dict[str, Any] = {}

@@ -1,8 +1,8 @@
 """Prediction files -> `LoadedPrediction`s; truth files -> `VideoSample`s whose annotation is known.
 
 Read: our predictions.jsonl or *.parquet and the old scripts' <event>_results.json; truth as CSV or JSONL, or a folder
-of a prepared dataset, of which the clips count that its diy_ft_data.json names, as in training. The event of an old JSON,
-a CSV or a plain JSONL is told by its file name.
+of a prepared dataset, of which the clips count that its diy_ft_data.json names, as in training. The event of an old
+JSON, a CSV or a plain JSONL is told by its file name.
 All problems of the given files are gathered and raised once.
 """
 

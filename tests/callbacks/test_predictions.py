@@ -1,12 +1,15 @@
 """The old scripts' files, and lines that are whole or not there."""
 
 import errno
+import json
 from io import FileIO
 from pathlib import Path
 
 import pytest
 
-from vlm_crash.callbacks.predictions import PredictionWriter, legacy_results, refuse_old_predictions, weight_files
+from vlm_crash.callbacks.legacy_results import write_legacy_results
+from vlm_crash.callbacks.predictions import PredictionWriter
+from vlm_crash.callbacks.run_record import weight_files
 from vlm_crash.schema.records import Prediction
 
 
@@ -18,24 +21,27 @@ def prediction(video: str, event: str | None, source_event: str | None, status: 
     )  # fmt: skip
 
 
-def test_the_folder_decides_the_file_then_the_answer():
-    files = legacy_results(
-        [
-            prediction("a", "nearmiss", "crash"),
-            prediction("b", "nearmiss", None),
-            prediction("c", None, None),
-            prediction("d", None, "crash", "failed"),
-        ],
-        ["crash", "nearmiss"],
-    )
-    assert files == {
+def test_the_folder_decides_the_file_then_the_answer(tmp_path: Path):
+    (tmp_path / "flood_results.json").write_text("[]")  # of an earlier run
+    clips = [
+        prediction("a", "nearmiss", "crash"),
+        prediction("b", "nearmiss", None),
+        prediction("c", None, None),
+        prediction("d\u2028", None, "crash", "failed"),
+    ]
+    statuses = write_legacy_results((json.dumps(clip.to_json_dict()).encode() for clip in clips), tmp_path)
+    assert statuses == {"ok": 3, "failed": 1}
+    files = {
         "crash_results.json": [
             {"video": "a", "response": "about a"},
-            {"video": "d", "response": "Failed: cannot be read"},
+            {"video": "d\u2028", "response": "Failed: cannot be read"},
         ],
         "nearmiss_results.json": [{"video": "b", "response": "about b"}],
         "unknown_results.json": [{"video": "c", "response": "about c"}],
     }
+    assert {path.name for path in tmp_path.iterdir()} == files.keys()
+    for name, rows in files.items():
+        assert (tmp_path / name).read_text() == json.dumps(rows, ensure_ascii=False, indent=1) + "\n"
 
 
 def test_half_a_line_is_taken_back(tmp_path: Path):
@@ -52,23 +58,6 @@ def test_half_a_line_is_taken_back(tmp_path: Path):
         writer._append(b"second, longer\n")
     assert caught.value.filename == str(tmp_path / "predictions.jsonl")
     assert (tmp_path / "predictions.jsonl").read_bytes() == b"first\n"
-
-
-def test_old_predictions_are_refused(tmp_path: Path):
-    refuse_old_predictions(tmp_path)
-    (tmp_path / "predictions.rank000.jsonl").write_text("{}\n")
-    with pytest.raises(ValueError, match="holds predictions already"):
-        refuse_old_predictions(tmp_path)
-
-
-@pytest.mark.parametrize(("content", "refused"), [("", False), ("{}\n", True)])
-def test_what_a_run_without_answers_left_is_not_in_the_way(tmp_path, content, refused):
-    (tmp_path / "predictions.jsonl").write_text(content)
-    if refused:
-        with pytest.raises(ValueError, match="holds predictions already"):
-            refuse_old_predictions(tmp_path)
-    else:
-        refuse_old_predictions(tmp_path)
 
 
 def test_whose_weights_answered(tmp_path: Path):

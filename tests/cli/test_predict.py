@@ -147,7 +147,9 @@ def test_overwrite(say, wrong, arguments, first, tmp_path):
     out = tmp_path / "p"
     shutil.copytree(first, out)
     few = ["--output_dir", out, "--data.num_videos", "1", "--data.nearmiss_dir", "null"]
-    assert f"{out} holds predictions already" in wrong(*arguments, *few)
+    assert "max_new_tokens: 12 -> 11" in wrong(*arguments, *few, "--model.max_new_tokens", "11")
+    assert len(lines(out)) == 4
+    assert say(*arguments, *few)[0] == 0
     assert len(lines(out)) == 4
     assert say(*arguments, *few, "--overwrite", "true")[0] == 0
     assert len(lines(out)) == 1

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from vlm_crash.data.clip_sources import samples_from_paths
+from vlm_crash.data.clip_sources import loose_clips
 from vlm_crash.data.collate import Batch
 from vlm_crash.data.datamodule import DEFAULT_NUM_FRAMES, CrashDataModule
 from vlm_crash.data.dataset import ModelInputs
@@ -180,7 +180,7 @@ def test_no_training_clips(inputs, prepared, tmp_path):
 
 
 def test_loose_clips_keep_their_order(demo_clips):
-    samples = samples_from_paths([demo_clips / "nearmiss", demo_clips / "crash" / "1.mp4"], None)
+    samples = loose_clips({}, [demo_clips / "nearmiss", demo_clips / "crash" / "1.mp4"], None, load_schema())
     assert [sample.video for sample in samples] == [*(f"{n}.mp4" for n in range(1, 11)), "1.mp4"]
     assert {sample.event for sample in samples} == {None}
 

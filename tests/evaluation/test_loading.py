@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from vlm_crash.data.jsonl import to_line
+from vlm_crash.data.parquet import write_predictions
 from vlm_crash.evaluation.loading import event_of_file_name, load_predictions, load_truth
 from vlm_crash.schema.fields import Schema
 from vlm_crash.schema.records import Annotation, VideoSample
@@ -155,3 +156,16 @@ def test_a_clip_with_two_truths_is_named(schema: Schema, write_csv):
     paths = [write_csv("crash", {"1.mp4": {"Lanes": "2"}}, name) for name in ("crash.csv", "more_crash.csv")]
     with pytest.raises(ValueError, match=r"crash/1\.mp4 has more than one truth"):
         load_truth(paths, schema)
+
+
+def test_parquet_is_read_as_lines_are(schema: Schema, say, write_lines, tmp_path: Path):
+    pytest.importorskip("pyarrow")
+    lines = write_lines(
+        [say("1.mp4", "crash", {"Lanes": "2"}, "crash"), say("2.mp4", None, {}, None)], "a/predictions.jsonl"
+    )
+    folder = tmp_path / "b"
+    folder.mkdir()
+    write_predictions(lines.read_bytes().splitlines(keepends=True), folder, rows_per_file=1)
+    one, other = load_predictions([lines], schema), load_predictions([folder], schema)
+    assert [item.prediction for item in one] == [item.prediction for item in other]
+    assert other[1].where == f"{folder}/predictions-00001.parquet, row 1"

@@ -1,80 +1,217 @@
-"""Predictions onto disk, batch by batch.
+"""Predictions onto disk, batch by batch, and going on where a run was stopped.
 
-Enters: the predictions of each batch. Leaves: predictions.jsonl, run.json and the *_results.json of the old scripts'
-form. Invariants: a prediction is on disk before the next batch begins; the files hold whole lines only.
+Enters: the predictions of each batch, and what an earlier run of the same command left. Leaves: predictions.jsonl,
+run.json, the *_results.json of the old scripts' form, and Parquet where it is asked for. Invariants: a prediction is
+on disk before the next batch begins; the files hold whole lines only, all of one run id; a clip that has its line is
+not done again; all processes hear of the same clips that are left.
 """
 
-import hashlib
+import fcntl
 import json
 import logging
 import os
-import time
 from collections import Counter
-from collections.abc import Iterable
-from importlib.metadata import version
+from collections.abc import Sequence
 from io import FileIO
-from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import numpy as np
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from vlm_crash.callbacks.legacy_results import RESULTS, write_legacy_results
 from vlm_crash.callbacks.monitoring import decoded
+from vlm_crash.callbacks.run_record import describe_run, differences, now
+from vlm_crash.data import parquet
+from vlm_crash.data.clip_store import keys_of
 from vlm_crash.data.files import write_files
-from vlm_crash.parallel.whole_files import standing
-from vlm_crash.schema.records import Prediction
+from vlm_crash.data.prediction_lines import WHOLE, PredictionLines, part_name, prediction_files
+from vlm_crash.schema.records import VideoSample
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("vlm_crash", "torch", "lightning", "transformers", "torchvision", "decord", "av")
-
-
-def refuse_old_predictions(output_dir: Path) -> None:
-    """ValueError where a folder holds predictions already; a run that failed before its first left an empty file."""
-    if any(path.stat().st_size for path in output_dir.glob("predictions*.jsonl")):
-        raise ValueError(
-            f"{output_dir} holds predictions already; set --output_dir to another folder, "
-            "or --overwrite true to replace them"
-        )
+FORMATS = ("jsonl", "parquet")
+#: Held by the run that writes into a folder; the system frees it however the run ends.
+LOCK = ".predictions.lock"
+OTHERWISE = "set --output_dir to another folder, or --overwrite true to replace them"
 
 
 class PredictionWriter(Callback):
-    """Writes each batch's predictions as it ends.
+    """Writes each batch's predictions as it ends, and leaves out the clips that have theirs.
 
     Args:
         output_dir: folder for predictions.jsonl, run.json and the *_results.json of the old scripts' form.
         overwrite: replace predictions that are already there.
+        retry_failed: do the clips again whose line says failed.
+        predictions_format: jsonl, or parquet: predictions-00000.parquet ... as well.
     """
 
-    def __init__(self, output_dir: Path, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        output_dir: Path,
+        overwrite: bool = False,
+        retry_failed: bool = False,
+        predictions_format: str = "jsonl",
+    ) -> None:
+        if predictions_format not in FORMATS:
+            raise ValueError(
+                f"predictions_format={predictions_format!r} is not one of {list(FORMATS)}; "
+                "set --predictions_format to one of them"
+            )
+        if predictions_format == "parquet":
+            parquet.pyarrow()  # missing: told now, not after all clips
         self.output_dir = Path(output_dir)
-        self.overwrite = overwrite
+        self.overwrite, self.retry_failed, self.predictions_format = overwrite, retry_failed, predictions_format
         self._file: FileIO | None = None
+        self._lock: IO[bytes] | None = None
         self._counts: Counter[str] = Counter()
+        self._run: dict[str, Any] = {}
+        self._keys = np.zeros(0)
+        self._lines: PredictionLines | None = None
 
-    def _part(self, trainer: Trainer) -> Path:
-        name = "predictions.jsonl" if trainer.world_size == 1 else f"predictions.rank{trainer.global_rank:03d}.jsonl"
-        return self.output_dir / name
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        # Asked when the loader is made: model and weights are in place then, and nothing is written yet.
+        datamodule.choose_left = lambda samples: self._left(trainer, pl_module, samples)
+        self._parent = os.getppid()
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self.overwrite:
-            refuse_old_predictions(self.output_dir)
-        trainer.strategy.barrier("predictions")
-        path = self._part(trainer)
+    # ------------------------------------------------------------------- before
+
+    def _left(self, trainer: Trainer, pl_module: LightningModule, samples: Sequence[VideoSample]) -> np.ndarray:
+        """Indices of the clips that are left, the same on all processes: the first one looks."""
+        found: tuple[str, str, Any] = ("", "", None)
+        if trainer.is_global_zero:
+            try:
+                found = ("", *self._look(trainer, pl_module, samples))
+            except (ValueError, OSError) as error:
+                if trainer.world_size == 1:
+                    raise
+                found = (str(error), "", None)
+        message, run_id, left = trainer.strategy.broadcast(found)
+        if message:
+            raise ValueError(message)
+        pl_module.provenance = run_id  # type: ignore[assignment]
+        return left
+
+    def _look(
+        self, trainer: Trainer, pl_module: LightningModule, samples: Sequence[VideoSample]
+    ) -> tuple[str, np.ndarray]:
+        """The run id, and the clips that are left; finishes the folder where none is."""
         try:
             self.output_dir.mkdir(parents=True, exist_ok=True)
-            if trainer.is_global_zero:
-                for old in (*self.output_dir.glob("predictions*.jsonl"), *self.output_dir.glob("*_results.json")):
-                    old.unlink()
-                run = describe_run(trainer, pl_module)
-                write_files({self.output_dir / "run.json": _json(run)})
-                pl_module.provenance = run["run_id"]
-            pl_module.provenance = trainer.strategy.broadcast(pl_module.provenance)
-            self._file = FileIO(path, "w")
+            self._take_lock()
         except OSError as error:
-            raise cannot_write(path, error) from error
+            raise cannot_write(self.output_dir, error) from error
+        self._run = describe_run(trainer, pl_module)
+        self._keys = keys_of(samples)
+        everything = np.arange(len(samples))
+        if self.overwrite:
+            return self._run["run_id"], everything
+        self._lines = PredictionLines(self.output_dir)
+        if len(self._lines):
+            self._check_same_run(self._lines)
+        left = everything[~np.isin(self._keys, self._lines.done(self.retry_failed))]
+        num_done = len(everything) - len(left)
+        if num_done:
+            log.info("%s: %d of %d clips are answered already", self.output_dir, num_done, len(everything))
+        if not len(left):
+            self._nothing_left(self._lines)
+        return self._run["run_id"], left
+
+    def _take_lock(self) -> None:
+        self._lock = (self.output_dir / LOCK).open("wb")
+        try:
+            # Of this process alone: workers that outlive a killed run do not hold it.
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            self._lock.close()
+            self._lock = None
+            raise ValueError(
+                f"another run writes into {self.output_dir}; wait for its end, or set --output_dir to another folder"
+            ) from error
+        except OSError as error:  # a disk that has no locks
+            log.warning("%s: no lock (%s); see that no other run writes there", self.output_dir, error.strerror)
+
+    def _free_lock(self) -> None:
+        if self._lock is not None:
+            Path(self._lock.name).unlink(missing_ok=True)
+            self._lock.close()
+            self._lock = None
+
+    def _check_same_run(self, lines: PredictionLines) -> None:
+        """ValueError where lines that are there are of another run, or of other clips."""
+        others = sorted(run for run in lines.runs if run != self._run["run_id"])
+        if others:
+            try:
+                old = json.loads((self.output_dir / "run.json").read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                old = {}
+            what = differences(old, self._run) if old.get("run_id") in others else []
+            raise ValueError(
+                f"{self.output_dir} holds predictions of another run ({', '.join(others)}; now "
+                f"{self._run['run_id']}), and they are not mixed; what differs, old -> new: "
+                f"{'; '.join(what) or 'its run.json does not say'}. Give what the old run was given, {OTHERWISE}"
+            )
+        strangers = lines.of_others(self._keys)
+        if strangers == len(lines):
+            raise ValueError(
+                f"{self.output_dir} holds predictions already, of {strangers} other clips, none of which is asked for "
+                f"now; {OTHERWISE}"
+            )
+        if strangers:
+            log.warning("%s: %d lines of clips that are not asked for now are kept", self.output_dir, strangers)
+
+    def _nothing_left(self, lines: PredictionLines) -> None:
+        """A run may have been killed between its last clip and its last file."""
+        finished = self._old_run().get("finished")
+        if lines.halves or lines.files != [self.output_dir / WHOLE] or finished != self._finished():
+            self._finish()
+        log.info("%s: nothing is left to do (%d clips)", self.output_dir, len(self._keys))
+        if lines.is_failed.any():
+            log.info("%d of the lines say failed; --retry_failed true does them again", lines.is_failed.sum())
+        self._free_lock()
+
+    def _old_run(self) -> dict[str, Any]:
+        path = self.output_dir / "run.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    def _finished(self) -> dict[str, Any]:
+        """What tells that the files made at the end are made."""
+        return {"format": self.predictions_format, "bytes": (self.output_dir / WHOLE).stat().st_size}
+
+    # ------------------------------------------------------------------- within
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        name = WHOLE if trainer.world_size == 1 else part_name(trainer.global_rank)
+        path = self.output_dir / name
+        try:
+            if trainer.is_global_zero:
+                self._prepare_folder()
+            trainer.strategy.barrier("predictions")
+            self._file = FileIO(path, "a")
+        except OSError as error:
+            raise error if error.filename else cannot_write(path, error) from error
         self._counts.clear()
+
+    def _prepare_folder(self) -> None:
+        """No half lines, no parts, no failed lines of clips that are done again; run.json says which run it is."""
+        run = self._run
+        if self._lines is None:
+            old = [RESULTS.format("*"), parquet.SHARDS]
+            for path in (*prediction_files(self.output_dir), *(p for kind in old for p in self.output_dir.glob(kind))):
+                path.unlink()
+        elif len(self._lines):
+            before = self._old_run()
+            run |= {"started": before.get("started", run["started"]), "resumed": [*before.get("resumed", []), now()]}
+        if self._lines is not None:
+            if self._lines.files[1:] or self.retry_failed:
+                self._lines.merge(self._keys, drop_failed=self.retry_failed)
+            else:
+                self._lines.cut()
+        self._lines = None
+        write_files({self.output_dir / "run.json": _json(run)})
 
     def on_predict_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -101,11 +238,15 @@ class PredictionWriter(Callback):
         log.info("%d of %d batches predicted", batch_idx + 1, trainer.num_predict_batches[dataloader_idx])
         if trainer.received_sigterm:  # Lightning looks at it in training only
             raise SIGTERMException
+        environment = trainer._accelerator_connector.cluster_environment
+        if trainer.local_rank and isinstance(environment, LightningEnvironment) and os.getppid() != self._parent:
+            # Nothing else would stop it: in prediction no process waits for another before the end.
+            raise RuntimeError("the process that started this one is gone; what was finished is kept")
 
     def _append(self, content: bytes) -> None:
         """All of it, or nothing: half a line is taken back."""
         assert self._file is not None
-        start = self._file.tell()
+        start = self._file.seek(0, os.SEEK_END)
         try:
             rest = memoryview(content)
             while rest:
@@ -115,42 +256,46 @@ class PredictionWriter(Callback):
             self._file.seek(self._file.truncate(start))
             raise cannot_write(Path(os.fsdecode(self._file.name)), error) from error
 
+    # -------------------------------------------------------------------- after
+
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._close()
         trainer.strategy.barrier("predictions written")
         if trainer.is_global_zero:
-            self._finish(pl_module)
+            self._finish()
+        self._free_lock()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self._file is not None:
             self._close()
             done = sum(self._counts.values())
-            log.warning("stopped early: %d finished predictions are kept in %s", done, self.output_dir)
+            log.warning(
+                "stopped early: %d finished predictions are kept in %s; the same command goes on",
+                done, self.output_dir,
+            )  # fmt: skip
             if trainer.world_size == 1 and not isinstance(exception, OSError):
-                self._finish(pl_module)
+                self._finish()
+        self._free_lock()
 
     def _close(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
 
-    def _finish(self, pl_module: LightningModule) -> None:
-        """Merge the processes' parts and write the old scripts' files."""
-        parts = sorted(self.output_dir.glob("predictions.rank*.jsonl"))
-        whole = self.output_dir / "predictions.jsonl"
-        if parts:
-            # The processes took the clips in turns, and so do their lines.
-            turns = zip_longest(*(part.read_text(encoding="utf-8").splitlines() for part in parts))
-            write_files({whole: "".join(f"{line}\n" for line in chain.from_iterable(turns) if line is not None)})
-            for part in parts:
-                part.unlink()
-        with whole.open(encoding="utf-8") as file:
-            predictions = [Prediction.from_json_dict(json.loads(line)) for line in file]
-        schema: Any = pl_module.schema
-        results = legacy_results(predictions, schema.event_names)
-        write_files({self.output_dir / name: _json(rows) for name, rows in results.items()})
-        failed = sum(prediction.status == "failed" for prediction in predictions)
-        log.info("%d clips: %d answered, %d failed -> %s", len(predictions), len(predictions) - failed, failed, whole)
+    def _finish(self) -> None:
+        """Merge the processes' parts, in the list's order, and write the files made of them."""
+        lines = PredictionLines(self.output_dir)
+        lines.merge(self._keys)
+        whole = self.output_dir / WHOLE
+        with whole.open("rb") as file:
+            statuses = write_legacy_results(file, self.output_dir)
+        if self.predictions_format == "parquet":
+            with whole.open("rb") as file:
+                parquet.write_predictions(file, self.output_dir)
+        is_all = bool(np.isin(self._keys, lines.keys).all())
+        run = {**self._run, **self._old_run(), "finished": self._finished() if is_all else None}
+        write_files({self.output_dir / "run.json": _json(run)})
+        log.info("%d clips: %d answered, %d failed -> %s", statuses.total(), statuses["ok"], statuses["failed"], whole)
 
 
 def cannot_write(path: Path, error: OSError) -> OSError:
@@ -162,55 +307,3 @@ def cannot_write(path: Path, error: OSError) -> OSError:
 
 def _json(content: Any) -> str:
     return json.dumps(content, ensure_ascii=False, indent=1, default=str) + "\n"
-
-
-def legacy_results(predictions: Iterable[Prediction], events: Iterable[str]) -> dict[str, list[dict[str, str]]]:
-    """The old scripts' files: file name -> [{"video", "response"}].
-
-    A clip goes into the file of its folder or CSV; where neither is known, of the predicted event; where that is
-    not known either, into unknown_results.json. A failed clip has its error as its response.
-    """
-    files: dict[str, list[dict[str, str]]] = {f"{event}_results.json": [] for event in events}
-    for prediction in predictions:
-        event = prediction.source_event or prediction.event or "unknown"
-        response = prediction.response if prediction.status == "ok" else f"Failed: {prediction.error}"
-        files.setdefault(f"{event}_results.json", []).append({"video": prediction.video, "response": response})
-    return {name: rows for name, rows in files.items() if rows}
-
-
-def describe_run(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-    """Checkpoint hash, settings, versions, sampling; `run_id` is a hash of what could change an answer."""
-    datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-    recipe = datamodule.recipe
-    weights = weight_files(pl_module.path, trainer.ckpt_path)  # type: ignore[arg-type]
-    facts: dict[str, Any] = {
-        "checkpoint": {str(path): _sha256(path) for path in weights},
-        "model": {name: str(value) for name, value in pl_module.hparams.items()},
-        "sampling": {
-            **recipe.remembered,
-            **{name: getattr(recipe, name) for name in ("image_size", "tell_event", "blank_frames")},
-        },
-        "precision": str(next(pl_module.parameters()).dtype),
-        "schema": pl_module.schema.fingerprint,  # type: ignore[union-attr]
-        "versions": {name: version(name) for name in PACKAGES},
-    }
-    # Where the files lie and how they would be trained does not change an answer.
-    deciding = {name: facts["model"][name] for name in ("init", "attention", "decoding", "max_new_tokens")}
-    decisive = {**facts, "checkpoint": sorted(facts["checkpoint"].values()), "model": deciding}
-    run_id = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
-    return {"run_id": run_id, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **facts}
-
-
-def weight_files(folder: Path, ckpt_path: str | Path | None) -> list[Path]:
-    """The files that the weights come from: a model folder's, or a checkpoint, which may be a folder of shards."""
-    if ckpt_path is None:
-        found = [path for kind in ("*.safetensors", "pytorch_model*.bin") for path in folder.glob(kind)]
-    else:
-        checkpoint = standing(Path(ckpt_path))
-        found = [checkpoint] if checkpoint.is_file() else list(checkpoint.iterdir())
-    return sorted(path for path in found if path.is_file())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -29,7 +29,6 @@ from vlm_crash.callbacks import (
     ValidationSamples,
     WholeCheckpoints,
 )
-from vlm_crash.callbacks.predictions import refuse_old_predictions
 from vlm_crash.cli import COMMANDS, effects, lora, option_values
 from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys, own_words
 from vlm_crash.cli.checkpoints import HELP, check_fits, find_checkpoint, read_checkpoint
@@ -47,6 +46,14 @@ CHECKPOINTS = "checkpoints"
 
 class RunConfig(SaveConfigCallback):
     """Saves the config that ran: config.yaml for fit, <command>_config.yaml for the others, in the output folder."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "predict":
+            super().setup(trainer, pl_module, stage)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Later: the folder may hold predictions of another run, which is refused first."""
+        super().setup(trainer, pl_module, "predict")
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = Path(trainer.default_root_dir)
@@ -75,6 +82,13 @@ class CrashCLI(LightningCLI):
             "--overflow_sentinel", type=int | None, default=None,
             help="Name the module in which numbers stop being finite (log, TensorBoard, overflow.jsonl), and stop "
             "after so many optimizer steps in a row that are not finite; unset: off.",
+        )  # fmt: skip
+        parser.add_argument(
+            "--retry_failed", type=bool, default=False, help="Do the clips again whose line in output_dir says failed."
+        )
+        parser.add_argument(
+            "--predictions_format", type=str, default="jsonl",
+            help="jsonl, or parquet: predictions-00000.parquet ... beside predictions.jsonl (needs pyarrow).",
         )  # fmt: skip
         parser.link_arguments("data.schema", "model.schema")
 
@@ -115,8 +129,6 @@ class CrashCLI(LightningCLI):
                 f"{output_dir} holds a run already; set --output_dir to another folder, --ckpt_path to resume it, "
                 "or --overwrite true to write over it"
             )
-        if self.subcommand == "predict" and not config["overwrite"]:
-            refuse_old_predictions(output_dir)
         strategy = config["trainer"].get("strategy")
         if isinstance(strategy, str) and "." in strategy:  # a class without options; Lightning knows words only
             _check_class("--trainer.strategy", strategy)
@@ -172,7 +184,8 @@ class CrashCLI(LightningCLI):
         if self.subcommand in ("fit", "validate"):
             extra += [ValidationSamples(), ConfusionMatrices()]
         if self.subcommand == "predict":
-            extra += [PredictionWriter(output_dir, config["overwrite"])]
+            options = (config[name] for name in ("overwrite", "retry_failed", "predictions_format"))
+            extra += [PredictionWriter(output_dir, *options)]
         kwargs["default_root_dir"] = str(output_dir)
         if self.subcommand == "predict" and config["trainer"].get("logger") is None:
             kwargs["logger"] = False  # there is no curve to draw
@@ -261,6 +274,8 @@ def _quieten() -> None:
         ".*not have many workers.*",
         # A run that goes on does so exactly (parallel/resume.py), and its folder is not empty.
         ".*your dataloader is not resumable.*",
+        # Prediction of a finished folder; the callback says it.
+        ".*across ranks is zero.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         # Of checkpoints that are only read.
         ".*callbacks used to create the checkpoint need to be provided.*",

@@ -1,13 +1,16 @@
 """Loose clips -> samples to predict, without annotations.
 
-Enters: folders or files as a user names them. Leaves: samples in numeric order, whose event is the one the folder
-stands for, or None.
+Enters: folders, files or lists as a user names them. Leaves: samples, those of a folder in numeric order, whose event
+is the one that the folder stands for or the list's row names, or None.
 """
 
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from vlm_crash.data.clip_lists import is_list
+from vlm_crash.data.clip_store import ClipStore
+from vlm_crash.schema.fields import Schema
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.video.clip_files import list_clips, log_other_files, readable_name
 
@@ -32,13 +35,36 @@ def samples_from_event_folders(folders: Mapping[str, Path], num_videos: int | No
     ]
 
 
-def samples_from_paths(paths: Iterable[Path], num_videos: int | None) -> list[VideoSample]:
-    """Clips of folders and files whose event is not known.
+def loose_clips(
+    folders: Mapping[str, Path], paths: Iterable[Path], num_videos: int | None, schema: Schema
+) -> ClipStore:
+    """Clips of one folder per event, then of files, folders and lists whose event is not known, or a row says it.
 
     Args:
-        num_videos: most clips in all; 0 or None: all.
+        folders: event -> folder.
+        paths: clips, folders, and lists (.txt, .csv, .jsonl, .parquet).
+        num_videos: most clips of each event's folder (None: 10), and of each event of `paths` together (None: all);
+            0: all.
+
+    Raises:
+        ValueError: a path is not there, a folder holds no clip, rows of a list cannot be used.
     """
-    return _take(_samples(paths, None), num_videos or 0, "--data.clips")
+    store = ClipStore(schema.event_names)
+    if num_videos is not None and num_videos < 0:
+        raise _negative(num_videos)
+    store.add_samples(samples_from_event_folders(folders, num_videos))
+    num_of_folders = store.num_added
+    for path in paths:
+        if is_list(path):
+            store.add_list(path)
+        else:
+            store.add_samples(_samples([path], None))
+    store.close(num_videos or 0, num_of_folders)
+    if len(store) > num_of_folders:
+        found, given = len(store) - num_of_folders, store.num_added - num_of_folders
+        what = f"{found} of {given} clips taken (num_videos={num_videos or 0}; 0 takes all)"
+        log.info("--data.clips: %s", what if found < given else f"{found} clips")
+    return store
 
 
 def limit_per_event(samples: Iterable[VideoSample], num_videos: int | None) -> list[VideoSample]:
@@ -81,9 +107,13 @@ def _samples(paths: Iterable[Path], event: str | None) -> list[VideoSample]:
 
 def _take(samples: list[VideoSample], limit: int, what: str) -> list[VideoSample]:
     if limit < 0:
-        raise ValueError(f"num_videos={limit} is negative; give how many clips per event, or 0 for all")
+        raise _negative(limit)
     if limit and limit < len(samples):
         log.info("%s: %d of %d clips taken (num_videos=%d; 0 takes all)", what, limit, len(samples), limit)
         return samples[:limit]
     log.info("%s: %d clips", what, len(samples))
     return samples
+
+
+def _negative(limit: int) -> ValueError:
+    return ValueError(f"num_videos={limit} is negative; give how many clips per event, or 0 for all")

@@ -3,22 +3,24 @@
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
 from vlm_crash.data.batching import BATCHING, Packs, check_batching, train_sampler
-from vlm_crash.data.clip_sources import limit_per_event, samples_from_event_folders, samples_from_paths
+from vlm_crash.data.clip_sources import limit_per_event, loose_clips
 from vlm_crash.data.collate import Batch, Collator, PackCollator
 from vlm_crash.data.conversation import read_question
 from vlm_crash.data.dataset import ClipDataset, ModelInputs, SampleRecipe
 from vlm_crash.data.prepared import load_prepared
+from vlm_crash.data.remaining import Remaining
 from vlm_crash.data.sampler import SharedSampler
 from vlm_crash.data.splits import SPLITS
 from vlm_crash.data.vocabularies import observed_vocabularies
@@ -39,7 +41,8 @@ class CrashDataModule(LightningDataModule):
     Args:
         folder: dataset made by `vlm_crash prepare` (or the old scripts' JSONL folder); training needs it.
         split: split of `folder` that `predict` answers: train, val or test.
-        clips: files or folders to predict whose event is not known.
+        clips: files, folders or lists (.txt, .csv, .jsonl, .parquet) to predict, whose event is not known or stands in
+            the list.
         crash_dir: folder of crash clips to predict.
         nearmiss_dir: folder of near-miss clips to predict.
         event_dirs: folders to predict by event name, for schemas with other events than crash and nearmiss.
@@ -66,6 +69,9 @@ class CrashDataModule(LightningDataModule):
         schema: YAML with events and fields; unset: the crash and near-miss form.
         seed: order of the training clips.
     """
+
+    #: Which of the samples are left to predict, as indices; None: all (callbacks/predictions.py sets it).
+    choose_left: Callable[[Sequence[VideoSample]], np.ndarray] | None = None
 
     # More than ten parameters: this constructor is the command line's --data section.
     def __init__(  # noqa: PLR0913
@@ -122,7 +128,7 @@ class CrashDataModule(LightningDataModule):
         self.dataset_schema: Schema = self.schema
         self.seed = seed
         self.recipe: SampleRecipe | None = None
-        self.samples: dict[str, list[VideoSample]] = {}
+        self.samples: dict[str, Any] = {}
         #: (epoch, clips of it that all processes have seen) where a checkpoint was restored.
         self.resumed = (0, 0)
         self.resumed_kind: dict[str, Any] = {}
@@ -210,7 +216,7 @@ class CrashDataModule(LightningDataModule):
                     f"set --trainer.devices (and --trainer.num_nodes) to {num_clips} or fewer in all"
                 )
 
-    def _predict_samples(self) -> list[VideoSample]:
+    def _predict_samples(self) -> Sequence[VideoSample]:
         unknown = sorted(set(self.event_dirs) - set(self.schema.event_names))
         if unknown:
             raise ValueError(
@@ -223,10 +229,7 @@ class CrashDataModule(LightningDataModule):
                 "leave out --data.folder, or --data.clips, --data.crash_dir, --data.nearmiss_dir and --data.event_dirs"
             )
         if self.clips or self.event_dirs:
-            return [
-                *samples_from_event_folders(self.event_dirs, self.num_videos),
-                *(samples_from_paths(map(Path, self.clips), self.num_videos) if self.clips else []),
-            ]
+            return loose_clips(self.event_dirs, map(Path, self.clips), self.num_videos, self.schema)
         if self.folder is None:
             raise ValueError(
                 "there is nothing to predict; set --data.crash_dir, --data.nearmiss_dir, --data.clips or --data.folder"
@@ -234,6 +237,8 @@ class CrashDataModule(LightningDataModule):
         samples = load_prepared(self.folder, self.schema)[self.split]
         if not samples:
             raise ValueError(f"the split {self.split} of {self.folder} has no clips; set --data.split to another")
+        # A line is known by its clip's path, from whatever folder the command was given.
+        samples = [replace(sample, path=sample.path.absolute()) for sample in samples]
         return limit_per_event(samples, self.num_videos)
 
     def _loader(self, name: str) -> DataLoader[Batch]:
@@ -244,9 +249,10 @@ class CrashDataModule(LightningDataModule):
             self.samples[name], self.recipe, supervised=not predict, on_unreadable="fail" if predict else "raise"
         )
         is_packed = train and self.batching == "packed"
+        in_lists = is_packed or predict
         return DataLoader(
-            Packs(dataset) if is_packed else dataset,
-            batch_size=None if is_packed else self.batch_size,
+            Packs(dataset) if in_lists else dataset,
+            batch_size=None if in_lists else self.batch_size,
             sampler=self._sampler(dataset, name),
             num_workers=self.num_workers,
             persistent_workers=train and self.num_workers > 0,
@@ -261,6 +267,10 @@ class CrashDataModule(LightningDataModule):
         if name == "train":
             return self._train_sampler()
         rank, world = self._place()
+        if name == "predict":
+            samples = self.samples[name]
+            left = np.arange(len(samples)) if self.choose_left is None else self.choose_left(samples)
+            return Remaining(left, self.batch_size, world, rank)
         return SharedSampler(dataset, world, rank) if world > 1 else None
 
     def _train_sampler(self) -> SharedSampler:

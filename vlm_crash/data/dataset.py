@@ -128,6 +128,7 @@ class SampleRecipe:
         def words(sample: VideoSample) -> tuple[str, str | None]:
             return self._question(sample), self._answer(sample) if supervised else None
 
+        samples = getattr(samples, "one_of_each", samples)  # of a ClipStore, which may have millions
         asked, answer = max(map(words, samples), key=lambda texts: len(texts[0]) + len(texts[1] or ""))
         duration_s = max((sample.duration_s or LONGEST_S for sample in samples), default=0.0)
         return len(self.tokenizer(asked, self.num_frames, duration_s, answer).input_ids_S)
@@ -201,7 +202,7 @@ class ClipDataset(Dataset[Item | FailedItem | None]):
     def __init__(
         self, samples: Sequence[VideoSample], recipe: SampleRecipe, supervised: bool, on_unreadable: str
     ) -> None:
-        self.samples = list(samples)
+        self.samples = samples
         self.recipe = recipe
         self.supervised = supervised
         self.on_unreadable = on_unreadable

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
 def write_files(texts: Mapping[Path, str]) -> None:
@@ -24,13 +26,40 @@ def write_files(texts: Mapping[Path, str]) -> None:
         for path, temporary in written.items():
             temporary.replace(path)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "free some space there, or give another folder" if full else "give a folder that can be written to"
-        what = f"{error.strerror or error} (cannot write; nothing was changed; {remedy})"
-        raise OSError(error.errno, what, str(path)) from error
+        raise _cannot_write(path, error) from error
     finally:
         for temporary in written.values():
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to bit by bit, which takes its place at the end, if all went well; else it is as it was.
+
+    Raises:
+        OSError: with the path and a remedy.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb", buffering=2**20) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644 if not path.exists() else path.stat().st_mode & 0o777)
+        temporary.replace(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> OSError:
+    if "cannot write" in str(error.strerror):  # of another file that is written beside this one
+        return error
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "free some space there, or give another folder" if full else "give a folder that can be written to"
+    return OSError(error.errno, f"{error.strerror or error} (cannot write; nothing was changed; {remedy})", str(path))
 
 
 def _write_beside(path: Path, text: str) -> Path:

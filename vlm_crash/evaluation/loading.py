@@ -1,8 +1,8 @@
 """Prediction files -> `LoadedPrediction`s; truth files -> `VideoSample`s whose annotation is known.
 
-Read: our predictions.jsonl and the old scripts' <event>_results.json; truth as CSV or JSONL, or a folder of a prepared
-dataset, of which the clips count that its diy_ft_data.json names, as in training. The event of an old JSON, a CSV or a
-plain JSONL is told by its file name.
+Read: our predictions.jsonl or *.parquet and the old scripts' <event>_results.json; truth as CSV or JSONL, or a folder
+of a prepared dataset, of which the clips count that its diy_ft_data.json names, as in training. The event of an old
+JSON, a CSV or a plain JSONL is told by its file name.
 All problems of the given files are gathered and raised once.
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 
 from vlm_crash.data.annotations import read_annotations
 from vlm_crash.data.jsonl import read_jsonl
+from vlm_crash.data.parquet import SHARDS, read_rows
 from vlm_crash.data.prepared import DATA_FILE, load_prepared, load_samples
 from vlm_crash.data.problems import Problem
 from vlm_crash.schema.fields import Schema
@@ -66,7 +67,7 @@ def event_of_file_name(path: Path, schema: Schema) -> str:
 
 
 def load_predictions(paths: Sequence[Path], schema: Schema) -> list[LoadedPrediction]:
-    """Predictions of all files; a folder stands for its *.jsonl, or for its *_results.json where it has no JSONL.
+    """Predictions of all files; a folder stands for its *.jsonl, else its predictions-*.parquet, else *_results.json.
 
     Raises:
         ValueError: nothing to read, lines that are no predictions, or a clip predicted twice.
@@ -74,7 +75,7 @@ def load_predictions(paths: Sequence[Path], schema: Schema) -> list[LoadedPredic
     loaded: list[LoadedPrediction] = []
     problems: list[str] = []
     for path in _prediction_files(paths):
-        read = _read_old_results if path.suffix == ".json" else _read_lines
+        read = _read_old_results if path.suffix == ".json" else _read_predictions
         try:
             loaded += read(path, schema, problems)
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -137,14 +138,16 @@ def _prediction_files(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if path.is_dir():
             inside = sorted(path.glob("*predictions*.jsonl")) or sorted(path.glob("*.jsonl"))
-            inside = inside or sorted(path.glob("*_results.json"))
+            inside = inside or sorted(path.glob(SHARDS)) or sorted(path.glob("*_results.json"))
             if not inside:
                 raise FileNotFoundError(f"{path} holds neither predictions.jsonl nor <event>_results.json")
             files += inside
         elif not path.exists():
             raise FileNotFoundError(f"no such predictions: {path}")
-        elif path.suffix not in (".json", ".jsonl"):
-            raise ValueError(f"{path}: predictions are .jsonl (ours) or .json (the old scripts'), not {path.suffix!r}")
+        elif path.suffix not in (".json", ".jsonl", ".parquet"):
+            raise ValueError(
+                f"{path}: predictions are .jsonl or .parquet (ours) or .json (the old scripts'), not {path.suffix!r}"
+            )
         else:
             files.append(path)
     return list(dict.fromkeys(files))
@@ -165,14 +168,24 @@ def read_predictions(path: Path) -> list[Prediction]:
     return found
 
 
-def _read_lines(path: Path, schema: Schema, problems: list[str]) -> list[LoadedPrediction]:
+def _read_predictions(path: Path, schema: Schema, problems: list[str]) -> list[LoadedPrediction]:
+    is_parquet = path.suffix == ".parquet"
     loaded = []
-    for number, prediction in _lines(path, problems):
+    for number, prediction in (_rows if is_parquet else _lines)(path, problems):
+        where = f"{path}, {'row' if is_parquet else 'line'} {number}"
         for event in {prediction.event, prediction.source_event} - {None, *schema.event_names}:
             allowed = ", ".join(schema.event_names)
-            problems.append(f"{path}, line {number}: event {event!r} is not in the schema; allowed: {allowed}")
-        loaded.append(LoadedPrediction(prediction, told_event=False, where=f"{path}, line {number}"))
+            problems.append(f"{where}: event {event!r} is not in the schema; allowed: {allowed}")
+        loaded.append(LoadedPrediction(prediction, told_event=False, where=where))
     return loaded
+
+
+def _rows(path: Path, problems: list[str]) -> Iterator[tuple[int, Prediction]]:
+    for number, row in enumerate(read_rows(path), start=1):
+        try:
+            yield number, Prediction.from_json_dict(row)
+        except (KeyError, TypeError, ValueError) as error:
+            problems.append(f"{path}, row {number}: not a prediction ({error})")
 
 
 def _lines(path: Path, problems: list[str]) -> Iterator[tuple[int, Prediction]]:

@@ -22,14 +22,6 @@ BENCHES = {
     "sentinel": sentinel,
     "train": train,
 }
-    "card": card,
-    "clips": clips,
-    "load": load,
-    "model": model,
-    "plan": plan,
-    "sentinel": sentinel,
-    "train": train,
-}
 
 
 def main(arguments: list[str]) -> int:

@@ -10,11 +10,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from benches import card, grammar, load, model, plan, sentinel, train
+from benches import card, clips, grammar, load, model, plan, sentinel, train
 from benches.common import Result, has_section, markers, write_section
 
 BENCHES = {
     "card": card,
+    "clips": clips,
     "grammar": grammar,
     "load": load,
     "model": model,

@@ -170,6 +170,7 @@ def test_a_schema_that_cannot_be_read_is_named(wrong, tiny_model, prepared, tmp_
         ("--data.num_frames 0", "num_frames=0 is below 1; set --data.num_frames"),
         ("--data.batch_size 0", "batch_size=0 is below 1; set --data.batch_size to 1 or more"),
         ("--data.num_workers -1", "num_workers=-1 is below 0"),
+        ("--data.clip_timeout_s -1", "clip_timeout_s=-1.0 is below 0; set --data.clip_timeout_s to 0 or more"),
         ("--data.prompt long", "prompt='long' is not one of ['full', 'short', 'dataset']"),
         ("--model.freeze [tail]", "freeze=['tail'] are no towers"),
         ("--model.freeze [vision,projector,language]", "leaves nothing to train; leave one of them out"),

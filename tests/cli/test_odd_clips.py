@@ -3,9 +3,13 @@
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import QUICK, start
+from vlm_crash.video import guarded
 
 
 def lines(out: Path) -> list[tuple[str, str]]:
@@ -46,3 +50,37 @@ def test_more_processes_than_clips_to_score(tiny_model, prepared, tmp_path):
     assert process.returncode != 0
     assert "val clips for 5 processes; set --trainer.devices" in errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_decoders_that_hang_and_crash_cost_their_clips(say, tiny_model, demo_clips, tmp_path, monkeypatch, workers):
+    """Between two good clips: one for which FFmpeg waits for ever, a SIGSEGV, a file that is gone when it is read."""
+    folder, out = tmp_path / "clips", tmp_path / "out"
+    folder.mkdir()
+    names = ("1", "crashes", "hangs", "vanishes", "z")
+    for name in names:
+        shutil.copy(demo_clips / "crash" / "1.mp4", folder / f"{name}.mp4")
+    monkeypatch.setattr(guarded, "MODULE", "tests.video.odd_reader")
+    monkeypatch.setattr(guarded, "_own", threading.local())
+    args = ["--model.path", tiny_model, "--data.clips", folder, "--output_dir", out, "--data.clip_timeout_s", 2]
+    assert say("predict", *QUICK, *args, "--data.num_workers", workers)[0] == 0
+    found = [json.loads(line) for line in (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(line["video"], line["status"], line["error"] or "") for line in found] == [
+        ("1.mp4", "ok", ""),
+        ("crashes.mp4", "failed", "the decoder died by SIGSEGV"),
+        ("hangs.mp4", "failed", "the decoder took longer than 2 s and was killed"),
+        ("vanishes.mp4", "failed", "no such file or directory"),
+        ("z.mp4", "ok", ""),
+    ]
+
+
+def test_a_pipe_is_a_failed_line(say, tiny_model, demo_clips, tmp_path):
+    """Nobody writes into it: whoever opened it would wait. Found in a folder, and given by its name."""
+    folder, out = tmp_path / "clips", tmp_path / "out"
+    folder.mkdir()
+    shutil.copy(demo_clips / "crash" / "1.mp4", folder / "1.mp4")
+    os.mkfifo(folder / "2.mp4")
+    os.mkfifo(tmp_path / "3.mp4")
+    clips = json.dumps([str(folder), str(tmp_path / "3.mp4")])
+    assert say("predict", *QUICK, "--model.path", tiny_model, "--data.clips", clips, "--output_dir", out)[0] == 0
+    assert lines(out) == [("1.mp4", "ok"), ("2.mp4", "failed"), ("3.mp4", "failed")]

@@ -51,6 +51,13 @@ def test_splits(inputs, prepared):
     assert sizes == {"train": 10, "val": 4}
 
 
+@pytest.mark.parametrize("limit", [120.0, 5, 0, None])
+def test_how_long_a_clip_may_take(inputs, prepared, limit):
+    options = {} if limit == 120 else {"clip_timeout_s": limit}
+    recipe = connected(inputs, "fit", folder=prepared, **options).recipe
+    assert recipe is not None and recipe.clip_timeout_s == limit
+
+
 def test_num_videos(inputs, prepared, demo_clips, tmp_path):
     folders = {"crash_dir": demo_clips / "crash", "nearmiss_dir": demo_clips / "nearmiss"}
 

@@ -1,5 +1,6 @@
 """One path from a sample to tokens and pixels, for training and prediction alike."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from vlm_crash.data.tokenization import IGNORE_INDEX, ConversationTokenizer
 from vlm_crash.models.tokenizers import load_tokenizer
 from vlm_crash.schema import UNKNOWN, Annotation, load_schema, render
 from vlm_crash.schema.records import VideoSample
+from vlm_crash.video import guarded
 from vlm_crash.video.reader import UnreadableClipError
 
 SCHEMA = load_schema()
@@ -92,6 +94,18 @@ def test_a_clip_that_cannot_be_read(recipe, sample, tmp_path):
         ClipDataset([broken], recipe, supervised=True, on_unreadable="raise")[0]
     item = ClipDataset([broken], recipe, supervised=False, on_unreadable="fail")[0]
     assert item == FailedItem(broken, "the file is empty (0 bytes)")
+
+
+def test_a_decoder_that_crashes_or_takes_too_long(recipe, sample, tmp_path, monkeypatch):
+    """In training a stop that names the clip, in prediction a failed one."""
+    monkeypatch.setattr(guarded, "MODULE", "tests.video.odd_reader")
+    monkeypatch.setattr(guarded, "_own", threading.local())
+    crashes, hangs = (replace(sample, path=tmp_path / f"{name}.mp4") for name in ("crashes", "hangs"))
+    with pytest.raises(UnreadableClipError, match=r"crashes\.mp4: the decoder died by SIGSEGV"):
+        ClipDataset([crashes], recipe, supervised=True, on_unreadable="raise")[0]
+    hasty = replace(recipe, clip_timeout_s=0.5)
+    failed = FailedItem(hangs, "the decoder took longer than 0.5 s and was killed")
+    assert ClipDataset([hangs], hasty, supervised=False, on_unreadable="fail")[0] == failed
 
 
 def test_training_needs_an_annotation(recipe, sample):

@@ -25,6 +25,15 @@ def test_a_link_that_leads_nowhere_is_a_clip_that_cannot_be_read(tmp_path):
             read_frames(path, 1)
 
 
+def test_a_pipe_is_a_clip_that_cannot_be_read(tmp_path):
+    """And that nobody waits for."""
+    os.mkfifo(tmp_path / "1.mp4")
+    (path,) = list_clips(tmp_path)
+    for call in (lambda: read_frames(path, 1), lambda: content_hash(path)):
+        with pytest.raises(UnreadableClipError, match="not a file"):
+            call()
+
+
 def test_files_of_other_kinds_are_named_in_one_line(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     for name in ("1.mp4", ".hidden"):

@@ -88,7 +88,7 @@ def _samples(paths: Iterable[Path], event: str | None) -> list[VideoSample]:
                 raise ValueError(f"the folder {path} has no clips; give one that holds .mp4, .avi, .gif ... files")
             log_other_files(path)
             files += found
-        elif path.is_file() or path.is_symlink():
+        elif path.exists() or path.is_symlink():  # a pipe, say, will be failed by its reader
             files.append(path)
         else:
             raise ValueError(f"there is no clip or folder {path}; check the path")

@@ -28,6 +28,7 @@ from vlm_crash.data.workers import heed_parent_alone
 from vlm_crash.schema.fields import Schema, load_schema
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.schema.wording import words
+from vlm_crash.video.guarded import CLIP_TIMEOUT_S
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ class CrashDataModule(LightningDataModule):
             clips of similar length) or packed (as many as pack_tokens holds, in one row without padding).
         pack_tokens: most tokens of a packed batch; unset: batch_size times those of the longest clip.
         num_workers: processes that read clips.
+        clip_timeout_s: most seconds to read a clip; one that takes longer is failed, as one that cannot be read (null
+            or 0: no limit).
         prompt: question to ask: full (lists all fields and terms), short, or dataset (the JSONL's human turn).
             Unset: what the model folder says, else full.
         prompt_file: UTF-8 text file with a question of your own wording, asked instead.
@@ -89,6 +92,7 @@ class CrashDataModule(LightningDataModule):
         batching: str = "padded",
         pack_tokens: int | None = None,
         num_workers: int = 2,
+        clip_timeout_s: float | None = CLIP_TIMEOUT_S,
         prompt: str | None = None,
         prompt_file: Path | None = None,
         preset: str | None = None,
@@ -101,7 +105,8 @@ class CrashDataModule(LightningDataModule):
         super().__init__()
         _check_choices({"split": (split, SPLITS), "batching": (batching, BATCHING)})
         ones = {"batch_size": batch_size, "pack_tokens": pack_tokens, "num_frames": num_frames}
-        _check_leasts({**{name: (value, 1) for name, value in ones.items()}, "num_workers": (num_workers, 0)})
+        _check_leasts({name: (value, 1) for name, value in ones.items()})
+        _check_leasts({"num_workers": (num_workers, 0), "clip_timeout_s": (clip_timeout_s, 0)})
         if pack_tokens is not None and batching != "packed":
             raise ValueError(f"pack_tokens={pack_tokens} has no effect with batching={batching!r}; leave it out")
         self.folder, self.split = folder, split
@@ -120,7 +125,7 @@ class CrashDataModule(LightningDataModule):
             "preset": preset,
             "template": template,
         }
-        self.batch_size, self.num_workers = batch_size, num_workers
+        self.batch_size, self.num_workers, self.clip_timeout_s = batch_size, num_workers, clip_timeout_s
         self.batching, self.pack_tokens = batching, pack_tokens
         self.tell_event, self.blank_frames = tell_event, blank_frames
         self.schema: Schema = load_schema(schema)
@@ -150,6 +155,7 @@ class CrashDataModule(LightningDataModule):
             blank_frames=self.blank_frames,
             frame_rule=inputs.frame_rule or "middle",
             question=inputs.question,
+            clip_timeout_s=self.clip_timeout_s,
         )
 
     def setup(self, stage: str) -> None:
@@ -332,10 +338,10 @@ def _check_choices(choices: Mapping[str, tuple[str, Iterable[str]]]) -> None:
             raise ValueError(f"{name}={word!r} is not one of {list(known)}; set --data.{name} to one of them")
 
 
-def _check_leasts(leasts: Mapping[str, tuple[int | None, int]]) -> None:
+def _check_leasts(leasts: Mapping[str, tuple[float | None, int]]) -> None:
     """ValueError for a number below the least that it may be: by option, (number, least)."""
     for name, (value, least) in leasts.items():
-        if value is not None and value < least:
+        if value is not None and not value >= least:  # nan is not
             raise ValueError(f"{name}={value} is below {least}; set --data.{name} to {least} or more")
 
 

@@ -18,8 +18,9 @@ from vlm_crash.schema.fields import UNKNOWN, Schema
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.schema.response import parse, render
 from vlm_crash.video.frame_sampling import FRAME_RULES
+from vlm_crash.video.guarded import CLIP_TIMEOUT_S, UnreadableClipError, read_frames
 from vlm_crash.video.image_transform import to_pixel_values
-from vlm_crash.video.reader import Frames, UnreadableClipError, read_frames
+from vlm_crash.video.reader import Frames
 
 #: No clip is taken to last longer, in seconds.
 LONGEST_S = 9999.99
@@ -74,6 +75,7 @@ class SampleRecipe:
         blank_frames: show black frames instead of the clip, as a blind baseline.
         frame_rule: which frames are taken, a key of FRAME_RULES.
         question: the lab's own wording, asked instead of `prompt`.
+        clip_timeout_s: most seconds to read a clip; None or 0: no limit.
     """
 
     schema: Schema
@@ -85,6 +87,7 @@ class SampleRecipe:
     blank_frames: bool
     frame_rule: str = "middle"
     question: str | None = None
+    clip_timeout_s: float | None = CLIP_TIMEOUT_S
 
     def __post_init__(self) -> None:
         if self.prompt not in PROMPTS:
@@ -110,7 +113,7 @@ class SampleRecipe:
             UnreadableClipError: the clip cannot be read.
             ValueError: the sample lacks what the recipe needs (an answer, an event to tell, a human turn).
         """
-        frames = read_frames(sample.path, self.num_frames, self.frame_rule)
+        frames = read_frames(sample.path, self.num_frames, self.frame_rule, self.clip_timeout_s)
         answer = self._answer(sample) if supervised else None
         tokens = self.tokenizer(
             self._question(sample),

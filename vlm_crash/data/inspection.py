@@ -18,7 +18,7 @@ from vlm_crash.data.annotations import AnnotatedRow
 from vlm_crash.data.problems import Problem
 from vlm_crash.video.clip_files import content_hash, list_clips, log_other_files, readable_name
 from vlm_crash.video.container import ClipInfo, UnreadableClipError
-from vlm_crash.video.reader import probe
+from vlm_crash.video.guarded import probe
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from vlm_crash.metrics.functional import comparable, is_scored, majority
 from vlm_crash.metrics.text_similarity import SentenceEmbedder
 from vlm_crash.schema.fields import Field, Schema
 from vlm_crash.schema.records import Answer, ParsedResponse, VideoSample
-from vlm_crash.video.reader import probe, read_frames
+from vlm_crash.video.guarded import probe, read_frames
 
 logger = logging.getLogger(__name__)
 

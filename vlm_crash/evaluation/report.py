@@ -23,7 +23,7 @@ from vlm_crash.evaluation.answers_page import answer_data, answers_context
 from vlm_crash.evaluation.loading import read_predictions
 from vlm_crash.evaluation.report_page import clip_data, page_context
 from vlm_crash.schema.fields import Schema
-from vlm_crash.video.reader import UnreadableClipError, read_frames
+from vlm_crash.video.guarded import UnreadableClipError, read_frames
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ VIDEO_SUFFIXES = frozenset(
 def list_clips(folder: str | Path) -> list[Path]:
     """The clips of a folder, by number first (2.mp4 before 10.mp4), then by name.
 
-    A link that leads nowhere is a clip, too: it cannot be read, and whoever tries says so.
+    A link that leads nowhere and a pipe are clips, too: they cannot be read, and whoever tries says so.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -53,8 +53,8 @@ def readable_name(path: str | Path) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Files of a folder, and its links that lead nowhere."""
-    return [path for path in folder.iterdir() if path.is_file() or (path.is_symlink() and not path.exists())]
+    """What a folder has that is no folder: files, links that lead nowhere, pipes."""
+    return [path for path in folder.iterdir() if not path.is_dir()]
 
 
 def clip_sort_key(clip: Path) -> tuple[bool, int, str]:
@@ -73,8 +73,11 @@ def content_hash(path: str | Path) -> str:
     Raises:
         UnreadableClipError: the file cannot be opened.
     """
+    path = Path(path)
     try:
-        with Path(path).open("rb") as file:
+        if path.exists() and not path.is_file():  # a pipe would wait for a writer
+            raise UnreadableClipError(path, "not a file")
+        with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UnreadableClipError(path, (error.strerror or str(error)).lower()) from error

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,11 +52,17 @@ class ClipInfo:
 
 @dataclass(frozen=True)
 class PacketScan:
-    """What the packets say without decoding. `times_s` is in display order, one entry a frame, from 0 on."""
+    """What the packets say without decoding. `times_s` is in display order, one entry a frame, from 0 on.
+
+    `pts` are the same times as the container has them, in its ticks, and `keyframes` those of the keyframes, ascending;
+    None: the clip cannot be entered at them with certainty.
+    """
 
     info: ClipInfo
     times_s: np.ndarray
     doubt: str | None  # why decord must not be used, None: no reason
+    pts: np.ndarray
+    keyframes: np.ndarray | None
 
     def shortened(self, num_frames: int) -> PacketScan:
         """The scan of a clip of which only `num_frames` frames can be decoded."""
@@ -118,7 +125,7 @@ def scan_packets(path: Path) -> PacketScan:
     with open_video(path) as (container, stream):
         container_names = set(container.format.name.split(","))
         videos = [s for s in container.streams.video if s.type == "video"]
-        times: list[int | None] = []
+        packets = _Packets()
         doubt = None if container_names & _DECORD_CONTAINERS else f"container {container.format.name}"
         if len(videos) > 1:
             doubt = "more than one video stream"
@@ -126,9 +133,12 @@ def scan_packets(path: Path) -> PacketScan:
         time_base = stream.time_base
         try:
             for packet in container.demux(stream):
-                if packet.size == 0 or packet.is_discard:
+                if packet.size == 0:
                     continue
-                times.append(packet.pts)
+                if packet.is_discard:  # an edit list: what is left out may still be needed to decode
+                    packets.is_regular = False
+                    continue
+                packets.add(packet)
                 if packet.is_corrupt:
                     doubt = "damaged packets"
                 if packet.is_keyframe:
@@ -138,21 +148,54 @@ def scan_packets(path: Path) -> PacketScan:
                     doubt = "open GOP"
         except av.error.FFmpegError as error:
             doubt = f"the packets end early: {error.strerror}"
+            packets.is_regular = False
         context = stream.codec_context
         fps = float(stream.average_rate or stream.guessed_rate or 0) or 25.0
         width, height, codec = context.width, context.height, context.name
-    if not times:
+    if not packets.pts:
         raise UnreadableClipError(path, "its video stream holds no frames")
-    times_s = _display_times(times, float(time_base), fps)
+    pts = np.sort(packets.pts)
+    times_s = _display_times(pts, packets.timeless, float(time_base), fps)
     step = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 1 / fps
-    info = ClipInfo(path, len(times), fps, float(times_s[-1]) + (step or 1 / fps), width, height, codec)
-    return PacketScan(info, times_s, doubt)
+    info = ClipInfo(path, len(pts), fps, float(times_s[-1]) + (step or 1 / fps), width, height, codec)
+    return PacketScan(info, times_s, doubt, pts, packets.keyframes(pts))
 
 
-def _display_times(times: Sequence[int | None], time_base: float, fps: float) -> np.ndarray:
-    """Seconds from the first shown frame on; from the frame rate where the container has no time stamps."""
-    known = [time for time in times if time is not None]
-    if len(known) < len(times) or (len(known) > 1 and len(set(known)) == 1):
-        return np.arange(len(times)) / fps
-    ordered = np.sort(np.asarray(known, dtype=np.int64))
-    return (ordered - ordered[0]) * time_base
+class _Packets:
+    """Time stamps of a stream's packets, eight bytes each: hours of video have hundreds of thousands."""
+
+    def __init__(self) -> None:
+        self.pts, self.keys = array("q"), array("q")
+        self.timeless = False
+        self.is_regular = True
+        self._last_dts: int | None = None
+
+    def add(self, packet: Any) -> None:
+        pts, dts = packet.pts, packet.dts
+        if pts is None:
+            self.timeless = True
+        self.pts.append(pts or 0)
+        if packet.is_keyframe:
+            self.keys.append(pts or 0)
+        if packet.is_corrupt or (dts is not None and self._last_dts is not None and dts <= self._last_dts):
+            self.is_regular = False
+        self._last_dts = self._last_dts if dts is None else dts  # Matroska leaves some out
+
+    def keyframes(self, ordered: np.ndarray) -> np.ndarray | None:
+        """Ascending; None where time stamps are absent, the same or leap, or the first frame shown is none."""
+        keys = np.array(self.keys)
+        if self.timeless or not self.is_regular or not len(keys) or keys[0] != ordered[0]:
+            return None
+        return keys if bool((np.diff(ordered) > 0).all() and (np.diff(keys) > 0).all()) else None
+
+
+def _display_times(pts: np.ndarray, timeless: bool, time_base: float, fps: float) -> np.ndarray:
+    """Seconds from the first shown frame on; from the frame rate where the container has no time stamps.
+
+    Args:
+        pts: ticks, ascending.
+        timeless: some of the packets have none.
+    """
+    if timeless or (len(pts) > 1 and pts[0] == pts[-1]):
+        return np.arange(len(pts)) / fps
+    return np.asarray((pts - pts[0]) * time_base)

@@ -5,7 +5,8 @@ Must hold: an index counts the frames that can be decoded (headers lie), no fram
 and only the chosen frames are kept in memory.
 
 decord is the quick reader (it seeks). It is trusted only where the packets of the file give no reason for doubt;
-everywhere else PyAV reads the clip through from its beginning.
+everywhere else PyAV reads the clip through from its beginning, or a long one from the keyframes before the chosen
+frames (keyframes.py), where an index counts the packets.
 """
 
 from __future__ import annotations
@@ -21,10 +22,14 @@ import numpy as np
 
 from vlm_crash.video.container import ClipInfo, PacketScan, UnreadableClipError, one_line, open_video, scan_packets
 from vlm_crash.video.frame_sampling import FRAME_RULES
+from vlm_crash.video.keyframes import read_from_keyframes, worth_seeking
+from vlm_crash.video.pixels import Chosen
 
 __all__ = ["Frames", "UnreadableClipError", "probe", "read_frames"]
 
 logger = logging.getLogger(__name__)
+
+_DECORD_PART = 16  # frames
 
 
 @dataclass(frozen=True)
@@ -91,13 +96,24 @@ def _read_decord(info: ClipInfo, indices: Sequence[int]) -> np.ndarray | str:
         reader = decord.VideoReader(str(info.path.absolute()), num_threads=1)
         if len(reader) != info.num_frames:
             return f"decord counts {len(reader)} frames, the packets {info.num_frames}"
-        frames_FHWC = reader.get_batch(list(indices)).asnumpy()
+        frames_FHWC = _in_parts(reader, indices)
     except UnicodeEncodeError:
         return "decord takes no name that is not UTF-8"
     except (decord.DECORDError, RuntimeError, IndexError) as error:  # DECORDError is no RuntimeError
         return one_line(str(error))
-    if frames_FHWC.shape[0] != len(indices):
-        return f"decord gave {frames_FHWC.shape[0]} of {len(indices)} frames"
+    return frames_FHWC
+
+
+def _in_parts(reader: Any, indices: Sequence[int]) -> np.ndarray:
+    """[F, H, W, 3]: decord's own copy is of a part only. IndexError where it gives too few."""
+    first_FHWC = reader.get_batch(list(indices[:_DECORD_PART])).asnumpy()
+    frames_FHWC = np.empty((len(indices), *first_FHWC.shape[1:]), np.uint8)
+    for start in range(0, len(indices), _DECORD_PART):
+        part = list(indices[start : start + _DECORD_PART])
+        part_FHWC = reader.get_batch(part).asnumpy() if start else first_FHWC
+        if len(part_FHWC) != len(part):
+            raise IndexError(f"decord gave {len(part_FHWC)} of {len(part)} frames")
+        frames_FHWC[start : start + len(part)] = part_FHWC
     return frames_FHWC
 
 
@@ -119,9 +135,19 @@ def _decode(path: Path) -> Iterator[Any]:
 def _read_pyav(scan: PacketScan, num_frames: int, rule: str) -> Frames:
     """Decode from the beginning, keep the chosen frames; once more where the packets promised another count."""
     expected = scan.info.num_frames
+    indices = FRAME_RULES[rule](expected, num_frames)
+    if worth_seeking(scan, indices):
+        frames_FHWC = read_from_keyframes(scan, indices)
+        if frames_FHWC is not None:
+            return _frames(scan, frames_FHWC, indices, "pyav")
+        logger.debug("%s: not what its packets promise", scan.info.path)
     for _attempt in range(2):
         indices = FRAME_RULES[rule](expected, num_frames)
-        chosen, count = _pick(scan.info, set(indices))
+        chosen = Chosen(indices)
+        count = 0
+        for frame in _decode(scan.info.path):
+            chosen.put(count, frame)
+            count += 1
         if count == 0:
             raise UnreadableClipError(scan.info.path, "no frame of it can be decoded")
         if count == expected:
@@ -130,21 +156,6 @@ def _read_pyav(scan: PacketScan, num_frames: int, rule: str) -> Frames:
                     "%s: damaged: %d of %d frames can be decoded", scan.info.path, count, scan.info.num_frames
                 )
                 scan = scan.shortened(count)
-            return _frames(scan, np.stack([chosen[i] for i in indices]), indices, "pyav")
+            return _frames(scan, chosen.frames_FHWC, indices, "pyav")
         expected = count
     raise UnreadableClipError(scan.info.path, "two passes over it decoded different numbers of frames")
-
-
-def _pick(info: ClipInfo, wanted: set[int]) -> tuple[dict[int, np.ndarray], int]:
-    chosen: dict[int, np.ndarray] = {}
-    count = 0
-    size = None
-    for frame in _decode(info.path):
-        size = size or (frame.width, frame.height)  # a stream may change its size midway: the first one holds
-        if count in wanted:
-            rgb = frame.reformat(width=size[0], height=size[1], format="rgb24").to_ndarray()
-            # decord applies the display matrix, PyAV only reports it (degrees, counterclockwise).
-            turns = round(frame.rotation / 90) % 4
-            chosen[count] = np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
-        count += 1
-    return chosen, count

@@ -1,0 +1,40 @@
+"""A process that reads clips as vlm_crash.video.reader_process does, and ends as decoders end: by a clip's name."""
+
+import ctypes
+import os
+import signal
+from pathlib import Path
+
+import av
+import numpy as np
+
+from vlm_crash.video.reader import Frames, probe, read_frames
+from vlm_crash.video.reader_process import serve
+
+
+def read(path: Path, num_frames: int, rule: str) -> Frames:
+    os.write(1, b"a library that prints\n")
+    match path.stem:
+        case "hangs":  # for a writer that never comes, inside FFmpeg
+            pipe = path.with_name("pipe")
+            os.mkfifo(pipe)
+            av.open(str(pipe))
+        case "crashes":
+            ctypes.string_at(0)
+        case "aborts":
+            ctypes.CDLL(None).abort()
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "grows":
+            np.ones(2**50)
+        case "vanishes":
+            path.unlink()
+        case "dashcam":
+            import decord
+
+            return decord.VideoReader(str(path), num_threads=1).get_batch([0, 100, 250])
+    return read_frames(path, num_frames, rule)
+
+
+if __name__ == "__main__":
+    serve({"read_frames": read, "probe": probe})

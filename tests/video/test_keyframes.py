@@ -1,0 +1,176 @@
+"""Long clips: only what is needed is decoded and kept, and no frame differs from those of reading through."""
+
+import tracemalloc
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from tests.video.conftest import write_clip
+from vlm_crash.video import keyframes, reader
+from vlm_crash.video.container import scan_packets
+from vlm_crash.video.frame_sampling import middle_frame_indices
+from vlm_crash.video.keyframes import read_from_keyframes, worth_seeking
+from vlm_crash.video.pixels import Chosen
+
+TORTURE = Path(__file__).resolve().parents[3] / "shared/clips/torture"
+HOURS = {"num_frames": 12_600, "fps": 1, "gop": 10}  # 3.5 hours
+ODD = (
+    ("a.ts", {"g": "5", "bf": "0"}),
+    ("b_frames.ts", {"g": "5", "bf": "2"}),
+    ("a.mkv", {"g": "5"}),
+    ("b_frames.mkv", {"g": "6", "bf": "2"}),
+    ("b_frames.avi", {"codec": "mpeg4", "g": "5", "bf": "2", "b": "8000000"}),
+    ("open_gop.mp4", {"g": "8", "x264-params": "open-gop=1:bframes=3:b-adapt=0:scenecut=0"}),
+    ("a.webm", {"codec": "libvpx-vp9", "g": "5"}),
+)
+
+
+def read_through(path: Path, indices: list[int]) -> np.ndarray:
+    chosen = Chosen(indices)
+    for count, frame in enumerate(reader._decode(path)):
+        chosen.put(count, frame)
+    return chosen.frames_FHWC
+
+
+def choices(num_frames: int) -> list[list[int]]:
+    """The ends, frames far from each other, neighbours, the same one twice, in no order."""
+    middle = num_frames // 2
+    return [[0], [num_frames - 1], middle_frame_indices(num_frames, 4), [middle, middle + 1, middle], [middle, 1]]
+
+
+@pytest.mark.parametrize(("name", "settings"), ODD, ids=lambda value: value if isinstance(value, str) else "")
+def test_the_same_frames_as_reading_through(make_clip, numbers, name, settings):
+    path = make_clip(name, num_frames=40, **settings)
+    scan = scan_packets(path)
+    assert scan.doubt is not None
+    for indices in choices(40):
+        found = read_from_keyframes(scan, indices)
+        assert found is not None
+        assert numbers(found) == indices
+        np.testing.assert_array_equal(found, read_through(path, indices))
+
+
+@pytest.mark.skipif(not TORTURE.is_dir(), reason="../shared/clips is absent: no odd clips to try")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dashcam.ts", "dashcam_gop1s_noB.ts", "h264.mkv", "hevc_opengop_1s.mp4", "opengop_bframes.mp4",
+        "mpeg4_bframes.avi", "wmv2.wmv", "vfr.mp4", "start_offset_1000s.ts", "two_video_streams.mp4", "rotation90.mp4",
+    ],
+)  # fmt: skip
+def test_the_same_frames_of_odd_clips(name):
+    scan = scan_packets(TORTURE / name)
+    indices = [*middle_frame_indices(scan.info.num_frames, 4), scan.info.num_frames - 1]
+    found = read_from_keyframes(scan, indices)
+    assert found is not None
+    np.testing.assert_array_equal(found, read_through(TORTURE / name, indices))
+
+
+def test_a_damaged_clip_is_read_through(make_clip, numbers, monkeypatch):
+    """Zeros in its middle: frames are lost, and what follows has another index than its packets say."""
+    monkeypatch.setattr(keyframes, "MIN_FRAMES", 1)
+    path = make_clip("a.mkv", num_frames=40, g="2", crf="0")
+    content = path.read_bytes()
+    third = len(content) // 3
+    path.write_bytes(content[:third] + bytes(third) + content[2 * third :])
+    frames = reader.read_frames(path, 4)
+    count = frames.info.num_frames
+    assert count < 40
+    np.testing.assert_array_equal(frames.frames_FHWC, read_through(path, list(frames.indices)))
+
+
+def test_short_clips_and_most_of_a_clip_are_read_through(make_clip, monkeypatch):
+    scan = scan_packets(make_clip("a.mkv", num_frames=40, g="5"))
+    assert not worth_seeking(scan, [20])
+    monkeypatch.setattr(keyframes, "MIN_FRAMES", 40)
+    assert worth_seeking(scan, [20])
+    assert worth_seeking(scan, [0, 1, 20, 21])
+    assert not worth_seeking(scan, list(range(0, 40, 4)))
+
+
+def test_no_time_stamps_no_seek(make_clip):
+    raw = make_clip("a.h264", num_frames=40, g="5")
+    assert scan_packets(raw).keyframes is None
+
+
+# ------------------------------------------------------------------------------------------------------- hours
+
+
+def write_numbered(path: Path, num_frames: int, fps: int, gop: int) -> Path:
+    """64x16; the frame's number in 16 bars of four columns, the least significant bit on the left."""
+    with av.open(str(path), "w") as container:
+        options = {"preset": "ultrafast", "g": str(gop), "crf": "20"}
+        stream = container.add_stream("libx264", rate=fps, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 16, "gray"
+        for number in range(num_frames):
+            bars = np.array([255 * (number >> bit & 1) for bit in range(16)], np.uint8)
+            pixels = np.broadcast_to(bars.repeat(4), (16, 64))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="gray")))
+        container.mux(stream.encode())
+    return path
+
+
+def bars_number(frame_HWC: np.ndarray) -> int:
+    levels = frame_HWC.mean(axis=(0, 2)).reshape(16, 4).mean(axis=1)
+    return sum(1 << bit for bit, level in enumerate(levels) if level > 127)
+
+
+@pytest.fixture(scope="module")
+def hours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 3.5 hours as long.mkv and, the same packets, as long.mp4."""
+    folder = tmp_path_factory.mktemp("hours")
+    write_numbered(folder / "long.mp4", **HOURS)
+    with av.open(str(folder / "long.mp4")) as source, av.open(str(folder / "long.mkv"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    return folder
+
+
+@pytest.mark.parametrize("num_frames", [8, 256])
+@pytest.mark.parametrize(("name", "kind"), [("long.mkv", "pyav"), ("long.mp4", "decord")])
+def test_hours_are_not_decoded_and_not_kept(hours, monkeypatch, name, kind, num_frames):
+    num_decoded = 0
+    plain = keyframes._decoded
+
+    def counted(packets):
+        nonlocal num_decoded
+        for frame in plain(packets):
+            num_decoded += 1
+            yield frame
+
+    monkeypatch.setattr(keyframes, "_decoded", counted)
+    reader.read_frames(hours / name, 1)  # what is imported on first use is no clip's memory
+    num_decoded = 0
+    tracemalloc.start()
+    frames = reader.read_frames(hours / name, num_frames)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert frames.reader == kind
+    assert frames.indices == tuple(middle_frame_indices(12_600, num_frames))
+    assert [bars_number(frame) for frame in frames.frames_FHWC] == list(frames.indices)
+    np.testing.assert_allclose(frames.times_s, frames.indices, atol=1e-6)
+    assert frames.info.duration_s == pytest.approx(12_600)
+    assert peak < frames.frames_FHWC.nbytes + 80 * 12_600 + 200_000
+    if kind == "pyav":
+        assert num_frames <= num_decoded <= num_frames * 2 * HOURS["gop"]
+
+
+def test_packets_take_few_bytes(hours):
+    tracemalloc.start()
+    scan = scan_packets(hours / "long.mkv")
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert scan.info.num_frames == 12_600
+    assert kept < 24 * 12_600 and peak < 80 * 12_600
+
+
+def test_256_frames_of_a_short_clip_repeat_its_last(tmp_path):
+    for name in ("short.mp4", "short.mkv"):
+        frames = reader.read_frames(write_clip(tmp_path / name, num_frames=3), 256)
+        assert frames.indices == (0, 1, *[2] * 254)
+        assert (frames.frames_FHWC[3:] == frames.frames_FHWC[2]).all()

@@ -1,0 +1,104 @@
+"""The other end of guarded.py: a process that reads one clip after another for its owner, and may die of one.
+
+In: a line of JSON a clip, on stdin: task, path, arguments, level of the log. Out, on what was stdout: two sizes, a
+pickled (result, log records), and the bytes of the frames. An UnreadableClipError is a result; any other exception ends
+the process. Must hold: it ends with its owner, also while a decoder hangs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import logging
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlm_crash.video.container import UnreadableClipError
+from vlm_crash.video.reader import probe, read_frames
+
+#: Two of them stand before an answer: bytes of the pickle, bytes of the frames.
+HEADER = np.dtype("<u8")
+#: What the process says first.
+READY = b"ready\n"
+_PIPE_BYTES = 2**20  # the most that Linux gives to anybody
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def serve(tasks: Mapping[str, Callable[..., Any]]) -> None:
+    """Answer requests for these tasks until the owner closes its end."""
+    _end_with(int(sys.argv[1]))
+    requests = os.fdopen(os.dup(0), encoding="utf-8")
+    answers = os.dup(1)
+    os.dup2(2, 1)  # libraries may print
+    widened(answers)
+    records: list[tuple[str, int, str]] = []
+    logging.getLogger().addHandler(_Kept(records))
+    _write(answers, READY)
+    for line in requests:
+        task, path, arguments, level = json.loads(line)
+        logging.getLogger("vlm_crash.video").setLevel(level)
+        try:
+            result = tasks[task](Path(path), *arguments)
+        except UnreadableClipError as error:
+            result = error
+        pixels: list[pickle.PickleBuffer] = []
+        pickled = pickle.dumps((result, records), protocol=5, buffer_callback=pixels.append)
+        frames = [buffer.raw() for buffer in pixels]
+        sizes = np.array([len(pickled), sum(frame.nbytes for frame in frames)], HEADER)
+        for part in (sizes.tobytes(), pickled, *frames):
+            _write(answers, part)
+        records.clear()
+        del result, pixels, frames, part  # or they would stay until the next clip is read
+
+
+def widened(pipe: int) -> None:
+    """Make a pipe hold more, so that both ends wait for each other less often."""
+    if sys.platform == "linux":
+        try:
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        except PermissionError:  # the user's pipes hold as much as they may (pipe-user-pages-soft)
+            return
+
+
+class _Kept(logging.Handler):
+    """Records as text: for the owner to log."""
+
+    def __init__(self, records: list[tuple[str, int, str]]) -> None:
+        super().__init__()
+        self.records = records
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append((record.name, record.levelno, record.getMessage()))
+
+
+def _end_with(owner: int) -> None:
+    """Let the system kill this process with its owner, and before its owner where memory is full."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # Slurm sends them to all; the owner says when it is over
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != owner:  # it has ended before it could be told
+        os._exit(0)
+    try:
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    except OSError:  # no /proc, or a sandbox
+        return
+
+
+def _write(pipe: int, data: bytes | memoryview) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(pipe, rest) :]
+
+
+if __name__ == "__main__":
+    serve({"read_frames": read_frames, "probe": probe})

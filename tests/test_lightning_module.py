@@ -220,12 +220,18 @@ def test_an_answer(tiny_model, batch):
     assert bool(prompts.attention_mask_BS[:, -1].all())
 
 
-def test_non_finite_logits_are_a_failed_line(tiny_model, batch):
-    module = make(tiny_model).eval()
+@pytest.mark.parametrize("decoding", ["best_term", "free"])
+def test_non_finite_logits_are_a_failed_line_that_names_the_module(tiny_model, batch, decoding):
+    module = make(tiny_model, decoding=decoding).eval()
     with torch.no_grad():
         module.model.get_parameter("model.multi_modal_projector.linear_1.weight").fill_(float("nan"))
         (first, _) = module.answer(prompts_of(batch, module.conversation.end_token_id))
-    assert (first.status, first.error, first.fields) == ("failed", "the model gave non-finite logits", {})
+    assert (first.status, first.fields, first.field_probabilities) == ("failed", {}, {})
+    assert first.error == (
+        "the model gave logits that are not finite: first in model.model.multi_modal_projector.linear_1, its output; "
+        "its weights are not finite"
+    )
+    assert first.event_probability is None and first.response == ""
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ Enters: batches of vlm_crash.data. Leaves: losses and scores to the loggers, Pre
 
 import logging
 import time
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,30 +25,30 @@ from vlm_crash.data.tokenization import ConversationTokenizer
 from vlm_crash.metrics.field_match import FieldMatch
 from vlm_crash.models.activation_checkpointing import checkpoint_towers
 from vlm_crash.models.adapters import Adapters, held_dtype
+from vlm_crash.models.answering import Answer, Answering, check_decoding, with_terms
 from vlm_crash.models.attention import set_attention
 from vlm_crash.models.attention_of_towers import set_tower_attention
 from vlm_crash.models.context import Context
-from vlm_crash.models.decoding import Answer, greedy_answers, read_answers
 from vlm_crash.models.fitted_form import check_form
 from vlm_crash.models.folder import folder_settings, image_size, tokens_per_frame
 from vlm_crash.models.hub import local_folder
 from vlm_crash.models.internvl import TOWERS, fill_model, label_loss, load_model, tower_of
 from vlm_crash.models.lora import LORA, LoraSettings
 from vlm_crash.models.lora_record import check_lora
-from vlm_crash.models.optimization import parameter_counts, parameter_groups, warmup_then_cosine
+from vlm_crash.models.optimization import check_settings, parameter_counts, parameter_groups, warmup_then_cosine
 from vlm_crash.models.tokenizers import check_tokenizer, load_tokenizer
 from vlm_crash.models.training_checkpoint import SETTINGS
 from vlm_crash.models.vision import embed_prompt
 from vlm_crash.parallel.fsdp import FSDPStrategy
 from vlm_crash.parallel.islands import check_islands, place_islands
+from vlm_crash.parallel.overflow_search import where_not_finite
 from vlm_crash.parallel.resume import ExactResume
 from vlm_crash.parallel.steps import DropGradients, fused_step, loss_scale, num_optimizer_steps
 from vlm_crash.parallel.stopping import StopTogether
 from vlm_crash.parallel.token_mean import TokenMean
 from vlm_crash.schema.fields import load_schema
-from vlm_crash.schema.records import Prediction, VideoSample
+from vlm_crash.schema.records import Prediction
 from vlm_crash.schema.response import parse
-from vlm_crash.video.clip_files import readable_name
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,9 @@ class CrashVLM(LightningModule):
             whole names, last parts of names, or classes. Where fp16 overflows, --overflow_sentinel names them.
         vision_chunk: frames that go through the vision tower at once, in training through each of its attentions;
             unset: all of a batch.
-        max_new_tokens: most tokens of an answer.
+        decoding: best_term (the form is given; of each choice the most probable term), greedy (the same, token by
+            token) or free (as the model likes; --data.prompt full asks for the form).
+        max_new_tokens: most tokens of each text field (unset: 128), or with decoding free of the answer (unset: 1024).
         num_validation_answers: clips of each validation run that are answered and scored, over all processes (0: the
             loss alone).
         embedder: sentence embedder of the text fields: minilm, a folder, or unset for none.
@@ -96,7 +99,8 @@ class CrashVLM(LightningModule):
         lora: LoraSettings | None = None,
         activation_checkpointing: bool | list[str] = False,
         vision_chunk: int | None = None,
-        max_new_tokens: int = 1024,
+        decoding: str = "best_term",
+        max_new_tokens: int | None = None,
         num_validation_answers: int = 32,
         embedder: str | None = "minilm",
         schema: Path | None = None,
@@ -104,22 +108,17 @@ class CrashVLM(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["lora"])
-        unknown = sorted(set(freeze or []) - set(TOWERS))
-        if unknown:
-            raise ValueError(f"freeze={unknown} are no towers; set --model.freeze to some of {list(TOWERS)}")
-        if not 0 <= warmup_ratio <= 1:
-            raise ValueError(f"warmup_ratio={warmup_ratio} is not in [0, 1]; set --model.warmup_ratio to a share")
         leasts = {"vision_chunk": (vision_chunk, 1), "max_new_tokens": (max_new_tokens, 1)}
-        for name, (value, least) in {**leasts, "num_validation_answers": (num_validation_answers, 0)}.items():
-            if value is not None and value < least:
-                raise ValueError(f"{name}={value} is below {least}; set --model.{name} to {least} or more")
+        leasts |= {"num_validation_answers": (num_validation_answers, 0)}
+        check_settings(freeze or [], warmup_ratio, leasts)
+        check_decoding(decoding)
         set_attention(attention)
         self.path = local_folder(path, revision)
         self.learning_rates = {"vision": lr_vision, "projector": lr_projector, "language": lr_language}
         self.weight_decay = weight_decay
         self.warmup_ratio = warmup_ratio
         self.vision_chunk = vision_chunk
-        self.max_new_tokens = max_new_tokens
+        self.decoding, self.max_new_tokens = decoding, max_new_tokens
         self.num_validation_answers = num_validation_answers
         self.schema = load_schema(schema)
         # from_pretrained leaves evaluation mode, in which activation checkpointing is silently off.
@@ -134,7 +133,8 @@ class CrashVLM(LightningModule):
         self.token_mean, self.scored_mean = TokenMean(), TokenMean()
         self.inputs = self._inputs()
         self.context = Context.of(self.model.config)
-        self.fitted_schema = folder_settings(self.model.config).schema
+        settings = folder_settings(self.model.config)
+        self.fitted_schema, self.fitted_terms = settings.schema, settings.terms
         self.field_match = FieldMatch(self.schema, embedder)
         self.provenance = ""
         self.fp32_modules = check_islands(self, fp32_modules or ())
@@ -162,6 +162,16 @@ class CrashVLM(LightningModule):
     def conversation(self) -> ConversationTokenizer:
         """The folder's own; the command line puts the one that --data asks for in its place."""
         return self.inputs.conversation_tokenizer
+
+    @cached_property
+    def answering(self) -> Answering:
+        """Made with the first answer, when model, conversation and dataset are known."""
+        schema = with_terms(self.field_match.schema, self.fitted_terms)
+        tokenizer = self.conversation
+        return Answering(
+            schema, self.tokenizer, tokenizer.answer_tokens, tokenizer.end_token_id, self.context, self.decoding,
+            self.max_new_tokens,
+        )  # fmt: skip
 
     def check_trainable(self) -> None:
         """ValueError where every tower is frozen: there is nothing to train."""
@@ -210,7 +220,8 @@ class CrashVLM(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint brings its form with it, in place of the folder's; adapters must meet their base."""
         check_lora(checkpoint.get(LORA), self.adapters.record if self.adapters else None, self.trainer.ckpt_path)
-        self.fitted_schema = (checkpoint.get(SETTINGS) or {}).get("schema")
+        settings = checkpoint.get(SETTINGS) or {}
+        self.fitted_schema, self.fitted_terms = settings.get("schema"), settings.get("terms")
 
     # These three come after a checkpoint is read, and before anything is written or deleted.
     def on_validation_model_eval(self) -> None:
@@ -238,7 +249,7 @@ class CrashVLM(LightningModule):
             if samples and name != "predict":
                 self.context.check(recipe.longest(samples, supervised=True), "a prompt and its answer")
             if samples and (name in ("predict", "test") or (name == "val" and self.num_validation_answers)):
-                self.context.foretell(recipe.longest(samples, supervised=False), self.max_new_tokens)
+                self.answering.foretell(recipe.longest(samples, supervised=False))
 
     # ---------------------------------------------------------------- training
 
@@ -337,57 +348,38 @@ class CrashVLM(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
         """One Prediction per clip of the batch, failed ones included."""
-        failed = [self._prediction(item.sample, Answer(error=item.reason)) for item in batch.failed]
+        failed = [
+            Answer(error=item.reason).prediction(self.schema, item.sample, self.provenance) for item in batch.failed
+        ]
         return [*failed, *self.answer(batch)] if batch.samples else failed
 
     def answer(self, batch: Batch) -> list[Prediction]:
         """Answer a left-padded batch of prompts."""
         start = time.perf_counter()
-        self.context.check(batch.input_ids_BS.shape[1] + 1, "a prompt, with a first word of an answer,")
-        rooms = [self.context.room(size, self.max_new_tokens) for size in batch.attention_mask_BS.sum(dim=1).tolist()]
-        answers = greedy_answers(
-            self.model,
-            embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW, self.vision_chunk),
-            batch.attention_mask_BS,
-            [self.conversation.answer_ids(event.opening) for event in self.schema.events],
-            self._longest(max(rooms)),
-            self.conversation.end_token_id,
-            self._any_process,
-        )
+        answers = self._answers(batch)
+        if self._any_process(any(answer.is_not_finite for answer in answers)):
+            where = where_not_finite(self, lambda: self._answers(batch))
+            answers = [replace(a, error=f"{a.error}: {where}") if a.is_not_finite else a for a in answers]
         seconds = (time.perf_counter() - start) / len(batch.input_ids_BS)
         predictions = []
-        found = read_answers(answers, rooms, self.tokenizer)
-        for sample, room, answer in zip(batch.samples, rooms, found, strict=False):  # fillers, the last, have no sample
-            if answer.is_cut:
-                is_asked = room == self.max_new_tokens
-                remedy = "raise --model.max_new_tokens" if is_asked else "lower --data.num_frames"
-                log.warning("%s: the answer was cut at %d tokens; %s if fields are missing", sample.video, room, remedy)
-            predictions.append(self._prediction(sample, answer, seconds))
+        for sample, answer in zip(batch.samples, answers, strict=False):  # fillers, the last, have no sample
+            if answer.cut:
+                log.warning("%s: %s", sample.video, answer.cut_remark)
+            predictions.append(answer.prediction(self.schema, sample, self.provenance, seconds))
         return predictions
+
+    def _answers(self, batch: Batch) -> list[Answer]:
+        embeds_BSD = embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW, self.vision_chunk)
+        return self.answering.answer(
+            self.model, embeds_BSD, batch.attention_mask_BS, self._any_process, self._most_of_processes
+        )
 
     def _any_process(self, runs: bool) -> bool:
         """Whether an answer is unfinished anywhere: weights that are shared out are gathered by all, or by none."""
         strategy = self.trainer.strategy if self._trainer else None
         return strategy.reduce_boolean_decision(runs, all=False) if isinstance(strategy, FSDPStrategy) else runs
 
-    def _longest(self, room: int) -> int:
+    def _most_of_processes(self, room: int) -> int:
         """The most room for an answer on any process, for the same reason."""
         strategy = self.trainer.strategy if self._trainer else None
         return max(strategy.cpu_group.gather_object(room)) if isinstance(strategy, FSDPStrategy) else room
-
-    def _prediction(self, sample: VideoSample, answer: Answer, seconds: float = 0.0) -> Prediction:
-        parsed = parse(self.schema, answer.text)
-        return Prediction(
-            video=sample.video,
-            event=parsed.event,
-            event_probability=answer.event_probability,
-            fields={name: found.value for name, found in parsed.answers.items() if found.value is not None},
-            field_probabilities={},
-            response=answer.text,
-            status="ok" if answer.error is None else "failed",
-            error=answer.error,
-            seconds=seconds,
-            provenance=self.provenance,
-            path=readable_name(sample.path),
-            source_event=sample.event,
-        )

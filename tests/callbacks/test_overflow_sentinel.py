@@ -17,8 +17,8 @@ from tests.parallel.micro import Micro, train
 from tests.parallel.sentinel import endless_backward, num_hooks
 from vlm_crash.callbacks import OverflowSentinel
 from vlm_crash.callbacks.overflow_report import Report, Run, event
-from vlm_crash.callbacks.overflow_search import Finding, Size, measure
 from vlm_crash.callbacks.overflow_sentinel import FILE, NotFinite, _tell
+from vlm_crash.parallel.overflow_search import Finding, Size, measure
 
 ATTENTION = "model.model.vision_tower.encoder.layer.1.attention"
 

@@ -17,9 +17,10 @@ from transformers import InternVLForConditionalGeneration
 
 from parity.report import Report
 from parity.texts import check_sample
-from vlm_crash.models.decoding import greedy_answers
+from vlm_crash.models.decoding import Decoder, greedy_answers
 from vlm_crash.models.folder import folder_settings, read_config
 from vlm_crash.models.internvl import label_loss, load_model
+from vlm_crash.models.term_tree import TermTree
 from vlm_crash.models.tokenizers import load_tokenizer
 from vlm_crash.models.vision import embed_prompt, image_features
 from vlm_crash.video.image_transform import IMAGENET_MEAN, IMAGENET_STD
@@ -166,7 +167,8 @@ def computed(
     )  # fmt: skip
     got["gen.step0_logits"], got["gen.last_step_logits"] = plain.logits[0], plain.logits[-1]
     got["generate"] = plain.sequences
-    answers = greedy_answers(model, embeds_BSD, mask_BS, [[end_token_id]], num_new, end_token_id)
+    events = TermTree.of({"any": [end_token_id]})
+    answers = greedy_answers(Decoder(model, embeds_BSD, mask_BS), events, num_new, end_token_id)
     got["gen.new_ids"] = torch.tensor([answers.token_ids[0] + [end_token_id] * answers.is_ended[0]])
     if "batch2.input_ids" in given:
         got |= computed_batch(model, given, pixels_N3HW)

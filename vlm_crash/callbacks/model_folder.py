@@ -93,7 +93,10 @@ def _settings(trainer: Trainer, module: Any) -> dict[str, Any]:
     """How the model was trained, for its folder's config.json."""
     recipe: Any = trainer.datamodule.recipe  # type: ignore[attr-defined]
     settings: Mapping[str, Any] = getattr(module.model.config, "vlm_crash", None) or {}
-    return {**settings, **recipe.remembered, "schema": module.schema.form}
+    filled = trainer.datamodule.dataset_schema  # type: ignore[attr-defined]
+    open_names = [field.name for field in module.schema.fields if field.kind == "categorical" and not field.closed]
+    terms = {name: list(filled.field(name).vocabulary) for name in open_names}
+    return {**settings, **recipe.remembered, "schema": module.schema.form, "terms": terms}
 
 
 class WholeCheckpoints(TorchCheckpointIO):

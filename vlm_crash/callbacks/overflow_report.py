@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vlm_crash.callbacks.overflow_search import Finding, Size
+from vlm_crash.parallel.overflow_search import Finding, Size
 
 
 @dataclass(frozen=True)

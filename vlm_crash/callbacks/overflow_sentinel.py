@@ -26,7 +26,10 @@ from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from torch.optim import Optimizer
 
 from vlm_crash.callbacks.overflow_report import Report, Run, as_markdown, event
-from vlm_crash.callbacks.overflow_search import (
+from vlm_crash.callbacks.predictions import cannot_write
+from vlm_crash.data.collate import Batch
+from vlm_crash.parallel.fsdp import FSDPStrategy
+from vlm_crash.parallel.overflow_search import (
     BackwardSearch,
     Finding,
     ForwardSearch,
@@ -34,9 +37,6 @@ from vlm_crash.callbacks.overflow_search import (
     bad_weights,
     measure,
 )
-from vlm_crash.callbacks.predictions import cannot_write
-from vlm_crash.data.collate import Batch
-from vlm_crash.parallel.fsdp import FSDPStrategy
 from vlm_crash.parallel.precision import AgreedGradScaler
 from vlm_crash.parallel.shards import local_part
 from vlm_crash.parallel.steps import loss_scale

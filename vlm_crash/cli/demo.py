@@ -153,7 +153,7 @@ def _answer(out: Path, name: str, options: Mapping[str, Any], embedder: str = "n
     """Answer the held-out clips and score the answers."""
     predictions, evaluation = out / (name or "predictions"), out / "_".join(filter(None, (name, "evaluation")))
     dataset, split = out / "dataset", "test"
-    predict = {"data.folder": dataset, "data.split": split, "data.batch_size": 16, "model.max_new_tokens": 256}
+    predict = {"data.folder": dataset, "data.split": split, "data.batch_size": 16}
     predict |= {"trainer.accelerator": "cpu", "output_dir": predictions}
     _command("predict", {**options, **predict})
     evaluate = {"predictions": predictions, "truth": dataset, "split": split, "out": evaluation}

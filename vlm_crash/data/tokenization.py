@@ -104,9 +104,15 @@ class ConversationTokenizer:
             ]
         return TokenizedSample(torch.tensor(ids), torch.tensor(labels) if len(turns) % 2 == 0 else None)
 
-    def answer_ids(self, text: str) -> list[int]:
-        """Ids of a piece of answer, as training would see it."""
-        return self._ids(text)
+    def answer_tokens(self, text: str) -> list[tuple[int, int]]:
+        """Tokens of the beginning of an answer, as training would see them: (id, where in the text it ends)."""
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+        ends = [end for _, end in offsets]
+        if [start for start, _ in offsets] != [0, *ends][: len(ids)] or ends[-1:] not in ([len(text)], []):
+            # Blanks that the tokenizer leaves out of its offsets belong to a token all the same.
+            ends = [len(self.tokenizer.decode(ids[:size])) for size in range(1, len(ids) + 1)]
+        return list(zip(ids, ends, strict=True))
 
     def num_answer_tokens(self, text: str) -> int:
         """Tokens of a whole answer with its end; with those of the prompt, the length of a sample."""

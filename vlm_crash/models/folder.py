@@ -68,6 +68,7 @@ class FolderSettings:
         hico: token merging; None: none.
         image_size: side of a frame in pixels; None: the vision tower's own (else its positions are interpolated).
         schema: the form that it was fitted with (Schema.form); None: not said.
+        terms: by field that the schema leaves open, the terms of its dataset; None: not said.
     """
 
     prompt: str = "full"
@@ -81,6 +82,7 @@ class FolderSettings:
     hico: HicoSettings | None = None
     image_size: int | None = None
     schema: str | None = None
+    terms: dict[str, list[str]] | None = None
 
     def to_dict(self) -> dict:
         return asdict(self)

@@ -12,6 +12,22 @@ from torch import Tensor, nn
 from vlm_crash.models.internvl import TOWERS, tower_of
 
 
+def check_settings(freeze: list[str], warmup_ratio: float, leasts: Mapping[str, tuple[int | None, int]]) -> None:
+    """ValueError for settings of the model that cannot be.
+
+    Args:
+        leasts: by setting, its value and the least that it may be.
+    """
+    unknown = sorted(set(freeze) - set(TOWERS))
+    if unknown:
+        raise ValueError(f"freeze={unknown} are no towers; set --model.freeze to some of {list(TOWERS)}")
+    if not 0 <= warmup_ratio <= 1:
+        raise ValueError(f"warmup_ratio={warmup_ratio} is not in [0, 1]; set --model.warmup_ratio to a share")
+    for name, (value, least) in leasts.items():
+        if value is not None and value < least:
+            raise ValueError(f"{name}={value} is below {least}; set --model.{name} to {least} or more")
+
+
 def parameter_groups(model: nn.Module, rates: Mapping[str, float], weight_decay: float) -> list[dict[str, Any]]:
     """What is trained, in two groups per tower: matrices, and vectors, which do not decay."""
     groups: dict[tuple[str, bool], list[Tensor]] = {}

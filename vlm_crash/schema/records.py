@@ -119,7 +119,11 @@ class Prediction:
     """One line of predictions.jsonl.
 
     Attributes:
+        event_probability: of the schema's first event; crash, in the shipped one.
+        field_probabilities: by choice and count field, by term; they sum to 1.
         source_event: the event that the clip's folder or CSV names; None where neither does.
+        event_probabilities: by event; they sum to 1.
+        text_log_probabilities: by text field the mean log-probability of its tokens.
         seconds: time spent on this clip.
     """
 
@@ -127,7 +131,7 @@ class Prediction:
     event: str | None
     event_probability: float | None
     fields: Mapping[str, str] = dataclasses.field(hash=False)
-    field_probabilities: Mapping[str, float] = dataclasses.field(hash=False)
+    field_probabilities: Mapping[str, Mapping[str, float]] = dataclasses.field(hash=False)
     response: str
     status: Literal["ok", "failed"]
     error: str | None = None
@@ -135,11 +139,13 @@ class Prediction:
     provenance: str = ""
     path: str = ""
     source_event: str | None = None
+    event_probabilities: Mapping[str, float] = dataclasses.field(default_factory=dict, hash=False)
+    text_log_probabilities: Mapping[str, float] = dataclasses.field(default_factory=dict, hash=False)
 
     def to_json_dict(self) -> dict[str, Any]:
         """The keys of predictions.jsonl in their order."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return values | {"fields": dict(self.fields), "field_probabilities": dict(self.field_probabilities)}
+        return {key: _plain(value) for key, value in values.items()}
 
     @classmethod
     def from_json_dict(cls, data: Any) -> Prediction:
@@ -156,10 +162,17 @@ class Prediction:
         return cls(**{"event_probability": None, "field_probabilities": {}} | dict(data))
 
 
+def _plain(value: Any) -> Any:
+    """Mappings as dicts; probabilities in ten decimals, of which a sum is still 1 as far as anyone looks."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return round(value, 10) if isinstance(value, float) else value
+
+
 def _key_problems(key: str, value: Any) -> Iterator[str]:
     """What is wrong with a value of a prediction line, in words."""
     kind = type(value).__name__
-    if key in ("fields", "field_probabilities"):
+    if key in ("fields", "field_probabilities", "event_probabilities", "text_log_probabilities"):
         if not isinstance(value, Mapping):
             yield f"key {key!r} must be an object, not {kind}"
         elif key == "fields" and (wrong := {name: v for name, v in value.items() if not isinstance(v, str)}):

@@ -131,6 +131,19 @@ class ForwardSearch:
             self.found = Finding(where, name, what, parent, inputs, outputs, weights)
 
 
+def where_not_finite(root: nn.Module, run: Callable[[], object]) -> str:
+    """In words, where the first number of a run that is not finite comes up; the run is one that ends badly."""
+    with ForwardSearch(root) as search:
+        run()
+    if search.found is None:
+        return "no module gave one when it was computed again"
+    found = search.found
+    if not found.module:
+        return f"first in {found.what}"
+    weights = "; its weights are not finite" if found.has_finite_weights is False else ""
+    return f"first in {found.module}, {found.what}{weights}"
+
+
 class _Watched(torch.autograd.Function):
     """A tensor as it is, whose gradient is looked at."""
 

@@ -61,9 +61,9 @@ class CrashAnalyzer:
             folder: in transformers' or the original OpenGVLab layout, or OWNER/NAME on the Hugging Face hub.
             device: cpu, cuda or cuda:1, say; None: cuda where there is one.
             dtype: float32, float16 or bfloat16; None: float16 on a GPU, float32 elsewhere, as `predict` takes them.
-            decoding: how answers are made (--model.decoding); None: its default.
+            decoding: best_term, greedy or free (--model.decoding); None: best_term.
             num_frames: frames of a clip; None: what the folder says, else 32.
-            max_new_tokens: most tokens of an answer; None: 1024.
+            max_new_tokens: most tokens of each text field, or of a free answer; None: 128, or 1024.
             vision_chunk: frames that go through the vision tower at once; None: all of a batch.
             attention: SDPA kernel; None: math.
             schema: YAML with events and fields; None: the crash and near-miss form.

@@ -6,7 +6,6 @@ Enters: a Shape, an AnswerSetting (load_in unset). Leaves: bytes at the peak of 
 # Suffixes: B batch, S sequence, N frames, V visual tokens, D hidden, K keys in the cache.
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -22,8 +21,6 @@ from vlm_crash.models.vision import image_features
 from vlm_crash.parallel.memory_plan import GIB, Card
 from vlm_crash.parallel.memory_predict import CHOICES, MOMENTS, AnswerPlan, AnswerSetting
 from vlm_crash.parallel.memory_shapes import NAMED, Shape
-
-Batch = tuple[Tensor, Tensor]
 
 
 def cases() -> list[tuple[str, Shape, AnswerSetting]]:
@@ -136,7 +133,7 @@ def _passes(
         there["cache"] = DynamicCache(config=model.config.get_text_config())
         position_ids_BS = torch.arange(tokens).expand(rows, -1)
         # One row needs no mask; a real batch has padding.
-        mask = torch.ones_like(ids_BS) if rows > 1 else None
+        mask = torch.ones(rows, 1, tokens, tokens, dtype=torch.bool) if rows > 1 else None
         hidden_BSD = speak(there["embeds_BSD"], mask, position_ids_BS)  # type: ignore[arg-type]
         _scores(model, hidden_BSD[:, -1])
 
@@ -149,7 +146,7 @@ def _passes(
         length = tokens + setting.answer_tokens
         embeds_B1D = model.get_input_embeddings()(ids_BS[:, :1])
         position_ids = torch.full((rows, 1), length - 1)
-        mask = torch.ones(rows, length, dtype=torch.long) if rows > 1 else None
+        mask = torch.ones(rows, 1, 1, length, dtype=torch.bool) if rows > 1 else None
         hidden_B1D = speak(embeds_B1D, mask, position_ids)  # type: ignore[arg-type]
         _scores(model, hidden_B1D.expand(-1, CHOICES if setting.is_form else 1, -1).flatten(0, 1))
 
@@ -159,6 +156,3 @@ def _passes(
 def _scores(model: InternVLForConditionalGeneration, hidden_ND: Tensor) -> Tensor:
     logits_NV = model.lm_head(hidden_ND).float()
     return logits_NV.log_softmax(dim=1).max(dim=1).values
-
-
-__all__ = ["card_moments", "cases", "comparison", "counted_moments", "partial"]

@@ -1,4 +1,4 @@
-"""plan's peak memory beside torch's FSDPMemTracker, for 8 processes without 8 processes.
+"""plan's peak memory beside torch's FSDPMemTracker, for 8 processes without 8; that of answers beside a count.
 
 Enters: nothing but options; no tensor has memory (FakeTensorMode), no process communicates (torch's fake group).
 Leaves: a Result. The model, its wrapping and precision are those of `fit`; only what looks at values is left out.
@@ -86,7 +86,9 @@ def run(options: argparse.Namespace) -> list[Result]:
         ["case", "tracker (GiB)", "plan (GiB)", "plan / tracker", "peak in"],
         rows,
     )
-    return [Result("plan", [table], {}, [])]
+    from benches.answer_memory import comparison  # which takes its models from here
+
+    return [Result("plan", [table, comparison()], {}, [])]
 
 
 def config_of(shape: Shape) -> InternVLConfig:

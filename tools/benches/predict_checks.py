@@ -7,7 +7,7 @@ Enters: random weights of the tiny shape; a folder that `demo` made. Leaves: a R
 
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def is_consistent(told: object, value: str | None) -> bool:
     >>> is_consistent({"Red": 0.75, "Blue": 0.75}, "Red")
     False
     """
-    if not isinstance(told, dict) or not told:
+    if not isinstance(told, Mapping) or not told:
         return False
     return abs(sum(told.values()) - 1) < 1e-5 and value in told and told[value] >= max(told.values())
 

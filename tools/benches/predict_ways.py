@@ -10,7 +10,6 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -283,10 +282,8 @@ def system_for(
 
 def module_for(folder: Path, init: str, decoding: str, most_tokens: int) -> CrashVLM:
     """A CrashVLM that answers."""
-    # Until --model.decoding is there, all answers are free.
-    given: dict[str, Any] = {"decoding": decoding} if "decoding" in signature(CrashVLM).parameters else {}
     torch.manual_seed(0)
-    return CrashVLM(folder, init=init, embedder=None, max_new_tokens=most_tokens, **given).eval()
+    return CrashVLM(folder, init=init, embedder=None, decoding=decoding, max_new_tokens=most_tokens).eval()
 
 
 def with_eager_attention(model: InternVLForConditionalGeneration) -> InternVLForConditionalGeneration:

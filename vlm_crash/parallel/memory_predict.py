@@ -82,6 +82,18 @@ def weight_bytes(shape: Shape, load_in: str | None, width: int = 2) -> int:
     return whole - matrices * width + round(matrices * LOAD_IN[load_in]) + (4 * rows if load_in == "8bit" else 0)
 
 
+class _Ledger(Ledger):
+    """Knows the most of each part, too, whenever it was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most: dict[str, int] = {}
+
+    def change(self, part: str, size: int) -> None:
+        super().change(part, size)
+        self.most[part] = max(self.most.get(part, 0), self.live[part])
+
+
 class _Towers(Towers):
     """Layers whose keys and values stay in a cache, and whose matrices may be held in fewer bits."""
 
@@ -128,6 +140,8 @@ class _Answer(Step):
         self.answer = answer
         self.cache: list[Sized] = []
         super().__init__(shape, answer.training)
+        self.tape.ledger = _Ledger()
+        self.tape.keeps = False
         self.width = answer.width
         self.how = replace(self.how, autocast=False)
         self.weights = self.tape.new(weight_bytes(shape, answer.load_in, answer.width), 1, "weights")
@@ -140,7 +154,7 @@ class _Answer(Step):
         shape = self.shape
         return Parts(unit, [unit] * shape.vision.layers, unit, unit, [unit] * shape.language.layers, unit)
 
-    def run(self) -> Ledger:
+    def run(self) -> _Ledger:
         ledger, tape, shape = self.tape.ledger, self.tape, self.shape
         ledger.begin(MOMENTS[0])
         visual = self._vision()
@@ -159,6 +173,7 @@ class _Answer(Step):
         del logits, hidden
         ledger.begin(MOMENTS[2])
         self._answer_on(tokens)
+        assert isinstance(ledger, _Ledger)
         return ledger
 
     def _logits(self, rows: int) -> list[Sized]:
@@ -240,10 +255,18 @@ class AnswerPlan:
     card: Card = field(default_factory=Card)
 
     @cached_property
+    def _ledger(self) -> _Ledger:
+        return _Answer(self.shape, self.setting).run()
+
+    @property
     def worst(self) -> dict[str, dict[str, int]]:
         """Bytes by part at the worst instant of each moment, without the card's reserve."""
-        found = _Answer(self.shape, self.setting).run().worst
-        return {moment: found[moment] for moment in MOMENTS}
+        return {moment: self._ledger.worst[moment] for moment in MOMENTS}
+
+    @property
+    def most(self) -> dict[str, float]:
+        """GiB of each part at its own worst instant; they are not there together."""
+        return {**{part: self._ledger.most[part] / GIB for part in PARTS}, RESERVE: self.card.reserve_gib}
 
     @property
     def moments(self) -> dict[str, float]:

@@ -54,6 +54,7 @@ class CrashAnalyzer:
         vision_chunk: int | None = None,
         attention: str | None = None,
         schema: Clip | None = None,
+        load_in: str | None = None,
     ) -> CrashAnalyzer:
         """Load a model folder.
 
@@ -67,6 +68,7 @@ class CrashAnalyzer:
             vision_chunk: frames that go through the vision tower at once; None: all of a batch.
             attention: SDPA kernel; None: math.
             schema: YAML with events and fields; None: the crash and near-miss form.
+            load_in: the language model's matrices in 8bit or 4bit, on a GPU; None: as dtype says.
 
         Raises:
             ValueError: no model folder, or a setting that cannot be; it says what is allowed.
@@ -75,12 +77,18 @@ class CrashAnalyzer:
         kind = _dtype(dtype, where)
         path = None if schema is None else Path(schema)
         asked = {
-            "decoding": decoding, "max_new_tokens": max_new_tokens, "vision_chunk": vision_chunk, "attention": attention
+            "decoding": decoding, "max_new_tokens": max_new_tokens, "vision_chunk": vision_chunk,
+            "attention": attention, "load_in": load_in,
         }  # fmt: skip
         given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
         module = CrashVLM(Path(folder), embedder=None, schema=path, **given)
         check_form(module.fitted_schema, module.schema, path, module.path)
-        module.to(device=where, dtype=kind)
+        if load_in is None:
+            module.to(device=where, dtype=kind)
+        elif where.type != "cuda" or kind != torch.float16:
+            raise ValueError(f"load_in={load_in!r} needs device cuda and dtype float16; leave it out, or set them so")
+        else:
+            module.to(device=where)
         data = CrashDataModule(num_frames=num_frames, schema=path)
         data.connect(module.inputs)
         assert data.recipe is not None

@@ -195,7 +195,7 @@ def describe_run(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]
         "versions": {name: version(name) for name in PACKAGES},
     }
     # Where the files lie and how they would be trained does not change an answer.
-    deciding = {name: facts["model"][name] for name in ("init", "attention", "decoding", "max_new_tokens")}
+    deciding = {name: facts["model"][name] for name in ("init", "attention", "decoding", "max_new_tokens", "load_in")}
     decisive = {**facts, "checkpoint": sorted(facts["checkpoint"].values()), "model": deciding}
     run_id = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
     return {"run_id": run_id, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **facts}

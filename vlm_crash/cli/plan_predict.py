@@ -135,7 +135,7 @@ def _word(model: Mapping[str, Any], name: str, default: str | None, known: Mappi
     if value not in known:
         allowed = ", ".join(word for word in known if word)
         raise ValueError(f"{name}={value!r} is not one of {allowed}; set --model.{name} to one of them")
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def page(

@@ -22,6 +22,7 @@ import torch
 from benches.common import Result, Row, Table, side_by_side
 from benches.model import TINY, random_model, shape_config
 from benches.predict_checks import accuracy, count_answers
+from benches.predict_int8 import run_int8
 from benches.predict_ways import Clip, Run, System, Way, answer, random_clips, system_for, ways
 from vlm_crash.demo.clips import write_dataset
 from vlm_crash.models.folder import image_size
@@ -30,7 +31,7 @@ from vlm_crash.schema.fields import load_schema
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.schema.response import parse
 
-PARTS = ("speed", "memory", "vocabulary", "accuracy")
+PARTS = ("speed", "memory", "vocabulary", "accuracy", "int8")
 #: What the issue asks for: ratio -> (bar, whether it is the least).
 BARS = {
     "language_seconds_a200_over_d": (6.0, True),
@@ -67,6 +68,8 @@ def run(options: argparse.Namespace) -> list[Result]:
             found.append(_memory(options))
         elif part == "vocabulary":
             found.append(count_answers(options.answers, options.text_tokens))
+        elif part == "int8":
+            found.append(run_int8(prompt_tokens=360, rounds=options.large_rounds))
         else:
             found.append(accuracy(options.demo, options.most_tokens))
     return found

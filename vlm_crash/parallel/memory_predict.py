@@ -1,7 +1,8 @@
 """Peak memory of answering clips on one GPU, by part and moment, and what to change where it does not fit.
 
 Enters: a Shape, an AnswerSetting, a Card. Leaves: an AnswerPlan. Plain arithmetic on shapes, on the tape of
-memory_tape.py and with the layers of memory_layers.py: neither torch nor a model is loaded.
+memory_tape.py and with the layers of memory_layers.py: neither torch nor a model is loaded. Keys and values are planned
+as repeated for every head; torch 2.14's math kernel does without that beside a mask: a batch needs a little less.
 """
 
 from collections.abc import Iterator
@@ -189,7 +190,9 @@ class _Answer(Step):
         tape, tower, answer = self.tape, self.shape.language, self.answer
         longest = tokens + answer.answer_tokens
         numel = answer.batch_size * longest * tower.kv_heads * tower.head_size
-        self.cache = [tape.new(numel, self.width, "cache") for _ in self.cache]
+        places = len(self.cache)
+        self.cache.clear()
+        self.cache += [tape.new(numel, self.width, "cache") for _ in range(places)]
         longer = [tape.new(numel, self.width, "cache") for _ in range(2)]
         whole = answer.batch_size * longest * tower.heads * tower.head_size
         repeated = [tape.new(whole, self.width, "attention") for _ in range(2)]

@@ -220,6 +220,18 @@ def test_an_answer(tiny_model, batch):
     assert bool(prompts.attention_mask_BS[:, -1].all())
 
 
+def test_open_fields_are_choices_among_the_terms_of_training(tiny_model, batch):
+    module = make(tiny_model, max_new_tokens=2).eval()
+    prompts = prompts_of(batch, module.conversation.end_token_id)
+    module.fitted_terms = {"Crash_with": ["Car", "Van"], "Weather": ["Hail"], "Avoid_reason": ["x"], "Gone": ["y"]}
+    slots = {slot.field.name: slot.terms for event in module.answering.form.slots.values() for slot in event}
+    assert slots["Crash_with"] == ("Car", "Van")
+    assert slots["Weather"] == module.schema.field("Weather").vocabulary  # closed: the schema's own
+    assert slots["Avoid_reason"] == slots["Crash_vehicle_type"] == ()
+    with torch.no_grad():
+        assert all(prediction.status == "ok" for prediction in module.answer(prompts))
+
+
 @pytest.mark.parametrize("decoding", ["best_term", "free"])
 def test_non_finite_logits_are_a_failed_line_that_names_the_module(tiny_model, batch, decoding):
     module = make(tiny_model, decoding=decoding).eval()

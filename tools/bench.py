@@ -10,12 +10,19 @@ import argparse
 import sys
 from pathlib import Path
 
-from benches import card, load, model, plan, predict, sentinel, train
+from benches import card, grammar, load, model, plan, predict, sentinel, train
 from benches.common import Result, has_section, markers, write_section
 
 BENCHES = {
-    "card": card, "load": load, "model": model, "plan": plan, "predict": predict, "sentinel": sentinel, "train": train,
-}  # fmt: skip
+    "card": card,
+    "grammar": grammar,
+    "load": load,
+    "model": model,
+    "plan": plan,
+    "predict": predict,
+    "sentinel": sentinel,
+    "train": train,
+}
 
 
 def main(arguments: list[str]) -> int:

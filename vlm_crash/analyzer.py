@@ -100,7 +100,7 @@ class CrashAnalyzer:
         return next(self.module.parameters()).device
 
     @overload
-    def __call__(self, clips: Clip, batch_size: int = 1) -> Prediction: ...
+    def __call__(self, clips: Clip, batch_size: int = 1) -> Prediction: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, clips: Iterable[Clip], batch_size: int = 1) -> list[Prediction]: ...
 
@@ -198,6 +198,6 @@ def _dtype(given: str | torch.dtype | None, device: torch.device) -> torch.dtype
     if given is None:
         return torch.float16 if device.type == "cuda" else torch.float32
     found = DTYPES.get(given) if isinstance(given, str) else given
-    if found not in DTYPES.values():
+    if found is None or found not in DTYPES.values():
         raise ValueError(f"dtype={given!r} is not one of {list(DTYPES)}; set it to one of them")
     return found

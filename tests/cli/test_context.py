@@ -70,10 +70,16 @@ def test_the_form_goes_with_the_model(say, wrong, tiny_model, prepared, demo_cli
     fitted = tmp_path / "fit" / "model"
     config = json.loads((fitted / "config.json").read_text())
     assert config["vlm_crash"]["schema"] == load_schema().form
+    open_fields = {f.name for f in load_schema().fields if f.kind == "categorical" and not f.closed}
+    terms = config["vlm_crash"]["terms"]
+    assert set(terms) == open_fields and all(terms.values())
     clips = ["--data.clips", demo_clips / "crash" / "1.mp4"]
     code, _ = say("predict", *QUICK, *clips, "--model.path", fitted, "--output_dir", tmp_path / "same")
     assert code == 0
     assert "another form" not in caplog.text
+    line = json.loads((tmp_path / "same" / "predictions.jsonl").read_text())
+    for name in open_fields & set(line["fields"]):  # a random model may say near miss, which has none of them
+        assert list(line["field_probabilities"][name]) == terms[name]
     given = ["--data.schema", MINE]
     code, _ = say("predict", *QUICK, *clips, "--model.path", fitted, "--output_dir", tmp_path / "other", *given)
     assert code == 0
@@ -87,5 +93,7 @@ def test_the_form_goes_with_the_model(say, wrong, tiny_model, prepared, demo_cli
     code, _ = say("predict", *QUICK, *clips, "--model.path", fitted, "--output_dir", tmp_path / "ckpt", *checkpoint)
     assert code == 0
     assert "another form" not in caplog.text
+    by_checkpoint = json.loads((tmp_path / "ckpt" / "predictions.jsonl").read_text())
+    assert by_checkpoint["field_probabilities"].keys() == line["field_probabilities"].keys()
     given = ["--data.schema", SHIPPED]
     assert say("predict", *QUICK, *clips, "--model.path", fitted, "--output_dir", tmp_path / "forced", *given)[0] == 0

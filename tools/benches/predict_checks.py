@@ -105,7 +105,7 @@ def count_answers(number: int, text_tokens: int) -> Result:
         print(f"{count.answers} answers, {sum(count.violations.values())} violations", file=sys.stderr)
     rows: list[Row] = [
         ["answers", count.answers],
-        *([f"of them {event}", seen] for event, seen in sorted(count.events.items())),
+        *[[f"of them {event}", seen] for event, seen in sorted(count.events.items())],
         ["fields", count.fields],
         ["fields without a valid value", sum(count.violations.values())],
         ["fields whose probabilities contradict", sum(count.probabilities.values())],

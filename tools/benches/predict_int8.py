@@ -75,7 +75,8 @@ def _pass(model: InternVLForConditionalGeneration, embeds: torch.Tensor, cache: 
 
 
 def _shortened(cache: DynamicCache, size: int) -> DynamicCache:
-    cache.crop(size)
+    if (added := cache.get_seq_length() - size) > 0:
+        cache.crop(-added)
     return cache
 
 

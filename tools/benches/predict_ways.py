@@ -190,7 +190,7 @@ def _generate(system: "System", clip: Clip, least_tokens: int, run: Run) -> None
     run.loading += time.perf_counter() - start
     ids_1S = item.input_ids_S[None]
     with Watch(model, run):
-        ids: Tensor = model.generate(  # type: ignore[operator, misc]
+        ids: Tensor = model.generate(  # type: ignore[misc]
             inputs_embeds=embed_prompt(model, ids_1S, item.pixel_values_F3HW),
             attention_mask=torch.ones_like(ids_1S),
             max_new_tokens=system.most_tokens,

@@ -175,7 +175,7 @@ class AnswerForm:
     def after(self, line: str, text: str) -> list[tuple[int, int]]:
         """Tokens of a text that follows a line, with their ends in the text."""
         whole = self.tokens(line + text)
-        size = sum(end <= len(line) for _, end in whole)
+        size = sum(end <= len(line) for _, end in whole) if line else 0
         if size and whole[size - 1][1] < len(line):  # a token lies across the border
             return list(self.tokens(text))
         return [(token, end - len(line)) for token, end in whole[size:]]

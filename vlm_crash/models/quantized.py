@@ -66,7 +66,7 @@ def hold_in_fewer_bits(model: InternVLForConditionalGeneration, load_in: str) ->
     old = {name: layer for name, layer in language.named_modules() if type(layer) is nn.Linear}
     if any(layer.weight.is_meta for layer in old.values()):
         raise ValueError(f"load_in={load_in!r} is for one GPU; leave --trainer.strategy or --model.load_in out")
-    replace_with_bnb_linear(language, [], settings_of(load_in))  # type: ignore[no-untyped-call]
+    replace_with_bnb_linear(language, [], settings_of(load_in))
     kind = bitsandbytes.nn.Int8Params if load_in == "8bit" else bitsandbytes.nn.Params4bit
     for name in list(old):
         layer: nn.Linear = old.pop(name)

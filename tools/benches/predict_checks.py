@@ -103,9 +103,10 @@ def count_answers(number: int, text_tokens: int) -> Result:
         for prediction in noise_answers(module, min(PER_MODEL, number - count.answers)):
             count.add(module.schema, prediction)
         print(f"{count.answers} answers, {sum(count.violations.values())} violations", file=sys.stderr)
+    events: list[Row] = [[f"of them {event}", seen] for event, seen in sorted(count.events.items())]
     rows: list[Row] = [
         ["answers", count.answers],
-        *[[f"of them {event}", seen] for event, seen in sorted(count.events.items())],
+        *events,
         ["fields", count.fields],
         ["fields without a valid value", sum(count.violations.values())],
         ["fields whose probabilities contradict", sum(count.probabilities.values())],

@@ -28,7 +28,7 @@ def in_kind(model: InternVLForConditionalGeneration, kind: str) -> InternVLForCo
     found = copy.deepcopy(model)
     language = found.model.language_model
     if kind == "bf16":
-        found.to(torch.bfloat16)
+        found.bfloat16()
     elif kind == "int8":
         found.model.language_model = torch.ao.quantization.quantize_dynamic(language, {nn.Linear}, torch.qint8)
     return found.eval()

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benches import card, clips, grammar, load, model, plan, sentinel, train
+from benches import card, clips, grammar, load, model, plan, predict, sentinel, train
 from benches.common import Result, has_section, markers, write_section
 
 BENCHES = {
@@ -20,6 +20,7 @@ BENCHES = {
     "load": load,
     "model": model,
     "plan": plan,
+    "predict": predict,
     "sentinel": sentinel,
     "train": train,
 }

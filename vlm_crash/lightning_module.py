@@ -37,6 +37,7 @@ from vlm_crash.models.internvl import TOWERS, fill_model, label_loss, load_model
 from vlm_crash.models.lora import LORA, LoraSettings
 from vlm_crash.models.lora_record import check_lora
 from vlm_crash.models.optimization import check_settings, parameter_counts, parameter_groups, warmup_then_cosine
+from vlm_crash.models.quantized import check_load_in, check_stage, hold_in_fewer_bits
 from vlm_crash.models.tokenizers import check_tokenizer, load_tokenizer
 from vlm_crash.models.training_checkpoint import SETTINGS
 from vlm_crash.models.vision import embed_prompt
@@ -82,6 +83,7 @@ class CrashVLM(LightningModule):
             loss alone).
         embedder: sentence embedder of the text fields: minilm, a folder, or unset for none.
         schema: YAML with events and fields; unset: the crash and near-miss form. Follows data.schema.
+        load_in: the language model's matrices in 8bit or 4bit, by bitsandbytes on a GPU; unset: fp16 there.
     """
 
     # More than ten parameters: this constructor is the command line's --model section.
@@ -106,6 +108,7 @@ class CrashVLM(LightningModule):
         embedder: str | None = "minilm",
         schema: Path | None = None,
         fp32_modules: list[str] | None = None,
+        load_in: str | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["lora"])
@@ -113,6 +116,7 @@ class CrashVLM(LightningModule):
         leasts |= {"num_validation_answers": (num_validation_answers, 0)}
         check_settings(freeze or [], warmup_ratio, leasts)
         check_decoding(decoding)
+        check_load_in(load_in, lora is not None)
         self.path = local_folder(path, revision)
         set_attention(attention, heads_of(read_config(self.path)))
         self.learning_rates = {"vision": lr_vision, "projector": lr_projector, "language": lr_language}
@@ -123,11 +127,14 @@ class CrashVLM(LightningModule):
         self.num_validation_answers = num_validation_answers
         self.schema = load_schema(schema)
         # from_pretrained leaves evaluation mode, in which activation checkpointing is silently off.
-        self.model = load_model(self.path, init, held_dtype(lora, self.path, init, freeze or [])).train()
+        dtype = torch.float16 if load_in else held_dtype(lora, self.path, init, freeze or [])
+        self.model = load_model(self.path, init, dtype).train()
         self.tokenizer = load_tokenizer(self.path)
         check_tokenizer(self.tokenizer, self.model.config)
         for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(tower_of(name) not in (freeze or []))
+            parameter.requires_grad_(tower_of(name) not in (TOWERS if load_in else freeze or []))
+        if load_in:
+            hold_in_fewer_bits(self.model, load_in)
         self.adapters = Adapters(self, lora, self.path) if lora else None
         checkpoint_towers(self.model, activation_checkpointing)
         set_tower_attention(self.model, attention, vision_chunk)
@@ -198,8 +205,9 @@ class CrashVLM(LightningModule):
         """fp16 weights where a GPU only predicts; answers are scored by the terms of the dataset."""
         if stage == "fit":
             self.check_trainable()
+        check_stage(self.hparams["load_in"], stage, self.trainer.strategy.root_device)
         place_islands(self, stage)
-        if stage == "predict" and self.trainer.strategy.root_device.type == "cuda":
+        if self.hparams["load_in"] is None and stage == "predict" and self.trainer.strategy.root_device.type == "cuda":
             self.model.half()
         elif self.adapters is not None:
             strategy = self.trainer.strategy

@@ -95,7 +95,7 @@ class _Writer:
 def _filled_schema() -> Any:
     return load_schema().with_vocabularies({
         "Crash_with": ["Car", "Car and van", "Pedestrian"], "Crash_vehicle_type": ["Van", "Van (white)", "Truck"],
-        **dict.fromkeys(["Ego_pre_avoid_movement", "Other_pre_avoid_movement", "Other_most_damaged_area"], ["Front"]),
+        **{name: ["Front"] for name in ("Ego_pre_avoid_movement", "Other_pre_avoid_movement", "Other_most_damaged_area")},
     })  # fmt: skip
 
 

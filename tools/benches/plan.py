@@ -1,4 +1,4 @@
-"""plan's peak memory beside torch's FSDPMemTracker, for 8 processes without 8 processes.
+"""plan's peak memory beside torch's FSDPMemTracker, for 8 processes without 8; that of answers beside a count.
 
 Enters: nothing but options; no tensor has memory (FakeTensorMode), no process communicates (torch's fake group).
 Leaves: a Result. The model, its wrapping and precision are those of `fit`; only what looks at values is left out.
@@ -39,6 +39,7 @@ from vlm_crash.parallel.sharding import make_mesh, shard_module
 WORLD = 8
 #: --shapes names the parts of the result.
 PARTS_OPTION = "shapes"
+ANSWERS = "answers"
 TOLERANCE = 0.1
 UNITS = {
     "InternVLVisionLayer", "Qwen2DecoderLayer", "LlamaDecoderLayer", "multi_modal_projector", "embed_tokens", "lm_head",
@@ -75,11 +76,20 @@ def cases(names: list[str]) -> Iterator[Case]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--shapes", nargs="+", default=["1B", "8B"], choices=sorted(NAMED), help="models to track")
+    parser.add_argument(
+        "--shapes", nargs="+", default=["1B", "8B", ANSWERS], choices=[*sorted(NAMED), ANSWERS],
+        help="models to track in training; answers: the plan of answering",
+    )  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> list[Result]:
-    return [_compared(name) for name in options.shapes]
+    return [_answers() if name == ANSWERS else _compared(name) for name in options.shapes]
+
+
+def _answers() -> Result:
+    from benches.answer_memory import comparison  # which takes its models from here
+
+    return Result(f"plan {ANSWERS}", [comparison()], {}, [], [], PARTS_OPTION)
 
 
 def _compared(name: str) -> Result:

@@ -20,7 +20,7 @@ from vlm_crash.parallel.whole_files import standing
 
 PACKAGES = ("vlm_crash", "torch", "lightning", "transformers", "torchvision", "decord", "av")
 #: Settings of the model that can change an answer.
-DECIDING = ("init", "attention", "max_new_tokens", "decoding")
+DECIDING = ("init", "attention", "max_new_tokens", "decoding", "load_in")
 #: Files of a model folder beside its weights that can.
 FOLDER_FILES = ("config.json", "tokenizer*", "vocab*", "merges.txt", "added_tokens.json", "special_tokens_map.json")
 

@@ -52,7 +52,7 @@ def build_parser() -> ArgumentParser:
 
     parser = ArgumentParser(
         prog="vlm_crash plan",
-        description=COMMANDS["plan"][1],
+        description=COMMANDS["plan"][1] + "; `plan predict --help`: the same for answering",
         exit_on_error=False,
         allow_abbrev=False,
         formatter_class=HelpFormatter,
@@ -90,6 +90,10 @@ def _config(options: Namespace) -> dict[str, Any]:
 
 def run(command: str, args: Sequence[str]) -> int:
     """Print the plan."""
+    if args and args[0] == "predict":
+        from vlm_crash.cli import plan_predict
+
+        return plan_predict.run(command, args[1:])
     parser = build_parser()
     try:
         options = parser.parse_args(resolve_configs(args))

@@ -188,6 +188,8 @@ def _math(tape: Tape, q: Sized, k: Sized, v: Sized, heads: Heads, repeats: bool)
     else:
         kept_q, kept_k = scaled, keys
     scores = tape.new(heads.scores, 4, part)
+    if not tape.keeps:  # the copies end with the product
+        kept_q = kept_k = query
     del keys
     # _safe_softmax: the softmax, and where scores are -inf, to find rows of -inf alone.
     kept, is_out = tape.like(scores, 4, part), tape.like(scores, 1, part)

@@ -123,6 +123,8 @@ class Tape:
     def __init__(self) -> None:
         self.ledger = Ledger()
         self.records = True
+        #: False: there is no backward pass to keep anything for.
+        self.keeps = True
 
     def new(self, numel: int, width: int, part: str = "activations") -> Sized:
         """A new tensor."""

@@ -1,0 +1,306 @@
+"""Ways to answer a clip: as the scripts did that vlm_crash succeeds, and as CrashVLM does.
+
+Enters: a system, clips (a file to read, or pixels that are there). Leaves: a Run of each way: seconds by part, forward
+passes of the language model, answers. All ways see the same prompts and the same weights.
+"""
+
+# Suffixes: F frames, S sequence, H height, W width.
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from decord import VideoReader, cpu
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.functional import InterpolationMode
+from transformers import InternVLForConditionalGeneration
+
+from vlm_crash.data.collate import Collator, Item
+from vlm_crash.data.conversation import question
+from vlm_crash.data.datamodule import CrashDataModule
+from vlm_crash.data.dataset import SampleRecipe
+from vlm_crash.lightning_module import CrashVLM
+from vlm_crash.models.vision import embed_prompt
+from vlm_crash.schema.records import VideoSample
+
+#: ImageNet's, as the scripts normalised.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Way:
+    """How clips are answered.
+
+    Args:
+        key: its letter.
+        what: in words.
+        decoding: CrashVLM's; None: transformers' generate, eager attention, the scripts' own frames.
+        is_batched: all clips at once, not one by one.
+        least_tokens: fewest new tokens (generate's min_new_tokens).
+    """
+
+    key: str
+    what: str
+    decoding: str | None
+    is_batched: bool
+    least_tokens: int = 0
+
+
+def ways(least_tokens: int) -> list[Way]:
+    """All of them, the old ones first."""
+    return [
+        Way("a", "generate, stops by itself", None, False),
+        Way(f"a{least_tokens}", f"generate, {least_tokens} tokens at least", None, False, least_tokens),
+        Way("b", "free, batched", "free", True),
+        Way("c", "schema-constrained, one by one", "best_term", False),
+        Way("d", "schema-constrained, batched", "best_term", True),
+    ]
+
+
+@dataclass
+class Clip:
+    """A clip to answer: a file; with `item`, its pixels and prompt are there already."""
+
+    sample: VideoSample
+    item: Item | None = None
+
+
+@dataclass
+class Run:
+    """What a way took for all of its clips.
+
+    Args:
+        loading: seconds to read and resize frames, and to make prompts.
+        vision: seconds of vision tower, merging and projector.
+        prefill: seconds of each prompt's pass through the language model.
+        decode: seconds of everything after it.
+        passes: forward passes of the language model, a batch's counted once.
+        clips: that were answered.
+        tokens: of the answers.
+        texts: of the answers.
+    """
+
+    loading: float = 0.0
+    vision: float = 0.0
+    prefill: float = 0.0
+    decode: float = 0.0
+    passes: int = 0
+    clips: int = 0
+    tokens: int = 0
+    texts: tuple[str, ...] = ()
+
+    @property
+    def language(self) -> float:
+        return self.prefill + self.decode
+
+    @property
+    def seconds(self) -> float:
+        return self.loading + self.vision + self.language
+
+
+class Watch:
+    """Counts and times the parts of a model by hooks: every batch goes through vision, then language.
+
+    Args:
+        model: that is watched, as long as the Watch is entered.
+        run: that is added to.
+    """
+
+    def __init__(self, model: InternVLForConditionalGeneration, run: Run) -> None:
+        self.model, self.run = model, run
+        self._vision_from: float | None = None
+        self._vision_to = self._pass_from = 0.0
+
+    def __enter__(self) -> "Watch":
+        parts: Any = self.model.model
+        self._handles = [
+            parts.vision_tower.register_forward_pre_hook(self._see),
+            parts.multi_modal_projector.register_forward_hook(self._saw),
+            parts.language_model.register_forward_pre_hook(self._speak),
+            parts.language_model.register_forward_hook(self._spoke),
+        ]
+        self._from = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """What is neither vision nor a prompt's pass is decoding: heads, choices, copies of the cache."""
+        self.run.decode += time.perf_counter() - self._from - self._counted
+        for handle in self._handles:
+            handle.remove()
+
+    _counted = 0.0
+
+    def _see(self, *_: object) -> None:
+        self._vision_from = self._vision_from or time.perf_counter()
+
+    def _saw(self, *_: object) -> None:
+        self._vision_to = time.perf_counter()
+
+    def _speak(self, *_: object) -> None:
+        self.run.passes += 1
+        self._pass_from = time.perf_counter()
+
+    def _spoke(self, *_: object) -> None:
+        if self._vision_from is None:
+            return
+        prefill, vision = time.perf_counter() - self._pass_from, self._vision_to - self._vision_from
+        self.run.prefill += prefill
+        self.run.vision += vision
+        self._counted += prefill + vision
+        self._vision_from = None
+
+
+def answer(system: "System", clips: Sequence[Clip], way: Way) -> Run:
+    """Answer clips in one of the ways."""
+    run = Run(clips=len(clips))
+    groups = [list(clips)] if way.is_batched else [[clip] for clip in clips]
+    with torch.inference_mode():
+        for group in groups:
+            if way.decoding is None:
+                _generate(system, group[0], way.least_tokens, run)
+            else:
+                _predict(system.modules[way.decoding], system.recipe, group, run)
+    return run
+
+
+def _predict(module: CrashVLM, recipe: SampleRecipe, clips: Sequence[Clip], run: Run) -> None:
+    start = time.perf_counter()
+    items = [clip.item or recipe.item(clip.sample, supervised=False) for clip in clips]
+    batch = Collator(recipe.tokenizer.end_token_id, "left")(items)
+    run.loading += time.perf_counter() - start
+    with Watch(module.model, run):
+        found = module.answer(batch)
+    texts = tuple(prediction.response for prediction in found)
+    run.texts += texts
+    run.tokens += sum(len(module.tokenizer(text).input_ids) for text in texts)
+
+
+def _generate(system: "System", clip: Clip, least_tokens: int, run: Run) -> None:
+    """The old way, for one clip."""
+    start = time.perf_counter()
+    recipe, model = system.recipe, system.eager
+    item = clip.item or old_item(recipe, clip.sample)
+    run.loading += time.perf_counter() - start
+    ids_1S = item.input_ids_S[None]
+    with Watch(model, run):
+        ids: Tensor = model.generate(  # type: ignore[misc]
+            inputs_embeds=embed_prompt(model, ids_1S, item.pixel_values_F3HW),
+            attention_mask=torch.ones_like(ids_1S),
+            max_new_tokens=system.most_tokens,
+            min_new_tokens=least_tokens or None,
+            do_sample=False,
+            eos_token_id=recipe.tokenizer.end_token_id,
+            pad_token_id=recipe.tokenizer.end_token_id,
+        )[0]
+        text = str(system.tokenizer.decode(ids, skip_special_tokens=True))
+    run.tokens += len(ids)
+    run.texts += (text,)
+
+
+# ------------------------------------------------------------------------------------------------- the scripts' frames
+
+
+def old_item(recipe: SampleRecipe, sample: VideoSample) -> Item:
+    """A clip as the scripts loaded it: decord, frames from end to end, each resized by PIL; the recipe's prompt."""
+    frames_FHWC, duration_s = old_frames(sample.path, recipe.num_frames)
+    size = recipe.image_size
+    transform = v2.Compose(
+        [
+            v2.Lambda(lambda image: image.convert("RGB")),
+            v2.Resize((size, size), interpolation=InterpolationMode.BICUBIC),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(MEAN, STD),
+        ]
+    )
+    pixels_F3HW = torch.stack([transform(Image.fromarray(frame)) for frame in frames_FHWC])
+    asked = question(recipe.schema, recipe.prompt)
+    ids_S = recipe.tokenizer(asked, recipe.num_frames, duration_s).input_ids_S
+    return Item(sample, ids_S, None, pixels_F3HW)
+
+
+def old_frames(path: Path, num_frames: int) -> tuple[np.ndarray, float]:
+    """Frames [F, H, W, 3] from the first to the last, and the clip's seconds."""
+    reader = VideoReader(str(path), ctx=cpu(0), num_threads=1)
+    indices = np.linspace(0, len(reader) - 1, num_frames, dtype=int)
+    return reader.get_batch(indices).asnumpy(), len(reader) / float(reader.get_avg_fps())
+
+
+# -------------------------------------------------------------------------------------------------------------- systems
+
+
+@dataclass
+class System:
+    """One model with all ways to answer; they share its weights.
+
+    Args:
+        recipe: how a clip becomes a prompt.
+        modules: CrashVLM by decoding.
+        eager: the model as generate had it.
+        most_tokens: of generate and of a free answer.
+    """
+
+    recipe: SampleRecipe
+    modules: dict[str, CrashVLM]
+    eager: InternVLForConditionalGeneration
+    most_tokens: int
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.recipe.tokenizer.tokenizer
+
+
+def system_for(
+    folder: Path, init: str, num_frames: int, most_tokens: int, most_text: int, prompt: str | None = None
+) -> System:
+    """All ways of a model folder.
+
+    Args:
+        most_tokens: of generate, and of a free answer.
+        most_text: of a text field of a form.
+    """
+    modules: dict[str, CrashVLM] = {}
+    for decoding, most in {"free": most_tokens, "best_term": most_text}.items():
+        module = module_for(folder, init, decoding, most)
+        if modules:
+            module.model = modules["free"].model
+        modules[decoding] = module
+    data = CrashDataModule(num_frames=num_frames, prompt=prompt)
+    data.connect(module.inputs)
+    assert data.recipe is not None
+    for module in modules.values():
+        module.conversation = data.recipe.tokenizer
+    return System(data.recipe, modules, with_eager_attention(module.model), most_tokens)
+
+
+def module_for(folder: Path, init: str, decoding: str, most_tokens: int) -> CrashVLM:
+    """A CrashVLM that answers."""
+    torch.manual_seed(0)
+    return CrashVLM(folder, init=init, embedder=None, decoding=decoding, max_new_tokens=most_tokens).eval()
+
+
+def with_eager_attention(model: InternVLForConditionalGeneration) -> InternVLForConditionalGeneration:
+    """Another model of the same tensors."""
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+    eager: InternVLForConditionalGeneration = copy.deepcopy(model, shared)
+    eager.set_attn_implementation("eager")
+    return eager.eval()
+
+
+def random_clips(recipe: SampleRecipe, num_clips: int) -> list[Clip]:
+    """Clips of noise with the prompt of a real one: what they take does not depend on what they show."""
+    size, frames = recipe.image_size, recipe.num_frames
+    clips = []
+    for number in range(num_clips):
+        ids_S = recipe.tokenizer(question(recipe.schema, recipe.prompt), frames, duration_s=8.0).input_ids_S
+        name = f"{number}.mp4"
+        sample = VideoSample(f"clip:{name}", name, Path(name), None, None, None)
+        clips.append(Clip(sample, Item(sample, ids_S, None, torch.randn(frames, 3, size, size))))
+    return clips

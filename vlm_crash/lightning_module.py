@@ -28,6 +28,7 @@ from vlm_crash.models.attention import set_attention
 from vlm_crash.models.attention_of_towers import set_tower_attention
 from vlm_crash.models.context import Context
 from vlm_crash.models.decoding import Answer, greedy_answers, read_answers
+from vlm_crash.models.event_scores import event_log_probs
 from vlm_crash.models.fitted_form import check_form
 from vlm_crash.models.folder import folder_settings, image_size, tokens_per_frame
 from vlm_crash.models.hub import local_folder
@@ -335,10 +336,27 @@ class CrashVLM(LightningModule):
 
     # --------------------------------------------------------------- prediction
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
-        """One Prediction per clip of the batch, failed ones included."""
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction] | list[dict[str, float] | None]:
+        """One Prediction per clip of the batch, failed ones included; of windows, the probabilities of the events."""
+        if batch.events_only:
+            return self.event_probabilities(batch) if batch.samples else []
         failed = [self._prediction(item.sample, Answer(error=item.reason)) for item in batch.failed]
         return [*failed, *self.answer(batch)] if batch.samples else failed
+
+    def event_probabilities(self, batch: Batch) -> list[dict[str, float] | None]:
+        """By event of the schema, for each row of a left-padded batch of prompts; None where they are not finite."""
+        self.context.check(batch.input_ids_BS.shape[1] + 1, "a prompt, with a first word of an answer,")
+        probabilities_BE = event_log_probs(
+            self.model,
+            embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW, self.vision_chunk),
+            batch.attention_mask_BS,
+            [self.conversation.answer_ids(event.opening) for event in self.schema.events],
+        ).exp()
+        names = self.schema.event_names
+        return [
+            dict(zip(names, row.tolist(), strict=True)) if bool(row.isfinite().all()) else None
+            for row in probabilities_BE
+        ]
 
     def answer(self, batch: Batch) -> list[Prediction]:
         """Answer a left-padded batch of prompts."""

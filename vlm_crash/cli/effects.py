@@ -37,6 +37,7 @@ ACTS_IN: Mapping[str, tuple[str, ...]] = {
         ("fit",),
     ),
     **dict.fromkeys(_options("data", "split clips crash_dir nearmiss_dir event_dirs num_videos"), ("predict",)),
+    "scan": ("predict",),
     "model.num_validation_answers": ("fit", "validate"),
     "model.fp32_modules": ("fit", "validate", "test"),
     "model.embedder": ("fit", "validate", "test"),

@@ -30,7 +30,9 @@ from vlm_crash.callbacks import (
     WholeCheckpoints,
 )
 from vlm_crash.callbacks.predictions import refuse_old_predictions
-from vlm_crash.cli import COMMANDS, effects, lora, option_values
+from vlm_crash.callbacks.scan import ScanWriter
+from vlm_crash.callbacks.scan_events import ScanSettings
+from vlm_crash.cli import COMMANDS, effects, lora, option_values, scan
 from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys, own_words
 from vlm_crash.cli.checkpoints import HELP, check_fits, find_checkpoint, read_checkpoint
 from vlm_crash.cli.config_files import SECTIONS, resolve_configs
@@ -76,6 +78,10 @@ class CrashCLI(LightningCLI):
             help="Name the module in which numbers stop being finite (log, TensorBoard, overflow.jsonl), and stop "
             "after so many optimizer steps in a row that are not finite; unset: off.",
         )  # fmt: skip
+        parser.add_argument(
+            "--scan", type=bool | ScanSettings, default=False,
+            help="Clips are long recordings: say when something happens in them, and cut it out.",
+        )  # fmt: skip
         parser.link_arguments("data.schema", "model.schema")
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
@@ -115,7 +121,7 @@ class CrashCLI(LightningCLI):
                 f"{output_dir} holds a run already; set --output_dir to another folder, --ckpt_path to resume it, "
                 "or --overwrite true to write over it"
             )
-        if self.subcommand == "predict" and not config["overwrite"]:
+        if self.subcommand == "predict" and not config["overwrite"] and not config["scan"]:
             refuse_old_predictions(output_dir)
         strategy = config["trainer"].get("strategy")
         if isinstance(strategy, str) and "." in strategy:  # a class without options; Lightning knows words only
@@ -172,7 +178,9 @@ class CrashCLI(LightningCLI):
         if self.subcommand in ("fit", "validate"):
             extra += [ValidationSamples(), ConfusionMatrices()]
         if self.subcommand == "predict":
-            extra += [PredictionWriter(output_dir, config["overwrite"])]
+            settings = scan.settings_of(self._get(self.config_init, "scan"))
+            self.scan = None if settings is None else ScanWriter(output_dir, settings, config["overwrite"])
+            extra += [self.scan or PredictionWriter(output_dir, config["overwrite"])]
         kwargs["default_root_dir"] = str(output_dir)
         if self.subcommand == "predict" and config["trainer"].get("logger") is None:
             kwargs["logger"] = False  # there is no curve to draw
@@ -200,6 +208,9 @@ class CrashCLI(LightningCLI):
         self.datamodule.connect(self.model.inputs)
         self.model.conversation = self.datamodule.recipe.tokenizer
         self.trainer.predict = partial(self.trainer.predict, return_predictions=False)  # type: ignore[method-assign]
+        if self.subcommand == "predict" and self.scan is not None:
+            scan.check(self.model.schema, self.trainer, self.datamodule)
+            self.trainer.predict = scan.predictor(self.trainer, self.scan)  # type: ignore[method-assign]
         if self.checkpoint is not None:
             lora.check(self.checkpoint, self.model.adapters)
             check_fits(self.checkpoint, self.model, self.model.path)
@@ -284,7 +295,7 @@ def run(command: str, args: list[str]) -> int:
             parser_class=_RememberingParser,
             parser_kwargs={"prog": "vlm_crash"},
             auto_configure_optimizers=False,
-            args=[command, *resolve_configs(args, SECTIONS)],
+            args=[command, *resolve_configs(scan.spelt_out(args), SECTIONS)],
         )
     except ArgumentError as error:
         keys = {key for parser in _RememberingParser.made for key in known_keys(parser)}

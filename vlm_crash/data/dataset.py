@@ -110,7 +110,10 @@ class SampleRecipe:
             UnreadableClipError: the clip cannot be read.
             ValueError: the sample lacks what the recipe needs (an answer, an event to tell, a human turn).
         """
-        frames = read_frames(sample.path, self.num_frames, self.frame_rule)
+        return self.item_of(sample, read_frames(sample.path, self.num_frames, self.frame_rule), supervised)
+
+    def item_of(self, sample: VideoSample, frames: Frames, supervised: bool) -> Item:
+        """Put frames that have been read into tokens; ValueError as `item`."""
         answer = self._answer(sample) if supervised else None
         tokens = self.tokenizer(
             self._question(sample),

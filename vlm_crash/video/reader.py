@@ -142,9 +142,14 @@ def _pick(info: ClipInfo, wanted: set[int]) -> tuple[dict[int, np.ndarray], int]
     for frame in _decode(info.path):
         size = size or (frame.width, frame.height)  # a stream may change its size midway: the first one holds
         if count in wanted:
-            rgb = frame.reformat(width=size[0], height=size[1], format="rgb24").to_ndarray()
-            # decord applies the display matrix, PyAV only reports it (degrees, counterclockwise).
-            turns = round(frame.rotation / 90) % 4
-            chosen[count] = np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+            chosen[count] = to_rgb(frame, size)
         count += 1
     return chosen, count
+
+
+def to_rgb(frame: Any, size: tuple[int, int]) -> np.ndarray:
+    """A frame of PyAV as [H, W, 3] uint8 RGB of that size (width, height), upright."""
+    rgb = frame.reformat(width=size[0], height=size[1], format="rgb24").to_ndarray()
+    # decord applies the display matrix, PyAV only reports it (degrees, counterclockwise).
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb

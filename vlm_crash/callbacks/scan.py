@@ -2,7 +2,8 @@
 
 Enters: the probabilities of each batch of windows; then the answers about the windows at the peaks. Leaves in the
 output folder: scan_curve.jsonl (a line a window), events.jsonl (a line an event, as it is answered), and at the end
-events.csv, recordings.csv and predictions.jsonl (a line a clip, failed recordings included); clips/.
+events.csv, recordings.csv, predictions.jsonl (a line a clip, failed recordings included) and a picture of each curve;
+clips/.
 Must hold: a line is on the disk before the next batch begins; a scan that was stopped at any time goes on where it was,
 and ends with the same lines; another model, other windows or other recordings are not mixed in.
 """
@@ -19,7 +20,17 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from vlm_crash.callbacks.predictions import describe_run
-from vlm_crash.callbacks.scan_events import ScanEvent, ScanSettings, curve_line, failed_line, is_failed, scan_events
+from vlm_crash.callbacks.scan_events import (
+    ScanEvent,
+    ScanSettings,
+    clip_stems,
+    curve_line,
+    failed_line,
+    is_failed,
+    scan_events,
+    scored,
+)
+from vlm_crash.callbacks.scan_image import draw_curve
 from vlm_crash.callbacks.whole_lines import WholeLines
 from vlm_crash.data.files import write_files
 from vlm_crash.data.recordings import ScanPlan, WindowSample, window_sample
@@ -144,7 +155,7 @@ class ScanWriter(Callback):
                 log.info("%s: %d windows judged, to %.1f s", window.video, window.window + 1, window.end_s)
 
     def plan_answers(self) -> list[WindowSample]:
-        """The windows at the peaks that have no answer yet; events of other settings, or without a clip, are dropped."""
+        """The windows at the peaks without an answer yet; events of other settings, or without a clip, are dropped."""
         events = scan_events(self.recordings, self.curve.lines, self.settings, self._background)
         self._planned = {event.key: event for event in events}
         kept = [
@@ -180,6 +191,7 @@ class ScanWriter(Callback):
         answers = [lines[event.key] for event in events]
         failed = [line for line in self.curve.lines if is_failed(line)]
         by_id = {recording.id: recording for recording in self.recordings}
+        stems = dict(zip(by_id, clip_stems(self.recordings), strict=True))
         for line in failed:
             recording = by_id[line["recording"]]
             answers.append(
@@ -196,6 +208,12 @@ class ScanWriter(Callback):
                 ),
             }
         )
+        for recording in self.recordings:
+            curve = [line for line in self.curve.lines if line["recording"] == recording.id and not is_failed(line)]
+            if curve:
+                peaks = [event.peak for event in events if event.recording.id == recording.id]
+                picture = draw_curve(recording.video, scored(curve), peaks, self.settings)
+                picture.save(self.output_dir / f"curve_{stems[recording.id]}.png")
         for file in (self.curve, self.answered):
             file.close()
         return events
@@ -248,8 +266,8 @@ def recording_rows(
 
 
 _EVENT_COLUMNS = (
-    "recording", "event", "start_s", "end_s", "peak_s", "probability", "window_probability", "answered", "status", "clip",
-    "clip_start_s", "clip_end_s", "record",
+    "recording", "event", "start_s", "end_s", "peak_s", "probability", "window_probability", "answered", "status",
+    "clip", "clip_start_s", "clip_end_s", "record",
 )  # fmt: skip
 
 

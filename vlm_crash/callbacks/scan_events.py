@@ -107,14 +107,19 @@ def is_failed(line: Mapping[str, Any]) -> bool:
     return line["window"] is None
 
 
+def scored(curve: Sequence[Mapping[str, Any]]) -> list[ScoredWindow]:
+    """The windows of one recording's lines."""
+    return [ScoredWindow(line["start_s"], line["end_s"], line["probability"]) for line in curve]
+
+
 def scan_events(
     recordings: Sequence[VideoSample], lines: Sequence[Mapping[str, Any]], settings: ScanSettings, background: str
 ) -> list[ScanEvent]:
     """Events of all recordings, in their order and in order of time."""
     found: list[ScanEvent] = []
-    for recording, stem in zip(recordings, _stems(recordings), strict=True):
+    for recording, stem in zip(recordings, clip_stems(recordings), strict=True):
         curve = [line for line in lines if line["recording"] == recording.id and not is_failed(line)]
-        windows = [ScoredWindow(line["start_s"], line["end_s"], line["probability"]) for line in curve]
+        windows = scored(curve)
         end_s = max((line["end_s"] for line in curve), default=0.0)
         for number, peak in enumerate(find_peaks(windows, settings.stride_s, settings.rule), 1):
             window = _window_of(peak, curve)
@@ -143,7 +148,7 @@ def _window_of(peak: Peak, curve: Sequence[Mapping[str, Any]]) -> Mapping[str, A
     return min(showing, key=order)
 
 
-def _stems(recordings: Sequence[VideoSample]) -> list[str]:
+def clip_stems(recordings: Sequence[VideoSample]) -> list[str]:
     """Names for clips: of two recordings with one name the later gets a number."""
     seen: Counter[str] = Counter()
     stems = []

@@ -1,7 +1,7 @@
 """`predict --scan`: recordings instead of clips, and when something happened in them.
 
-Enters: what `predict` was given, and the settings of --scan. Leaves: the files of callbacks/scan.py. Must hold: the same
-command goes on with a scan that was stopped.
+Enters: what `predict` was given, and the settings of --scan. Leaves: the files of callbacks/scan.py. Must hold: the
+same command goes on with a scan that was stopped.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """A span of a recording becomes a clip of its own.
 
-In: a path, a span in seconds, where to write. Out: an H.264 mp4 without sound, encoded anew. Must hold: the clip has the
-frames shown in the span and no others, at their times (a copy of the stream could begin at a keyframe only); it is
+In: a path, a span in seconds, where to write. Out: an H.264 mp4 without sound, encoded anew. Must hold: the clip has
+the frames shown in the span and no others, at their times (a copy of the stream could begin at a keyframe only); it is
 whole, or not there.
 """
 

@@ -23,7 +23,7 @@ from vlm_crash.callbacks.scan_image import draw_curve
 from vlm_crash.cli import main as vlm_crash
 from vlm_crash.demo.drive_files import KINDS, TRUTH, write_clips, write_drives
 from vlm_crash.schema.fields import load_schema
-from vlm_crash.video.peaks import find_peaks
+from vlm_crash.video.peaks import ScoredWindow, find_peaks
 
 BASE_MODEL = Path(__file__).parents[1] / "vlm_crash/demo/base"
 WINDOW_S = 6.0
@@ -88,16 +88,19 @@ def scan(out: Path, options: argparse.Namespace) -> None:
     """`predict --scan` of the drives with the model as it was fitted, then the figures."""
     start = time.perf_counter()
     command(
-        "predict", "--scan", "--model.path", out / "fit" / "model", "--data.schema", "scan.yaml", "--data.clips",
+        "predict", "--model.path", out / "fit" / "model", "--data.schema", "scan.yaml", "--data.clips",
         out / "drives", "--data.batch_size", 16, "--data.num_workers", 1, "--model.max_new_tokens", 256,
-        "--trainer.accelerator", "cpu", "--output_dir", out / "scan", "--overwrite", "true",
+        "--trainer.accelerator", "cpu", "--output_dir", out / "scan", "--overwrite", "true", "--scan.threshold",
+        options.threshold,
     )  # fmt: skip
     seconds = time.perf_counter() - start
     found = figures(rows(out / "drives" / TRUTH), rows(out / "scan/events.csv"), rows(out / "scan/recordings.csv"))
     found["seconds_per_minute"] = round(seconds / (found["hours"] * 60), 2)
     (out / "scan_demo.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(said(found))
-    picture(out)
+    for line in tradeoff(out):
+        print(line)
+    picture(out, options.threshold)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -129,8 +132,8 @@ def figures(
         "false_alarms_per_hour": len(alarms) / hours,
         "false_alarms_per_hour_low": poisson(len(alarms))[0] / hours,
         "false_alarms_per_hour_high": poisson(len(alarms))[1] / hours,
-        "median_error_s": errors[len(errors) // 2] if errors else None,
-        "largest_error_s": errors[-1] if errors else None,
+        "median_error_s": round(errors[len(errors) // 2], 2) if errors else None,
+        "largest_error_s": round(errors[-1], 2) if errors else None,
         "event_right": sum(t["event"] == e["event"] for t, e in pairs),
         "fields_right": sum(record.get(name) == t[name] for name, t, record in exact),
         "fields_asked": len(exact),
@@ -147,8 +150,8 @@ TOLERANCE_S = 1.0
 
 
 def paired(
-    truth: list[dict[str, str]], events: list[dict[str, str]]
-) -> tuple[list[tuple[dict[str, str], dict[str, str]]], list[dict[str, str]]]:
+    truth: list[dict[str, str]], events: list[dict[str, Any]]
+) -> tuple[list[tuple[dict[str, str], dict[str, Any]]], list[dict[str, Any]]]:
     """(true event, event of the scan) pairs, each in one pair at most; and the events of the scan that are left."""
     left = list(events)
     pairs = []
@@ -206,12 +209,36 @@ def said(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def picture(out: Path) -> None:
+def tradeoff(out: Path) -> list[str]:
+    """Events found and false alarms at other thresholds, from the curves alone: a line each."""
+    truth = rows(out / "drives" / TRUTH)
+    hours = sum(float(row["seconds"]) for row in rows(out / "scan/recordings.csv")) / 3600
+    lines = ["threshold  found  false alarms an hour"]
+    for threshold in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
+        settings = ScanSettings(threshold=threshold)
+        events = [
+            {"recording": video, "start_s": peak.start_s, "end_s": peak.end_s, "peak_s": peak.peak_s}
+            for video, curve in curves(out).items()
+            for peak in find_peaks(curve, settings.stride_s, settings.rule)
+        ]
+        pairs, alarms = paired(truth, events)
+        lines.append(f"{threshold:9.1f}  {len(pairs):2d}/{len(truth):2d}  {len(alarms) / hours:.1f}")
+    return lines
+
+
+def curves(out: Path) -> dict[str, list[ScoredWindow]]:
+    """The windows of each drive."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for line in map(json.loads, (out / "scan" / CURVE).read_text(encoding="utf-8").splitlines()):
+        found.setdefault(Path(line["recording"]).name, []).append(line)
+    return {video: scored(lines) for video, lines in found.items()}
+
+
+def picture(out: Path, threshold: float) -> None:
     """The curve of the first drive, with the true moments."""
     truth = [row for row in rows(out / "drives" / TRUTH) if row["video"] == "1.mp4"]
-    lines = map(json.loads, (out / "scan" / CURVE).read_text(encoding="utf-8").splitlines())
-    curve = scored([line for line in lines if line["recording"].endswith("/1.mp4")])
-    settings = ScanSettings()
+    curve = curves(out)["1.mp4"]
+    settings = ScanSettings(threshold=threshold)
     peaks = find_peaks(curve, settings.stride_s, settings.rule)
     moments_s = [float(row["moment_s"]) for row in truth]
     draw_curve("1.mp4", curve, peaks, settings, moments_s).save(out / "curve.png")
@@ -227,6 +254,7 @@ def main() -> None:
     parser.add_argument("--num_drives", type=int, default=6)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--events", type=int, default=3, help="events in each drive")
+    parser.add_argument("--threshold", type=float, default=ScanSettings.threshold, help="of the scan")
     parser.add_argument("--first_drive", type=int, default=FIRST_DRIVE_SEED, help="seed of the first drive")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

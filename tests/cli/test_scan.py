@@ -64,9 +64,9 @@ def test_settings_that_cannot_be(wrong, tiny_model, drive, tmp_path, options, sa
     )
 
 
-def test_other_commands_do_not_scan(wrong, tiny_model, prepared, tmp_path):
+def test_other_commands_do_not_scan(wrong, tiny_model, tmp_path):
     out = tmp_path / "out"
-    said = wrong("test", "--scan", "--model.path", tiny_model, "--data.folder", prepared, "--output_dir", out)
+    said = wrong("test", "--scan", "--model.path", tiny_model, "--data.folder", tmp_path, "--output_dir", out)
     assert "test does nothing with --scan (acts in predict)" in said
 
 
@@ -74,7 +74,7 @@ def test_a_scan_that_was_killed_ends_as_one_that_was_not(say, wrong, tiny_model,
     broken = tmp_path / "broken.mp4"
     broken.write_text("no video")
     # A tiny random model is sure of nothing: the threshold makes everything an event.
-    scan = ["predict", "--scan.window_s", "4", "--scan.stride_s", "0.25", "--scan.threshold", "0.01", "--model.path",
+    scan = ["predict", "--scan.window_s", "4", "--scan.stride_s", "0.5", "--scan.threshold", "0.01", "--model.path",
             tiny_model, "--data.clips", f"[{drive},{broken}]", *TINY]  # fmt: skip
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     process = start(*scan, "--output_dir", killed)
@@ -84,7 +84,7 @@ def test_a_scan_that_was_killed_ends_as_one_that_was_not(say, wrong, tiny_model,
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert 6 <= len(lines(curve)) < 80
+    assert 6 <= len(lines(curve)) < 40
     assert not (killed / "events.csv").exists()
     with curve.open("a") as file:  # a line that was torn, and one half of a batch
         file.write(json.dumps({**lines(curve)[-1], "window": len(lines(curve))}) + '\n{"recording": "cl')
@@ -94,18 +94,19 @@ def test_a_scan_that_was_killed_ends_as_one_that_was_not(say, wrong, tiny_model,
     for name in ("recordings.csv", "events.csv"):
         assert (killed / name).read_text() == (whole / name).read_text()
     _check_whole_scan(whole)
-    said = wrong(*scan, "--scan.stride_s", "0.5", "--output_dir", whole)
+    said = wrong(*scan, "--scan.stride_s", "1", "--output_dir", whole)
     assert "holds a scan with another model, other windows" in said and "--overwrite true" in said
-    # Another threshold reads the curve anew, and no recording.
-    before = curve.read_bytes()
-    assert say(*scan, "--scan.threshold", "0.99999", "--output_dir", killed)[0] == 0
-    assert (rows(killed / "events.csv"), curve.read_bytes()) == ([], before)
+    # Another threshold reads the curve again, and no recording.
+    judged = [{**line, "probability": line["probability"] and 0.3} for line in lines(curve)]
+    curve.write_text("".join(f"{json.dumps(line)}\n" for line in judged))
+    assert say(*scan, "--scan.threshold", "0.4", "--output_dir", killed)[0] == 0
+    assert (rows(killed / "events.csv"), lines(curve)) == ([], judged)
 
 
 def _check_whole_scan(folder):
     """Every moment is judged once, the event is answered and cut out, and what cannot be read says so."""
     curve = lines(folder / "scan_curve.jsonl")
-    assert [line["window"] for line in curve] == [*range(81), None]
+    assert [line["window"] for line in curve] == [*range(41), None]
     for line in curve[:-1]:
         events = line["events"]
         assert sum(events.values()) == pytest.approx(1.0) and list(events) == ["crash", "nearmiss", "ordinary"]
@@ -118,7 +119,7 @@ def _check_whole_scan(folder):
     assert (answered["video"], answered["status"]) == (event["clip"], "ok")
     assert (failed["video"], failed["status"]) == ("broken.mp4", "failed") and failed["error"]
     told = {row["recording"]: row for row in rows(folder / "recordings.csv")}
-    assert (told["drive.mp4"]["seconds"], told["drive.mp4"]["windows"]) == ("24.000", "81")
+    assert (told["drive.mp4"]["seconds"], told["drive.mp4"]["windows"]) == ("24.000", "41")
     assert (told["broken.mp4"]["status"], told["broken.mp4"]["problem"]) == ("failed", failed["error"])
     assert (folder / "curve_drive.png").stat().st_size > 1000
 

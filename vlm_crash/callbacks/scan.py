@@ -64,7 +64,8 @@ class ScanWriter(Callback):
             return
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         self.recordings = list(datamodule.samples["predict"])
-        self._background = pl_module.schema.background.name  # type: ignore[union-attr]
+        schema: Any = pl_module.schema
+        self._background = schema.background.name
         run = self._run(trainer, pl_module)
         self._refuse_another(run)
         pl_module.provenance = run["run_id"]

@@ -51,8 +51,8 @@ def draw_curve(
             u, v = x((window.start_s + window.end_s) / 2), y(window.probability)
             draw.ellipse((u - 2, v - 2, u + 2, v + 2), fill=_WINDOW)
     before: tuple[float, float] | None = None
-    for time_s, value in agreement(windows, settings.stride_s):
-        here = None if value is None else (x(min(time_s, end_s)), y(value))
+    for time_s, mean in agreement(windows, settings.stride_s):
+        here = None if mean is None else (x(min(time_s, end_s)), y(mean))
         if before and here:
             draw.line((*before, *here), fill=_CURVE, width=2)
         before = here

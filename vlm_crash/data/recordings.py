@@ -9,6 +9,7 @@ never stopped does.
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
@@ -37,10 +38,10 @@ class WindowSample(VideoSample):
     damage: str | None = None
 
 
-def window_sample(recording: VideoSample, **where: object) -> WindowSample:
+def window_sample(recording: VideoSample, **where: Any) -> WindowSample:
     """A window of a recording."""
     known = {name.name: getattr(recording, name.name) for name in dataclasses.fields(VideoSample)}
-    return WindowSample(**{**known, **where})  # type: ignore[arg-type]
+    return WindowSample(**{**known, **where})
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,9 @@ class ScanPlan:
         """Batches of windows, `events_only`; or of the windows to answer."""
         collate = Collator(recipe.tokenizer.end_token_id, "left")
         if self.again is not None:
+            chosen: Any = ChosenWindows(self.again, recipe, self.grid(recipe))
             return DataLoader(
-                ChosenWindows(self.again, recipe, self.grid(recipe)),
+                chosen,
                 batch_size=batch_size,
                 num_workers=num_workers,
                 worker_init_fn=heed_parent_alone,

@@ -70,7 +70,7 @@ def write_clips(out: str | Path, num_clips: dict[str, int], seed: int, window_s:
         seed: of the first drive; the others follow.
     """
     out = Path(out)
-    jobs = []
+    jobs: list[tuple[str, int, float, str]] = []
     for kind, number in num_clips.items():
         (out / kind).mkdir(parents=True, exist_ok=True)
         for index in range(number):

@@ -7,7 +7,7 @@ ends before its header says, or has damaged packets, says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ class FrameStream:
         self._num_damaged, self._stopped = 0, None
         return None if frame is None else frame.pts
 
-    def _read(self, origin: int | None, start_s: float) -> Iterator[tuple[float, Any]]:
+    def _read(self, origin: int | None, start_s: float) -> Generator[tuple[float, Any]]:
         self._num_damaged, self._stopped, self.end_s = 0, None, 0.0
         last_s: float | None = None
         with open_video(self.path) as (container, stream):

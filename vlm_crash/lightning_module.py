@@ -141,8 +141,8 @@ class CrashVLM(LightningModule):
         self.token_mean, self.scored_mean = TokenMean(), TokenMean()
         self.inputs = self._inputs()
         self.context = Context.of(self.model.config)
-        settings = folder_settings(self.model.config)
-        self.fitted_schema, self.fitted_terms = settings.schema, settings.terms
+        fitted = folder_settings(self.model.config)
+        self.fitted_schema, self.fitted_terms = fitted.schema, fitted.terms
         self.field_match = FieldMatch(self.schema, embedder)
         self.provenance = ""
         self.fp32_modules = check_islands(self, fp32_modules or ())
@@ -175,11 +175,9 @@ class CrashVLM(LightningModule):
     def answering(self) -> Answering:
         """Made with the first answer, when model, conversation and dataset are known."""
         schema = with_terms(self.field_match.schema, self.fitted_terms)
-        tokenizer = self.conversation
-        return Answering(
-            schema, self.tokenizer, tokenizer.answer_tokens, tokenizer.end_token_id, self.context, self.decoding,
-            self.max_new_tokens,
-        )  # fmt: skip
+        asked = self.conversation
+        options = (self.context, self.decoding, self.max_new_tokens)
+        return Answering(schema, self.tokenizer, asked.answer_tokens, asked.end_token_id, *options)
 
     def check_trainable(self) -> None:
         """ValueError where every tower is frozen: there is nothing to train."""
@@ -355,12 +353,19 @@ class CrashVLM(LightningModule):
 
     # --------------------------------------------------------------- prediction
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
-        """One Prediction per clip of the batch, failed ones included."""
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction] | list[dict[str, float] | None]:
+        """One Prediction per clip of the batch, failed ones included; of windows, the probabilities of the events."""
+        if batch.events_only:
+            return self.event_probabilities(batch) if batch.samples else []
         failed = [
             Answer(error=item.reason).prediction(self.schema, item.sample, self.provenance) for item in batch.failed
         ]
         return [*failed, *self.answer(batch)] if batch.samples else failed
+
+    def event_probabilities(self, batch: Batch) -> list[dict[str, float] | None]:
+        """By event of the schema, for each row of a left-padded batch of prompts; None where they are not finite."""
+        embeds_BSD = embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW, self.vision_chunk)
+        return self.answering.event_probabilities(self.model, embeds_BSD, batch.attention_mask_BS)
 
     def answer(self, batch: Batch) -> list[Prediction]:
         """Answer a left-padded batch of prompts."""

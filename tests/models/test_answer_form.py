@@ -21,7 +21,8 @@ PARITY = Path(__file__).parents[1] / "parity" / "checkpoints"
 MINE = Path(__file__).parents[1] / "schema" / "mine.yaml"
 #: How Qwen2 cuts texts before it looks for pairs: signs take the line breaks after them.
 QWEN2 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
+    r"\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 IMAGE = ["<img>", "<IMG_CONTEXT>", "</img>"]
 RECORDS = [
@@ -95,7 +96,7 @@ class _Writer:
 def _filled_schema() -> Any:
     return load_schema().with_vocabularies({
         "Crash_with": ["Car", "Car and van", "Pedestrian"], "Crash_vehicle_type": ["Van", "Van (white)", "Truck"],
-        **{name: ["Front"] for name in ("Ego_pre_avoid_movement", "Other_pre_avoid_movement", "Other_most_damaged_area")},
+        "Ego_pre_avoid_movement": ["Front"], "Other_pre_avoid_movement": ["Front"], "Other_most_damaged_area": ["Front"],
     })  # fmt: skip
 
 

@@ -14,8 +14,9 @@ from vlm_crash.data.collate import Batch, Collator, Item, PackCollator
 from vlm_crash.models.activation_checkpointing import checkpoint_towers
 from vlm_crash.models.attention_by_clips import attend_by_clips, restarted_positions
 from vlm_crash.models.attention_of_towers import set_tower_attention
-from vlm_crash.models.decoding import greedy_answers
+from vlm_crash.models.decoding import Decoder, greedy_answers
 from vlm_crash.models.internvl import label_loss, last_hidden, load_model
+from vlm_crash.models.term_tree import TermTree
 from vlm_crash.models.vision import embed_prompt
 from vlm_crash.schema.records import VideoSample
 
@@ -152,12 +153,14 @@ def test_answers_stay_what_they_were(tmp_path):
     embeds, mask = torch.randn(2, 9, 32), torch.ones(2, 9, dtype=torch.long)
     mask[0, :4] = 0
     found: list[Any] = []
+    events = TermTree.of({"one": [6, 7], "other": [8, 9]})
     for _ in range(2):
         with torch.no_grad():
-            found.append(greedy_answers(model, embeds, mask, [[6, 7], [8, 9]], 6, -1))
+            found.append(greedy_answers(Decoder(model, embeds, mask), events, 6, -1))
         attend_by_clips(model)
     assert found[0].token_ids == found[1].token_ids
-    torch.testing.assert_close(found[0].event_log_probs_BE, found[1].event_log_probs_BE)
+    for one, other in zip(found[0].event_probabilities, found[1].event_probabilities, strict=True):
+        assert one == pytest.approx(other, abs=1e-6)
 
 
 def test_a_sliding_window_is_refused(tmp_path):

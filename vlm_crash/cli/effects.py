@@ -38,6 +38,7 @@ ACTS_IN: Mapping[str, tuple[str, ...]] = {
     ),
     **dict.fromkeys(_options("data", "split clips crash_dir nearmiss_dir event_dirs num_videos"), ("predict",)),
     **dict.fromkeys(["retry_failed", "predictions_format"], ("predict",)),
+    "scan": ("predict",),
     "model.num_validation_answers": ("fit", "validate"),
     "model.load_in": ("predict",),
     "model.fp32_modules": ("fit", "validate", "test"),

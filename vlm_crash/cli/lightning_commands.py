@@ -29,7 +29,9 @@ from vlm_crash.callbacks import (
     ValidationSamples,
     WholeCheckpoints,
 )
-from vlm_crash.cli import COMMANDS, effects, lora, option_values
+from vlm_crash.callbacks.scan import ScanWriter
+from vlm_crash.callbacks.scan_events import ScanSettings
+from vlm_crash.cli import COMMANDS, effects, lora, option_values, scan
 from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys, own_words
 from vlm_crash.cli.checkpoints import HELP, check_fits, find_checkpoint, read_checkpoint
 from vlm_crash.cli.config_files import SECTIONS, resolve_configs
@@ -89,6 +91,10 @@ class CrashCLI(LightningCLI):
         parser.add_argument(
             "--predictions_format", type=str, default="jsonl",
             help="jsonl, or parquet: predictions-00000.parquet ... beside predictions.jsonl (needs pyarrow).",
+        )  # fmt: skip
+        parser.add_argument(
+            "--scan", type=bool | ScanSettings, default=False,
+            help="Clips are long recordings: say when something happens in them, and cut it out.",
         )  # fmt: skip
         parser.link_arguments("data.schema", "model.schema")
 
@@ -184,8 +190,10 @@ class CrashCLI(LightningCLI):
         if self.subcommand in ("fit", "validate"):
             extra += [ValidationSamples(), ConfusionMatrices()]
         if self.subcommand == "predict":
+            settings = scan.settings_of(self._get(self.config_init, "scan"))
+            self.scan = None if settings is None else ScanWriter(output_dir, settings, config["overwrite"])
             options = (config[name] for name in ("overwrite", "retry_failed", "predictions_format"))
-            extra += [PredictionWriter(output_dir, *options)]
+            extra += [self.scan or PredictionWriter(output_dir, *options)]
         kwargs["default_root_dir"] = str(output_dir)
         if self.subcommand == "predict" and config["trainer"].get("logger") is None:
             kwargs["logger"] = False  # there is no curve to draw
@@ -213,6 +221,9 @@ class CrashCLI(LightningCLI):
         self.datamodule.connect(self.model.inputs)
         self.model.conversation = self.datamodule.recipe.tokenizer
         self.trainer.predict = partial(self.trainer.predict, return_predictions=False)  # type: ignore[method-assign]
+        if self.subcommand == "predict" and self.scan is not None:
+            scan.check(self.model.schema, self.trainer, self.datamodule)
+            self.trainer.predict = scan.predictor(self.trainer, self.scan)  # type: ignore[method-assign]
         if self.checkpoint is not None:
             lora.check(self.checkpoint, self.model.adapters)
             check_fits(self.checkpoint, self.model, self.model.path)
@@ -299,7 +310,7 @@ def run(command: str, args: list[str]) -> int:
             parser_class=_RememberingParser,
             parser_kwargs={"prog": "vlm_crash"},
             auto_configure_optimizers=False,
-            args=[command, *resolve_configs(args, SECTIONS)],
+            args=[command, *resolve_configs(scan.spelt_out(args), SECTIONS)],
         )
     except ArgumentError as error:
         keys = {key for parser in _RememberingParser.made for key in known_keys(parser)}

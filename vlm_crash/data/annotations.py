@@ -182,7 +182,7 @@ def _read_row(
             problems.append(Problem(file, number, name, what, f"{remedy}; the field counts as {UNKNOWN}"))
         values[field.name] = value or UNKNOWN
     annotation = Annotation.of(columns.schema, columns.event.name, values)
-    if not annotation.known:
+    if not annotation.known and columns.fields:
         problems.append(Problem(file, number, name, "no field has a value", "fill in the row; it is left out"))
         return None, problems
     duration_s = None

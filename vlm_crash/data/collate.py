@@ -62,6 +62,8 @@ class Batch:
     pixel_values_N3HW: Tensor
     num_fillers: int = 0
     clip_lengths: tuple[int, ...] | None = None
+    #: Only the probabilities of the events are asked for, and no answer (data/recordings.py).
+    events_only: bool = False
 
     def to(self, *args: Any, **kwargs: Any) -> "Batch":
         """A copy whose tensors are on another device."""

@@ -20,6 +20,7 @@ from vlm_crash.data.collate import Batch, Collator, PackCollator
 from vlm_crash.data.conversation import read_question
 from vlm_crash.data.dataset import ClipDataset, ModelInputs, SampleRecipe
 from vlm_crash.data.prepared import load_prepared
+from vlm_crash.data.recordings import ScanPlan
 from vlm_crash.data.remaining import Remaining
 from vlm_crash.data.sampler import SharedSampler
 from vlm_crash.data.splits import SPLITS
@@ -133,6 +134,8 @@ class CrashDataModule(LightningDataModule):
         self.dataset_schema: Schema = self.schema
         self.seed = seed
         self.recipe: SampleRecipe | None = None
+        #: Set where clips are scanned as recordings: what of them is read next.
+        self.scan: ScanPlan | None = None
         self.samples: dict[str, Any] = {}
         #: (epoch, clips of it that all processes have seen) where a checkpoint was restored.
         self.resumed = (0, 0)
@@ -328,7 +331,10 @@ class CrashDataModule(LightningDataModule):
         return self._loader("test")
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        return self._loader("predict")
+        if self.scan is None:
+            return self._loader("predict")
+        assert self.recipe is not None, "connect() comes before the loaders"
+        return self.scan.loader(self.samples["predict"], self.recipe, self.batch_size, self.num_workers)
 
 
 def _check_choices(choices: Mapping[str, tuple[str, Iterable[str]]]) -> None:

@@ -114,6 +114,10 @@ class SampleRecipe:
             ValueError: the sample lacks what the recipe needs (an answer, an event to tell, a human turn).
         """
         frames = read_frames(sample.path, self.num_frames, self.frame_rule, self.clip_timeout_s)
+        return self.item_of(sample, frames, supervised)
+
+    def item_of(self, sample: VideoSample, frames: Frames, supervised: bool) -> Item:
+        """Put frames that have been read into tokens; ValueError as `item`."""
         answer = self._answer(sample) if supervised else None
         tokens = self.tokenizer(
             self._question(sample),

@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 
 import av
+import numpy as np
 
 from vlm_crash.demo.draw import render_frame
 from vlm_crash.demo.scene import sample_scene
@@ -31,9 +32,9 @@ def num_frames(scene: Scene) -> int:
     return round(scene.duration_s * scene.fps)
 
 
-def _encoder(scene: Scene) -> tuple[int, dict[str, str]]:
+def _encoder(seed: int) -> tuple[int, dict[str, str]]:
     """Bits per second, and the options of libx264."""
-    bit_rate = Random(f"bit rate of {scene.seed}").randrange(*_BIT_RATES, 1000)
+    bit_rate = Random(f"bit rate of {seed}").randrange(*_BIT_RATES, 1000)
     # mbtree=0: with it x264 gives other bytes for the same pictures from one call to the next (seen with PyAV 18.1)
     constant = f"nal-hrd=cbr:vbv-maxrate={bit_rate // 1000}:vbv-bufsize={bit_rate // 1000}:mbtree=0"
     return bit_rate, {"preset": "superfast", "threads": "1", "x264-params": constant}
@@ -41,15 +42,21 @@ def _encoder(scene: Scene) -> tuple[int, dict[str, str]]:
 
 def write_clip(scene: Scene, path: str | Path, size: tuple[int, int] = (320, 180)) -> None:
     """Write the scene as an H.264 mp4 of `size` (width, height: even numbers). OSError: the file cannot be written."""
+    pictures = (render_frame(scene, index / scene.fps, size) for index in range(num_frames(scene)))
+    encode(pictures, path, scene.fps, scene.seed, size)
+
+
+def encode(pictures: Iterable[np.ndarray], path: str | Path, fps: int, seed: int, size: tuple[int, int]) -> None:
+    """Write pictures [H, W, 3] uint8 as they come, as an H.264 mp4; `seed` draws its bit rate."""
     if size[0] % 2 or size[1] % 2:
         raise ValueError(f"size {size} has an odd side; yuv420p needs even ones")
-    bit_rate, options = _encoder(scene)
+    bit_rate, options = _encoder(seed)
     with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=scene.fps, options=options, bit_rate=bit_rate)
+        stream = container.add_stream("libx264", rate=fps, options=options, bit_rate=bit_rate)
         stream.width, stream.height, stream.pix_fmt = size[0], size[1], "yuv420p"
-        stream.time_base = Fraction(1, scene.fps)
-        for index in range(num_frames(scene)):
-            frame = av.VideoFrame.from_ndarray(render_frame(scene, index / scene.fps, size), format="rgb24")
+        stream.time_base = Fraction(1, fps)
+        for index, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts = index
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

@@ -13,13 +13,13 @@ import numpy as np
 
 from vlm_crash.demo.effects import draw_cracks, draw_debris, draw_fire, draw_smoke
 from vlm_crash.demo.ground import draw_ground, draw_light_pools
-from vlm_crash.demo.motion import Pose, aftermath, approach_clock, other_pose, third_pose
+from vlm_crash.demo.motion import Pose, aftermath, approach_clock, lead_pose, other_pose, third_pose
 from vlm_crash.demo.roadside import Item, roadside
 from vlm_crash.demo.sensor import draw_hood, with_noise
 from vlm_crash.demo.vehicles import Hit, draw_shadow, draw_vehicle, draw_walker
 from vlm_crash.demo.view import View
 from vlm_crash.demo.weather import draw_precipitation, draw_sky
-from vlm_crash.demo.world import Colour, Scene
+from vlm_crash.demo.world import ORDINARY, Colour, Scene
 
 _PARTS = {"Rear_center_bumper": "rear", "Front_center_bumper": "front", "Left_side": "left", "Right_side": "right"}
 _MIRRORED = {"left": "right", "right": "left"}
@@ -70,6 +70,12 @@ def _traffic(view: View) -> Iterator[Item]:
 def _encounter(view: View) -> Iterator[Item]:
     """The road user that ego meets, what burns of it, and the further vehicle."""
     scene, motion, severity = view.scene, view.scene.motion, view.scene.truth["Crash_severity"]
+    if scene.event == ORDINARY:
+        lead = lead_pose(scene, view.t_s)
+        if lead is not None:
+            yield _road_user(view, lead, "Sedan" if motion.other.kind == "Not_a_vehicle" else motion.other.kind,
+                             motion.other.paint)  # fmt: skip
+        return
     pose, third = other_pose(scene, view.t_s), third_pose(scene, view.t_s)
     part = _PARTS[scene.truth["Other_most_damaged_area"]]
     part = _MIRRORED.get(part, part) if scene.look.mirrored else part

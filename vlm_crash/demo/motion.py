@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from vlm_crash.demo.scenarios import BACKING, STOPPED
-from vlm_crash.demo.world import CUE_LEAD, Motion, Scene, Track
+from vlm_crash.demo.world import CUE_LEAD, ORDINARY, Motion, Scene, Track
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ def smoothstep(t: float, start: float, end: float) -> float:
 def approach_clock(scene: Scene, t_s: float) -> float:
     """The time at which the common approach is read: it stops at the contact, or before it in a near miss."""
     impact = scene.motion.impact_s
+    if scene.event == ORDINARY:
+        return t_s
     if scene.event == "crash":
         return min(t_s, impact)
     turn = scene.duration_s - CUE_LEAD
@@ -131,6 +133,16 @@ def other_pose(scene: Scene, t_s: float) -> Pose:
             roll = sign * after * 0.8
     braking = scene.scenario.other == STOPPED or (gap > 0 and scene.scenario.group == "rear")
     return Pose(x, s, heading, roll, after, braking, scene.scenario.other == BACKING)
+
+
+def lead_pose(scene: Scene, t_s: float) -> Pose | None:
+    """Who drives (or stands) ahead of ego in ordinary driving, at a distance that sways but stays; mostly somebody."""
+    there, far, sway = scene.look.randoms[60:63]
+    if there > 0.65:
+        return None
+    stands = scene.motion.ego_speed == 0
+    s = 7.5 + 5 * far if stands else 11.0 + 14 * far + 2.5 * math.sin(math.tau * (t_s / 14.0 + sway))
+    return Pose(scene.motion.ego_x_start + 0.4 * sway - 0.2, s, 0.0, braking=stands)
 
 
 def third_pose(scene: Scene, t_s: float) -> Pose | None:

@@ -13,6 +13,7 @@ from vlm_crash.demo.scenarios import Scenario
 Colour = tuple[int, int, int]
 
 EVENTS = ("crash", "nearmiss")
+ORDINARY = "ordinary"  # what the demo's drives show between two events (drives.py); no clip of the demo has it
 EGO_HALF_WIDTH = 0.95
 HOOD = 2.6  # from the camera to the ego vehicle's front
 CUE_LEAD = 1.0  # seconds before the end at which a near miss turns away from its crash

@@ -221,7 +221,13 @@ class Answering:
     def event_probabilities(
         self, model: InternVLForConditionalGeneration, inputs_embeds_BSD: Tensor, attention_mask_BS: Tensor
     ) -> list[dict[str, float] | None]:
-        """Per row the probability of each event, without an answer; None where a logit was not finite."""
+        """Per row the probability of each event, without an answer; None where a logit was not finite.
+
+        Raises:
+            ValueError: the model has no places for the prompt and an answer.
+        """
+        for size in attention_mask_BS.sum(dim=1).tolist():
+            self._room(size)
         return event_probabilities(Decoder(model, inputs_embeds_BSD, attention_mask_BS), self.form.events.tree)
 
 

@@ -13,13 +13,15 @@ from typing import Any
 from vlm_crash.schema.lines import label_key, read_lines
 from vlm_crash.schema.matcher import Matcher
 from vlm_crash.schema.wording import clean_text, is_unknown, nearest, normal_form, words
-from vlm_crash.schema.yaml_form import is_closed
+from vlm_crash.schema.yaml_form import is_background, is_closed
 
 KINDS = ("categorical", "count", "text")
 OLD_METRICS = ("exact_match", "cosine_similarity")
 # Names that stand beside the events in metrics.json and in file names ("unknown_results.json").
 RESERVED_NAMES = ("event", "overall", "clips", "settings", "unknown")
 EVENT_KEYS = ("title", "opening", "openings", "fields")
+#: Marks an event as what there is when nothing happens.
+BACKGROUND = "background"
 _REQUIRED = ("label", "section", "kind")
 _LISTS = ("columns", "aliases", "vocabulary", "doubts")
 _TABLES = ("wordings", "whole")
@@ -40,7 +42,7 @@ def schema_problems(data: object) -> list[str]:
         problems += _field(f"fields.{name}", name, entry)
     for name, entry in events.items():
         problems += _event(f"events.{name}", name, entry, fields)
-    return [*problems, *_openings(events, fields), *_unused(events, fields)]
+    return [*problems, *_openings(events, fields), *_unused(events, fields), *_backgrounds(events)]
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
@@ -185,13 +187,16 @@ def _event(place: str, name: object, entry: object, fields: Mapping[str, Any]) -
     if not isinstance(entry, Mapping):
         yield f"{place}: must hold {', '.join(EVENT_KEYS)}"
         return
-    yield from _unknown_keys(place, entry, EVENT_KEYS)
+    yield from _unknown_keys(place, entry, (*EVENT_KEYS, BACKGROUND))
+    if str(entry.get(BACKGROUND, "false")).casefold() not in ("true", "false"):
+        yield f"{place}.{BACKGROUND}: {entry[BACKGROUND]!r}; write true or false"
     for key in ("title", "opening"):
         yield from _one_line(f"{place}.{key}", entry.get(key))
     for key in ("openings", "fields"):
         yield from _text_list(f"{place}.{key}", entry.get(key))
-        if entry.get(key) == []:
-            yield f"{place}.{key}: empty; give at least one"
+        if entry.get(key) == [] and not (key == "fields" and is_background(entry)):
+            why = f" (only an event with `{BACKGROUND}: true` has none)" if key == "fields" else ""
+            yield f"{place}.{key}: empty; give at least one{why}"
     names = _texts(entry.get("fields"))
     for index, field in enumerate(names):
         if field not in fields:
@@ -199,6 +204,15 @@ def _event(place: str, name: object, entry: object, fields: Mapping[str, Any]) -
         elif field in names[:index]:
             yield f"{place}.fields: {field!r} is listed twice; leave one"
     yield from _clashes(place, list(dict.fromkeys(names)), fields)
+
+
+def _backgrounds(events: Mapping[str, Any]) -> Iterator[str]:
+    """Nothing to tell from the background, or several backgrounds."""
+    names = [str(name) for name, entry in events.items() if is_background(_mapping(entry))]
+    if len(names) > 1:
+        yield f"events: {', '.join(names)} are all marked `{BACKGROUND}: true`; mark one"
+    elif names and len(names) == len(events):
+        yield f"events: {names[0]} is marked `{BACKGROUND}: true` and stands alone; add the events to tell from it"
 
 
 def _clashes(place: str, names: list[str], fields: Mapping[str, Any]) -> Iterator[str]:

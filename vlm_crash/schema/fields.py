@@ -22,7 +22,15 @@ from vlm_crash.schema.checks import schema_problems
 from vlm_crash.schema.lines import label_key
 from vlm_crash.schema.matcher import Matcher
 from vlm_crash.schema.wording import clean_text, is_unknown, nearest, normal_form, words
-from vlm_crash.schema.yaml_form import field_arguments, field_entry, parse_yaml, read_text, where_it_breaks
+from vlm_crash.schema.yaml_form import (
+    extended,
+    field_arguments,
+    field_entry,
+    is_background,
+    parse_yaml,
+    read_text,
+    where_it_breaks,
+)
 
 UNKNOWN = "Unknown"  # a field whose value is not known; kept apart from every value
 Kind = Literal["categorical", "count", "text"]
@@ -101,13 +109,17 @@ class Field:
 
 @dataclass(frozen=True)
 class Event:
-    """One kind of event: its name in files, its title for people, its opening sentence, and its fields in order."""
+    """One kind of event: its name in files, its title for people, its opening sentence, and its fields in order.
+
+    `background`: what there is when nothing happens (ordinary driving); it may have no fields.
+    """
 
     name: str
     title: str
     opening: str
     openings: tuple[str, ...]
     fields: tuple[Field, ...]
+    background: bool = False
 
     @property
     def field_names(self) -> tuple[str, ...]:
@@ -143,6 +155,11 @@ class Schema:
             if event.name == name:
                 return event
         raise ValueError(f"{name!r} is not an event of {self.source or 'the schema'}{nearest(name, self.event_names)}")
+
+    @property
+    def background(self) -> Event | None:
+        """What there is when nothing happens, where the schema has a word for it."""
+        return next((event for event in self.events if event.background), None)
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -193,6 +210,8 @@ class Schema:
                 "opening": e.opening,
                 "openings": list(e.openings),
                 "fields": list(e.field_names),
+                # Only where it is: the fingerprints of schemas without one stay as they were.
+                **({"background": "true"} if e.background else {}),
             }
             for e in self.events
         }
@@ -214,6 +233,7 @@ class Schema:
                 opening=entry["opening"],
                 openings=tuple(entry["openings"]),
                 fields=tuple(fields[f] for f in entry["fields"]),
+                background=is_background(entry),
             )
             for name, entry in data["events"].items()
         )
@@ -233,11 +253,11 @@ class Schema:
 
 
 def load_schema(path: str | Path | None = None) -> Schema:
-    """Read and check a schema. None: the shipped crash.yaml.
+    """Read and check a schema. None: the shipped crash.yaml; a bare name may be a shipped one's (scan.yaml).
 
     Raises FileNotFoundError, or SchemaError (a ValueError) with every problem of the YAML, its place and its remedy.
     """
-    return _shipped() if path is None else _load(Path(path))
+    return _shipped() if path is None else _load(_found(Path(path)))
 
 
 @cache
@@ -245,7 +265,30 @@ def _shipped() -> Schema:
     return _load(SHIPPED)
 
 
+def _found(path: Path, folder: Path = Path()) -> Path:
+    """A file of `folder`, else the shipped one where a bare name is its name."""
+    shipped = SHIPPED.with_name(path.name)
+    is_shipped = path == Path(path.name) and path.suffix == ".yaml" and shipped.is_file()
+    return shipped if is_shipped and not (folder / path).exists() else folder / path
+
+
 def _load(path: Path) -> Schema:
+    data = _read(path)
+    if isinstance(data, Mapping) and "extends" in data:
+        base = _found(Path(str(data["extends"])), path.parent)
+        own, data = {key: value for key, value in data.items() if key != "extends"}, _read(base)
+        if not isinstance(data, Mapping) or "extends" in data:
+            raise SchemaError(f"schema {path}: extends {base}, which must be a whole schema itself, as {SHIPPED}")
+        unknown = [key for key in own if key not in ("events", "fields")]
+        wrong = [key for key in ("events", "fields") if not isinstance(own.get(key) or {}, Mapping)]
+        if unknown or wrong:
+            named = ", ".join([*unknown, *wrong])
+            raise SchemaError(f"schema {path}: {named}: give `extends`, and mappings of events and of fields")
+        data = extended(own, data)
+    return Schema.from_dict(data, str(path))
+
+
+def _read(path: Path) -> Any:
     if path.is_dir():
         raise SchemaError(f"schema {path}: a folder; give a YAML such as {SHIPPED}, or leave --schema out")
     if not path.is_file():
@@ -255,10 +298,9 @@ def _load(path: Path) -> Schema:
     except ValueError as error:
         raise SchemaError(str(error)) from error
     try:
-        data = parse_yaml(text)
+        return parse_yaml(text)
     except yaml.YAMLError as error:
         raise SchemaError(f"schema {path}, {where_it_breaks(error, text)}; mend it there, as in {SHIPPED}") from error
-    return Schema.from_dict(data, str(path))
 
 
 def _sha256(text: str) -> str:

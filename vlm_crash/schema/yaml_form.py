@@ -73,6 +73,16 @@ def is_closed(entry: Mapping[str, Any]) -> bool:
     return str(entry.get("closed", bool(entry.get("vocabulary")))).casefold() == "true"
 
 
+def is_background(entry: Mapping[str, Any]) -> bool:
+    """Whether an event is marked as what there is when nothing happens."""
+    return str(entry.get("background", "false")).casefold() == "true"
+
+
+def extended(own: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """Events and fields of `base`, then those of `own`; one of the same name takes the place of the other."""
+    return {key: {**(base.get(key) or {}), **(own.get(key) or {})} for key in ("events", "fields")}
+
+
 def field_arguments(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a Field, defaults filled in."""
     return {

@@ -33,9 +33,7 @@ class Chosen:
         self._size = self._size or (frame.width, frame.height)
         if index not in self._missing:
             return
-        rgb_HWC = frame.reformat(width=self._size[0], height=self._size[1], format="rgb24").to_ndarray()
-        # decord applies the display matrix, PyAV only reports it (degrees, counterclockwise).
-        rgb_HWC = np.rot90(rgb_HWC, round(frame.rotation / 90) % 4)
+        rgb_HWC = to_rgb(frame, self._size)
         if self._frames_FHWC is None:
             self._frames_FHWC = np.empty((self._count, *rgb_HWC.shape), np.uint8)
         self._frames_FHWC[self._places[index]] = rgb_HWC
@@ -46,3 +44,10 @@ class Chosen:
         """[F, H, W, 3] uint8, as soon as all are there."""
         assert self._frames_FHWC is not None and not self._missing
         return self._frames_FHWC
+
+
+def to_rgb(frame: Any, size: tuple[int, int]) -> np.ndarray:
+    """A frame of PyAV as [H, W, 3] uint8 RGB of that size (width, height), upright."""
+    rgb_HWC = frame.reformat(width=size[0], height=size[1], format="rgb24").to_ndarray()
+    # decord applies the display matrix, PyAV only reports it (degrees, counterclockwise).
+    return np.rot90(rgb_HWC, round(frame.rotation / 90) % 4)

@@ -1,0 +1,161 @@
+"""`predict --scan`: refusals, the whole way on a short drive, a kill in the middle, recordings that cannot be read."""
+
+import csv
+import json
+import os
+import signal
+import time
+from dataclasses import replace
+
+import pytest
+
+from tests.cli.conftest import start
+from vlm_crash.demo.clips import encode
+from vlm_crash.demo.drive_files import KINDS, write_clips
+from vlm_crash.demo.drives import sample_drive
+from vlm_crash.video.reader import probe
+
+SIZE = (96, 54)
+TINY = [
+    "--data.num_frames", "2", "--data.num_workers", "0", "--model.max_new_tokens", "12", "--trainer.accelerator", "cpu",
+    "--data.schema", "scan.yaml", "--data.batch_size", "2",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory):
+    """24 seconds."""
+    folder = tmp_path_factory.mktemp("drive")
+    found = replace(sample_drive(3, 40.0, 1), fps=10)
+    encode(found.pictures(0.0, 24.0, SIZE), folder / "drive.mp4", 10, 3, SIZE)
+    return folder / "drive.mp4"
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def rows(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_schema_without_ordinary_driving_is_refused(wrong, tiny_model, drive, tmp_path):
+    out = tmp_path / "out"
+    said = wrong("predict", "--scan", "--model.path", tiny_model, "--data.clips", drive, "--output_dir", out,
+                 "--trainer.accelerator", "cpu")  # fmt: skip
+    assert "--scan asks when something happens" in said and "--data.schema scan.yaml" in said
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--scan.stride_s", "9"], "moments between windows would not be seen; set --scan.stride_s to less"),
+        (["--scan.threshold", "1.5"], "threshold=1.5 is not between 0 and 1"),
+        (["--scan.window_s", "0"], "window_s=0.0 is no length"),
+        (["--scan.margin_s", "-1"], "margin_s=-1.0 is below 0"),
+        (["--scan", "--data.tell_event", "true"], "leave --data.tell_event off"),
+    ],
+)
+def test_settings_that_cannot_be(wrong, tiny_model, drive, tmp_path, options, said):
+    assert said in wrong(
+        "predict", *options, "--model.path", tiny_model, "--data.clips", drive, "--output_dir", tmp_path / "out", *TINY
+    )
+
+
+def test_other_commands_do_not_scan(wrong, tiny_model, tmp_path):
+    out = tmp_path / "out"
+    said = wrong("test", "--scan", "--model.path", tiny_model, "--data.folder", tmp_path, "--output_dir", out)
+    assert "test does nothing with --scan (acts in predict)" in said
+
+
+def test_a_scan_that_was_killed_ends_as_one_that_was_not(say, wrong, tiny_model, drive, tmp_path):
+    broken = tmp_path / "broken.mp4"
+    broken.write_text("no video")
+    # A tiny random model is sure of nothing: the threshold makes everything an event.
+    scan = ["predict", "--scan.window_s", "4", "--scan.stride_s", "0.5", "--scan.threshold", "0.01", "--model.path",
+            tiny_model, "--data.clips", f"[{drive},{broken}]", *TINY]  # fmt: skip
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = start(*scan, "--output_dir", killed)
+    curve, deadline = killed / "scan_curve.jsonl", time.monotonic() + 120
+    while not (curve.exists() and curve.read_bytes().count(b"\n") >= 6):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert 6 <= len(lines(curve)) < 40
+    assert not (killed / "events.csv").exists()
+    with curve.open("a") as file:  # a line that was torn, and one half of a batch
+        file.write(json.dumps({**lines(curve)[-1], "window": len(lines(curve))}) + '\n{"recording": "cl')
+    assert say(*scan, "--output_dir", killed)[0] == 0
+    assert say(*scan, "--output_dir", whole)[0] == 0
+    assert lines(curve) == lines(whole / "scan_curve.jsonl")
+    for name in ("recordings.csv", "events.csv"):
+        assert (killed / name).read_text() == (whole / name).read_text()
+    _check_whole_scan(whole)
+    said = wrong(*scan, "--scan.stride_s", "1", "--output_dir", whole)
+    assert "holds a scan with another model, other windows" in said and "--overwrite true" in said
+    # Another threshold reads the curve again, and no recording.
+    judged = [{**line, "probability": line["probability"] and 0.3} for line in lines(curve)]
+    curve.write_text("".join(f"{json.dumps(line)}\n" for line in judged))
+    assert say(*scan, "--scan.threshold", "0.4", "--output_dir", killed)[0] == 0
+    assert (rows(killed / "events.csv"), lines(curve)) == ([], judged)
+
+
+def _check_whole_scan(folder):
+    """Every moment is judged once, the event is answered and cut out, and what cannot be read says so."""
+    curve = lines(folder / "scan_curve.jsonl")
+    assert [line["window"] for line in curve] == [*range(41), None]
+    for line in curve[:-1]:
+        events = line["events"]
+        assert sum(events.values()) == pytest.approx(1.0) and list(events) == ["crash", "nearmiss", "ordinary"]
+        assert line["probability"] == pytest.approx(1 - events["ordinary"], abs=1e-6)
+    (event,) = rows(folder / "events.csv")
+    assert (event["recording"], event["event"] in ("crash", "nearmiss"), event["status"]) == ("drive.mp4", True, "ok")
+    assert (float(event["clip_start_s"]), float(event["clip_end_s"])) == (0.0, 24.0)
+    assert probe(folder / "clips" / event["clip"]).num_frames == 240
+    answered, failed = lines(folder / "predictions.jsonl")
+    assert (answered["video"], answered["status"]) == (event["clip"], "ok")
+    assert (failed["video"], failed["status"]) == ("broken.mp4", "failed") and failed["error"]
+    told = {row["recording"]: row for row in rows(folder / "recordings.csv")}
+    assert (told["drive.mp4"]["seconds"], told["drive.mp4"]["windows"]) == ("24.000", "41")
+    assert (told["broken.mp4"]["status"], told["broken.mp4"]["problem"]) == ("failed", failed["error"])
+    assert (folder / "curve_drive.png").stat().st_size > 1000
+
+
+def test_a_window_is_treated_as_the_clip_of_its_span(say, tiny_model, drive, tmp_path):
+    """The only window of a recording as long as a window, beside `predict` of the same file as a clip."""
+    from vlm_crash.video.cutting import cut_clip
+
+    cut_clip(drive, 8.0, 12.0, tmp_path / "clip.mp4")
+    common = ["--model.path", tiny_model, "--data.clips", tmp_path / "clip.mp4", *TINY]
+    assert say("predict", "--scan.window_s", "4", *common, "--output_dir", tmp_path / "scan")[0] == 0
+    assert say("predict", *common, "--output_dir", tmp_path / "clip")[0] == 0
+    (window,), (clip,) = (lines(tmp_path / name) for name in ("scan/scan_curve.jsonl", "clip/predictions.jsonl"))
+    assert window["events"]["crash"] == pytest.approx(clip["event_probability"], rel=0.02)
+
+
+def test_fit_predict_evaluate_and_report_with_an_event_without_fields(say, tiny_model, tmp_path):
+    write_clips(tmp_path / "clips", dict.fromkeys(KINDS, 4), 0, 1.0)
+    csvs, dirs = ({kind: str(tmp_path / f"clips/{kind}{end}") for kind in KINDS} for end in (".csv", ""))
+    dataset, model = tmp_path / "dataset", tmp_path / "fit/model"
+    schema = ["--schema", "scan.yaml"]
+    assert say("prepare", "--event_csvs", json.dumps(csvs), "--event_dirs", json.dumps(dirs), *schema, "--fractions",
+               "[0.4,0.3,0.3]", "--out", dataset)[0] == 0  # fmt: skip
+    fit = ["--trainer.max_steps", "2", "--model.embedder", "null", "--model.num_validation_answers", "3"]
+    assert say("fit", "--model.path", tiny_model, "--data.folder", dataset, *TINY, *fit, "--output_dir",
+               tmp_path / "fit")[0] == 0  # fmt: skip
+    assert say("predict", "--model.path", model, "--data.folder", dataset, *TINY, "--output_dir",
+               tmp_path / "answers")[0] == 0  # fmt: skip
+    assert say("evaluate", "--predictions", tmp_path / "answers", "--truth", dataset, "--split", "test", *schema,
+               "--embedder", "null", "--out", tmp_path / "scores")[0] == 0  # fmt: skip
+    metrics = json.loads((tmp_path / "scores/metrics.json").read_text())
+    nothing = metrics["ordinary"]
+    assert nothing["num_clips"] > 0 and nothing["fields"] == {}
+    assert nothing["mean"]["score"] is None and nothing["mean"]["reasons"]["score"]
+    assert nothing["mean"]["n"] == 0
+    assert metrics["event"]["n"] == sum(metrics[kind]["num_clips"] for kind in KINDS)
+    assert set(metrics["event"]["recall"]) == set(KINDS)
+    assert say("report", tmp_path / "scores")[0] == 0
+    assert "Ordinary driving" in (tmp_path / "scores/report.html").read_text(encoding="utf-8")

@@ -1,0 +1,42 @@
+"""tools/scan_demo.py: every true event and every alarm counts once; the intervals are those of the tables."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+import scan_demo
+
+
+def true(moment_s, video="1.mp4", event="crash"):
+    return {"video": video, "event": event, "moment_s": str(moment_s), "Weather": "Clear"}
+
+
+def alarm(start_s, end_s, recording="1.mp4", event="crash"):
+    times = {"start_s": str(start_s), "end_s": str(end_s), "peak_s": str((start_s + end_s) / 2)}
+    return {"recording": recording, "event": event, "record": '{"Weather": "Clear"}', **times}
+
+
+def test_events_and_alarms_are_paired_one_to_one():
+    truth = [true(10), true(50), true(12, "2.mp4")]
+    alarms = [alarm(8, 13), alarm(11, 14), alarm(20, 30), alarm(8, 13, "2.mp4")]
+    pairs, left = scan_demo.paired(truth, alarms)
+    assert [(t["video"], t["moment_s"], e["start_s"]) for t, e in pairs] == [("1.mp4", "10", "8"), ("2.mp4", "12", "8")]
+    assert [event["start_s"] for event in left] == ["11", "20"]
+
+
+def test_figures_count_what_was_missed_and_what_was_not_there():
+    found = scan_demo.figures(
+        [true(10), true(50)], [alarm(9, 12, event="nearmiss"), alarm(70, 80)], [{"seconds": "1800"}]
+    )
+    assert (found["num_events"], found["num_found"], found["recall"]) == (2, 1, 0.5)
+    assert (found["false_alarms"], found["false_alarms_per_hour"]) == (1, 2.0)
+    assert (found["event_right"], found["fields_asked"], found["median_error_s"]) == (0, 0, 0.5)
+
+
+def test_intervals():
+    assert scan_demo.wilson(9, 10) == pytest.approx((0.596, 0.982), abs=1e-3)
+    assert scan_demo.wilson(10, 10)[1] == 1.0
+    assert scan_demo.poisson(0) == pytest.approx((0.0, 3.689), abs=1e-3)
+    assert scan_demo.poisson(5) == pytest.approx((1.623, 11.668), abs=1e-3)

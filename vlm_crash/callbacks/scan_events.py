@@ -1,0 +1,159 @@
+"""A scan's curve becomes its events: which windows are answered, which spans are cut out. Pure.
+
+Enters: the lines of the curve. Leaves: events, numbered through each recording, and the rows of the tables.
+Must hold: the same curve and settings give the same events.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlm_crash.schema.records import VideoSample
+from vlm_crash.video.peaks import Peak, PeakRule, ScoredWindow, find_peaks
+
+
+@dataclass(frozen=True)
+class ScanSettings:
+    """How recordings are scanned, and what of the curve is an event.
+
+    Args:
+        window_s: seconds that the model sees at once; best as long as the clips that it was trained on.
+        stride_s: seconds from one window to the next.
+        threshold: least mean probability, over the windows that show a moment, of an event at that moment.
+        merge_s: stretches above the threshold with a smaller gap are one event.
+        min_distance_s: two events whose peaks are closer are one.
+        margin_s: seconds before and after an event that its clip shows as well.
+    """
+
+    window_s: float = 6.0
+    stride_s: float = 1.0
+    threshold: float = 0.5
+    merge_s: float = 1.0
+    min_distance_s: float = 4.0
+    margin_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("window_s", "stride_s"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}={getattr(self, name)} is no length; set --scan.{name} to seconds above 0")
+        if self.stride_s > self.window_s:
+            raise ValueError(
+                f"stride_s={self.stride_s} is above window_s={self.window_s}, so moments between windows would not be "
+                "seen; set --scan.stride_s to less"
+            )
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"threshold={self.threshold} is not between 0 and 1; set --scan.threshold to a share")
+        for name in ("merge_s", "min_distance_s", "margin_s"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}={getattr(self, name)} is below 0; set --scan.{name} to 0 or more seconds")
+
+    @property
+    def rule(self) -> PeakRule:
+        return PeakRule(self.threshold, self.merge_s, self.min_distance_s)
+
+
+@dataclass(frozen=True)
+class ScanEvent:
+    """An event of a recording.
+
+    Attributes:
+        event: the most probable one in `window`, the background left out.
+        window: line of the curve of the window that is answered: the likeliest that shows the peak.
+        clip: name of the file that is cut out; clip_start_s, clip_end_s: what it shows.
+    """
+
+    recording: VideoSample
+    peak: Peak
+    event: str
+    window: Mapping[str, Any]
+    clip: str
+    clip_start_s: float
+    clip_end_s: float
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What its answer and its clip depend on."""
+        return (self.recording.id, self.window["window"], self.clip, self.clip_start_s, self.clip_end_s)
+
+
+def curve_line(window: Any, probabilities: Mapping[str, float] | None, background: str) -> dict[str, Any]:
+    """The line of a window: {event: probability}, and `probability`, that one of them happens."""
+    happens = None
+    if probabilities is not None:
+        # The sum, not 1 - P(background), which rounds what is small to 0.
+        happens = min(1.0, sum(value for name, value in probabilities.items() if name != background))
+    return {
+        "recording": window.id,
+        "window": window.window,
+        "start_s": round(window.start_s, 6),
+        "end_s": round(window.end_s, 6),
+        "probability": happens,
+        "events": None if probabilities is None else dict(probabilities),
+        "error": None if probabilities is not None else "the model gave non-finite logits",
+        "is_last": window.is_last,
+        "damage": window.damage,
+    }
+
+
+def failed_line(recording: VideoSample, reason: str) -> dict[str, Any]:
+    """The line of a recording that cannot be read."""
+    return {"recording": recording.id, "window": None, "probability": None, "error": reason, "is_last": True}
+
+
+def is_failed(line: Mapping[str, Any]) -> bool:
+    """Whether a line says that its recording cannot be read."""
+    return line["window"] is None
+
+
+def scored(curve: Sequence[Mapping[str, Any]]) -> list[ScoredWindow]:
+    """The windows of one recording's lines."""
+    return [ScoredWindow(line["start_s"], line["end_s"], line["probability"]) for line in curve]
+
+
+def scan_events(
+    recordings: Sequence[VideoSample], lines: Sequence[Mapping[str, Any]], settings: ScanSettings, background: str
+) -> list[ScanEvent]:
+    """Events of all recordings, in their order and in order of time."""
+    found: list[ScanEvent] = []
+    for recording, stem in zip(recordings, clip_stems(recordings), strict=True):
+        curve = [line for line in lines if line["recording"] == recording.id and not is_failed(line)]
+        windows = scored(curve)
+        end_s = max((line["end_s"] for line in curve), default=0.0)
+        for number, peak in enumerate(find_peaks(windows, settings.stride_s, settings.rule), 1):
+            window = _window_of(peak, curve)
+            events = {name: value for name, value in window["events"].items() if name != background}
+            found.append(
+                ScanEvent(
+                    recording, peak, max(events, key=events.__getitem__), window,
+                    clip=f"{stem}_{number:03d}.mp4",
+                    clip_start_s=round(max(0.0, peak.start_s - settings.margin_s), 3),
+                    clip_end_s=round(min(end_s, peak.end_s + settings.margin_s), 3),
+                )
+            )  # fmt: skip
+    return found
+
+
+def _window_of(peak: Peak, curve: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The likeliest window that shows the peak; of equal ones, the one in whose middle it lies."""
+    showing = [
+        line for line in curve
+        if line["probability"] is not None and line["start_s"] <= peak.peak_s <= line["end_s"]
+    ]  # fmt: skip
+
+    def order(line: Mapping[str, Any]) -> tuple[float, float]:
+        return (-round(line["probability"], 3), abs((line["start_s"] + line["end_s"]) / 2 - peak.peak_s))
+
+    return min(showing, key=order)
+
+
+def clip_stems(recordings: Sequence[VideoSample]) -> list[str]:
+    """Names for clips: of two recordings with one name the later gets a number."""
+    seen: Counter[str] = Counter()
+    stems = []
+    for recording in recordings:
+        stem = Path(recording.video).stem
+        seen[stem] += 1
+        stems.append(stem if seen[stem] == 1 else f"{stem}~{seen[stem]}")
+    return stems

@@ -1,0 +1,118 @@
+"""A recording, frame by frame in the order of time, each decoded once.
+
+In: a path, and where to begin. Out: (seconds, frame) pairs; afterwards what was wrong with the recording.
+Must hold: a time counts from the first frame shown, by presentation time stamps, and never goes back; a recording that
+ends before its header says, or has damaged packets, says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+
+from vlm_crash.video.container import UnreadableClipError, open_video
+
+#: Seconds by which a header may promise more than there is: rounding, or sound that goes on after the picture.
+_SLACK_S = 1.0
+
+
+class FrameStream:
+    """Frames of one recording with their times.
+
+    Attributes:
+        step_s: seconds from one frame to the next, where the recording does not say otherwise.
+        end_s: where the last frame read ends.
+        damage: what is wrong with the recording, as far as it was read; None: nothing.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.fps, self.codec = 25.0, ""
+        self.end_s = 0.0
+        self._promised_s: float | None = None
+        self._num_damaged = 0
+        self._stopped: str | None = None
+
+    @property
+    def step_s(self) -> float:
+        return 1.0 / self.fps
+
+    @property
+    def damage(self) -> str | None:
+        said = [f"{self._num_damaged} of its packets cannot be decoded"] if self._num_damaged else []
+        if self._stopped is not None:
+            said.append(f"it cannot be read on from {self.end_s:.1f} s ({self._stopped})")
+        elif self._promised_s is not None and self._promised_s > self.end_s + _SLACK_S:
+            said.append(f"its header promises {self._promised_s:.1f} s, and it ends at {self.end_s:.1f} s")
+        return "; ".join(said) or None
+
+    def frames(self, start_s: float = 0.0) -> Iterator[tuple[float, Any]]:
+        """(seconds, PyAV frame) from `start_s` on, or from a little before.
+
+        Raises:
+            UnreadableClipError: nothing of it can be decoded.
+        """
+        origin = self._first_pts() if start_s > 0 else None
+        if origin is not None:
+            found = self._read(origin, start_s)
+            first = next(found, None)
+            if first is not None and first[0] <= start_s:
+                yield first
+                yield from found
+                return
+            found.close()  # it cannot be sought in: read through, and dropped up to there
+        yield from self._read(None, 0.0)
+
+    def _first_pts(self) -> int | None:
+        with open_video(self.path) as (container, stream):
+            frame = next(self._decoded(container, stream), None)
+        self._num_damaged, self._stopped = 0, None
+        return None if frame is None else frame.pts
+
+    def _read(self, origin: int | None, start_s: float) -> Generator[tuple[float, Any]]:
+        self._num_damaged, self._stopped, self.end_s = 0, None, 0.0
+        last_s: float | None = None
+        with open_video(self.path) as (container, stream):
+            self._describe(container, stream)
+            if origin is not None:
+                try:
+                    container.seek(origin + int(start_s / stream.time_base), stream=stream, backward=True)
+                except av.error.FFmpegError:
+                    return
+            for frame in self._decoded(container, stream):
+                if origin is None:
+                    origin = frame.pts or 0
+                time_s = None if frame.pts is None else float((frame.pts - origin) * stream.time_base)
+                if last_s is not None and (time_s is None or time_s <= last_s):
+                    time_s = last_s + self.step_s
+                last_s = time_s or 0.0
+                self.end_s = last_s + self.step_s
+                yield last_s, frame
+        if last_s is None:
+            raise UnreadableClipError(self.path, "no frame of it can be decoded")
+
+    def _describe(self, container: Any, stream: Any) -> None:
+        self.fps = float(stream.average_rate or stream.guessed_rate or 0) or 25.0
+        self.codec = stream.codec_context.name
+        if stream.duration is not None:
+            self._promised_s = float(stream.duration * stream.time_base)
+        elif container.duration is not None:
+            self._promised_s = container.duration / av.time_base
+
+    def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.error.FFmpegError as error:
+                self._stopped = error.strerror
+                return
+            if packet is None:
+                return
+            try:
+                yield from packet.decode()
+            except av.error.FFmpegError:
+                self._num_damaged += 1

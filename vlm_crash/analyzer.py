@@ -21,6 +21,7 @@ from vlm_crash.data.datamodule import CrashDataModule
 from vlm_crash.data.dataset import ClipDataset, SampleRecipe
 from vlm_crash.lightning_module import CrashVLM
 from vlm_crash.models.fitted_form import check_form
+from vlm_crash.models.quantized import check_stage, loaded_dtype
 from vlm_crash.schema.records import Prediction, VideoSample
 from vlm_crash.video.clip_files import readable_name
 
@@ -68,7 +69,7 @@ class CrashAnalyzer:
             vision_chunk: frames that go through the vision tower at once; None: all of a batch.
             attention: SDPA kernel; None: math.
             schema: YAML with events and fields; None: the crash and near-miss form.
-            load_in: the language model's matrices in 8bit or 4bit, on a GPU; None: as dtype says.
+            load_in: matrices in fewer bits, 8bit or 4bit on a GPU, int8 on a CPU; None: as dtype says.
 
         Raises:
             ValueError: no model folder, or a setting that cannot be; it says what is allowed.
@@ -85,9 +86,10 @@ class CrashAnalyzer:
         check_form(module.fitted_schema, module.schema, path, module.path)
         if load_in is None:
             module.to(device=where, dtype=kind)
-        elif where.type != "cuda" or kind != torch.float16:
-            raise ValueError(f"load_in={load_in!r} needs device cuda and dtype float16; leave it out, or set them so")
+        elif kind != loaded_dtype(load_in, kind):
+            raise ValueError(f"load_in={load_in!r} is read in {loaded_dtype(load_in, kind)}; leave dtype out")
         else:
+            check_stage(load_in, "predict", where)
             module.to(device=where)
         data = CrashDataModule(num_frames=num_frames, schema=path)
         data.connect(module.inputs)

@@ -37,7 +37,7 @@ from vlm_crash.models.internvl import TOWERS, fill_model, label_loss, load_model
 from vlm_crash.models.lora import LORA, LoraSettings
 from vlm_crash.models.lora_record import check_lora
 from vlm_crash.models.optimization import check_settings, parameter_counts, parameter_groups, warmup_then_cosine
-from vlm_crash.models.quantized import check_load_in, check_stage, hold_in_fewer_bits
+from vlm_crash.models.quantized import check_load_in, check_stage, hold_in_fewer_bits, loaded_dtype
 from vlm_crash.models.tokenizers import check_tokenizer, load_tokenizer
 from vlm_crash.models.training_checkpoint import SETTINGS
 from vlm_crash.models.vision import embed_prompt
@@ -83,7 +83,8 @@ class CrashVLM(LightningModule):
             loss alone).
         embedder: sentence embedder of the text fields: minilm, a folder, or unset for none.
         schema: YAML with events and fields; unset: the crash and near-miss form. Follows data.schema.
-        load_in: the language model's matrices in 8bit or 4bit, by bitsandbytes on a GPU; unset: fp16 there.
+        load_in: matrices in fewer bits: on a GPU the language model's in 8bit or 4bit (bitsandbytes), on a CPU both
+            towers' in int8; unset: fp16 on a GPU, fp32 on a CPU.
     """
 
     # More than ten parameters: this constructor is the command line's --model section.
@@ -127,7 +128,7 @@ class CrashVLM(LightningModule):
         self.num_validation_answers = num_validation_answers
         self.schema = load_schema(schema)
         # from_pretrained leaves evaluation mode, in which activation checkpointing is silently off.
-        dtype = torch.float16 if load_in else held_dtype(lora, self.path, init, freeze or [])
+        dtype = loaded_dtype(load_in, held_dtype(lora, self.path, init, freeze or []))
         self.model = load_model(self.path, init, dtype).train()
         self.tokenizer = load_tokenizer(self.path)
         check_tokenizer(self.tokenizer, self.model.config)

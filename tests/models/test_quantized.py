@@ -1,5 +1,6 @@
 """Fewer bits: refused where they cannot be, and on a GPU with bitsandbytes close to fp16."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ BASE = Path(__file__).parents[2] / "vlm_crash/demo/base"
 
 def test_what_cannot_be():
     check_load_in(None, has_adapters=True)
-    with pytest.raises(ValueError, match=r"load_in='2bit' is not one of \['8bit', '4bit'\]"):
+    with pytest.raises(ValueError, match=r"load_in='2bit' is not one of \['8bit', '4bit', 'int8'\]"):
         check_load_in("2bit")
     with pytest.raises(ValueError, match="is for whole models"):
         check_load_in("8bit", has_adapters=True)
@@ -23,7 +24,12 @@ def test_what_cannot_be():
         check_stage("8bit", "fit", torch.device("cuda"))
     with pytest.raises(ValueError, match="needs a GPU, and this run is on cpu"):
         check_stage("8bit", "predict", torch.device("cpu"))
+    with pytest.raises(ValueError, match="is for CPUs, and this run is on cuda"):
+        check_stage("int8", "predict", torch.device("cuda"))
+    with pytest.raises(ValueError, match="leave dtype out"):
+        CrashAnalyzer.from_pretrained(BASE, device="cpu", load_in="int8", dtype="bfloat16")
     check_stage(None, "fit", torch.device("cpu"))
+    check_load_in("int8")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -37,6 +43,44 @@ def test_a_cpu_is_told(kind, tmp_path, capsys, monkeypatch):
     assert "needs a CUDA device" in capsys.readouterr().err
     assert main(["fit", *args[1:3], "--data.folder", str(tmp_path), "--model.load_in", kind]) == 2
     assert "fit does nothing with --model.load_in (acts in predict)" in capsys.readouterr().err
+
+
+def test_int8_on_a_cpu_answers_almost_the_same(demo_clips, tmp_path):
+    """Both towers' linear layers; also from the command line, with the same answers and another run id."""
+    options = {"device": "cpu", "max_new_tokens": 16}
+    clips = [demo_clips / f"{event}/{number}.mp4" for event in ("crash", "nearmiss") for number in (1, 2)]
+    whole = CrashAnalyzer.from_pretrained(BASE, **options)(clips, batch_size=4)
+    few = CrashAnalyzer.from_pretrained(BASE, load_in="int8", **options)
+    towers = few.module.model.model
+    for tower in (towers.vision_tower, towers.language_model):
+        layers = list(tower.modules())
+        assert any(isinstance(layer, torch.ao.nn.quantized.dynamic.Linear) for layer in layers)
+        assert not [layer for layer in layers if type(layer) is nn.Linear]
+    assert type(few.module.model.lm_head) is nn.Linear
+    answers = few(clips, batch_size=4)
+    fields = [
+        (name, value, bits) for fp32, bits in zip(whole, answers, strict=True) for name, value in fp32.fields.items()
+    ]
+    same = sum(bits.fields.get(name) == value for name, value, bits in fields)
+    assert 0.9 * len(fields) <= same and len(fields) >= 4 * 9
+    assert [bits.event_probability for bits in answers] != [fp32.event_probability for fp32 in whole]
+    assert [bits.event for bits in answers] == [fp32.event for fp32 in whole]
+    out = tmp_path / "p"
+    args = [
+        "predict",
+        "--model.path",
+        str(BASE),
+        "--data.crash_dir",
+        str(demo_clips / "crash"),
+        "--data.num_videos",
+        "1",
+    ]
+    args += ["--model.load_in", "int8", "--model.max_new_tokens", "16", "--trainer.accelerator", "cpu"]
+    assert main([*args, "--data.num_workers", "0", "--output_dir", str(out)]) == 0
+    line = json.loads((out / "predictions.jsonl").read_text())
+    alone = few(clips[0]).to_json_dict()
+    assert all(line[key] == alone[key] for key in ("response", "event_probability", "field_probabilities"))
+    assert json.loads((out / "run.json").read_text())["model"]["load_in"] == "int8"
 
 
 def test_the_settings_are_turings():

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import torch
 
@@ -153,7 +153,7 @@ class CrashAnalyzer:
     def _answered(self, batch: Batch, samples: list[VideoSample]) -> Iterator[Prediction]:
         """The batch's predictions; a batch has its failed clips apart."""
         with torch.inference_mode():
-            found = self.module.predict_step(batch.to(self.device), 0)
+            found = cast(list[Prediction], self.module.predict_step(batch.to(self.device), 0))  # of clips, no windows
         order = [*(item.sample for item in batch.failed), *batch.samples]
         by_sample = {id(sample): prediction for sample, prediction in zip(order, found, strict=True)}
         return (by_sample[id(sample)] for sample in samples)

@@ -212,6 +212,15 @@ def test_sources_that_cannot_be(tmp_path, schema, sources, message):
         prepare(sources, tmp_path / "out", schema, question=ask)
 
 
+def test_clips_that_take_too_long(tmp_path, schema, make_event):
+    crash = make_event("crash", 2)
+    with pytest.raises(InputProblems, match="unreadable clip: the decoder took longer than 1e-06 s and was killed"):
+        run(tmp_path / "out", schema, crash, clip_timeout_s=1e-6)
+    assert run(tmp_path / "out", schema, crash, clip_timeout_s=0).num_clips == {"crash": 2}
+    with pytest.raises(ValueError, match="clip_timeout_s=-1 is below 0; set --clip_timeout_s"):
+        run(tmp_path / "out", schema, crash, clip_timeout_s=-1)
+
+
 def test_a_seed_below_zero(tmp_path, schema, make_event):
     with pytest.raises(ValueError, match="seed=-1 is below 0; set --seed"):
         run(tmp_path / "out", schema, make_event("crash", 2), seed=-1)

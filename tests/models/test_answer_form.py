@@ -35,7 +35,7 @@ RECORDS = [
 
 
 def _trained(tmp_path: Path) -> Any:
-    """A byte-level tokenizer with Qwen2's cuts, trained on answers, so that it has tokens such as ".\\n" and "**\\n"."""
+    """A byte-level tokenizer with Qwen2's cuts, trained on answers: it has tokens such as ".\\n" and "**\\n"."""
     plain = Tokenizer(models.BPE())
     cuts = [pre_tokenizers.Split(Regex(QWEN2), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
     plain.pre_tokenizer, plain.decoder = pre_tokenizers.Sequence(cuts), decoders.ByteLevel()
@@ -96,7 +96,8 @@ class _Writer:
 def _filled_schema() -> Any:
     return load_schema().with_vocabularies({
         "Crash_with": ["Car", "Car and van", "Pedestrian"], "Crash_vehicle_type": ["Van", "Van (white)", "Truck"],
-        "Ego_pre_avoid_movement": ["Front"], "Other_pre_avoid_movement": ["Front"], "Other_most_damaged_area": ["Front"],
+        "Ego_pre_avoid_movement": ["Front"], "Other_pre_avoid_movement": ["Front"],
+        "Other_most_damaged_area": ["Front"],
     })  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from vlm_crash.cli.config_files import resolve_configs
 
 def _prepare_parser(parser: ArgumentParser) -> None:
     from vlm_crash.data.splits import DEFAULT_FRACTIONS
+    from vlm_crash.video.guarded import CLIP_TIMEOUT_S
 
     add = parser.add_argument
     add("--crash_csv", type=Path | None, help="Annotations of the crash clips.")
@@ -34,6 +35,12 @@ def _prepare_parser(parser: ArgumentParser) -> None:
         help="CSV column whose equal values stay in one split; unset: equal clips do.",
     )
     add("--prompt", type=Literal["full", "short"], default="full", help="Question written into the JSONL's human turn.")
+    add(
+        "--clip_timeout_s",
+        type=float | None,
+        default=CLIP_TIMEOUT_S,
+        help="Most seconds to look at a clip; one that takes longer is a problem, and left out (null or 0: no limit).",
+    )
 
 
 def _prepare(options: Namespace) -> int:
@@ -50,6 +57,7 @@ def _prepare(options: Namespace) -> int:
         options.fractions,
         options.group_column,
         question=lambda event: question(schema, options.prompt),
+        clip_timeout_s=options.clip_timeout_s,
     )
     print(report)
     return 0

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from vlm_crash.data.annotations import AnnotatedRow
@@ -25,14 +26,17 @@ logger = logging.getLogger(__name__)
 _SECONDS_BETWEEN_LOGS = 5.0
 
 
-def inspect_clips(rows: Sequence[AnnotatedRow]) -> tuple[list[AnnotatedRow], dict[str, str], list[Problem]]:
+def inspect_clips(
+    rows: Sequence[AnnotatedRow], clip_timeout_s: float | None
+) -> tuple[list[AnnotatedRow], dict[str, str], list[Problem]]:
     """Rows whose clip can be read, with the clip's own duration; id -> content hash; the others as problems."""
     good: list[AnnotatedRow] = []
     hashes: dict[str, str] = {}
     problems: list[Problem] = []
     logged = time.monotonic()
+    look = partial(_look, timeout_s=clip_timeout_s)
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for done, (row, result) in enumerate(zip(rows, pool.map(_look, rows), strict=True), start=1):
+        for done, (row, result) in enumerate(zip(rows, pool.map(look, rows), strict=True), start=1):
             if isinstance(result, UnreadableClipError):
                 what = f"unreadable clip: {result.reason}"
                 remedy = "replace or convert the clip; the row is left out"
@@ -47,9 +51,9 @@ def inspect_clips(rows: Sequence[AnnotatedRow]) -> tuple[list[AnnotatedRow], dic
     return good, hashes, problems
 
 
-def _look(row: AnnotatedRow) -> tuple[ClipInfo, str] | UnreadableClipError:
+def _look(row: AnnotatedRow, timeout_s: float | None) -> tuple[ClipInfo, str] | UnreadableClipError:
     try:
-        return probe(row.sample.path), content_hash(row.sample.path)
+        return probe(row.sample.path, timeout_s), content_hash(row.sample.path)
     except UnreadableClipError as error:
         return error
 

@@ -37,6 +37,7 @@ from vlm_crash.data.splits import DEFAULT_FRACTIONS, SPLITS, check_fractions, ma
 from vlm_crash.data.vocabularies import observed_vocabularies, same_spellings
 from vlm_crash.schema.fields import Schema
 from vlm_crash.schema.records import VideoSample
+from vlm_crash.video.guarded import CLIP_TIMEOUT_S
 
 __all__ = ["PrepareReport", "load_prepared", "load_vocabularies", "prepare"]
 
@@ -72,6 +73,7 @@ def prepare(
     group_column: str | None = None,
     *,
     question: Callable[[str | None], str],
+    clip_timeout_s: float | None = CLIP_TIMEOUT_S,
 ) -> PrepareReport:
     """Turn annotation CSVs and clip folders into a dataset.
 
@@ -84,6 +86,7 @@ def prepare(
         group_column: CSV column whose equal cells (one trip, one source video) must not be parted; None: clips of the
             same content only.
         question: event -> the human turn's words, without the image prefix.
+        clip_timeout_s: most seconds to look at a clip; None or 0: no limit.
 
     Raises:
         InputProblems: (a ValueError) with all that makes the input unusable as a whole.
@@ -91,6 +94,8 @@ def prepare(
         OSError: the dataset cannot be written; nothing was changed then.
     """
     check_fractions(fractions)
+    if clip_timeout_s is not None and not clip_timeout_s >= 0:  # nan is not
+        raise ValueError(f"clip_timeout_s={clip_timeout_s} is below 0; set --clip_timeout_s to 0 or more")
     if seed < 0:
         raise ValueError(f"seed={seed} is below 0; set --seed to 0 or more")
     _check_sources(sources, schema)
@@ -99,7 +104,7 @@ def prepare(
     earlier, of_content = _frozen(out / SPLITS_FILE, splits_settings)
     rows, problems = _read_sources(sources, schema, group_column)
     num_rows = len({(p.file, p.row) for p in problems if p.row is not None} | {(r.file, r.row) for r in rows})
-    rows, hashes, unreadable = inspect_clips(rows)
+    rows, hashes, unreadable = inspect_clips(rows, clip_timeout_s)
     problems += unreadable
     problems += unlisted(sources, rows, problems) + contradictions(rows, hashes)
     problems.sort(key=lambda problem: (problem.file, problem.row is None, problem.row or 0))

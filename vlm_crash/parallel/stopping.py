@@ -131,9 +131,10 @@ def _save_last(trainer: Trainer, is_ended: bool) -> None:
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
     for keeper in _keepers(trainer):
+        if not keeper.save_last or not (is_ended or keeper.save_on_exception):
+            continue
         # Inside a validation a checkpoint says that it is still to come; one of the same step from before does not.
-        is_there = not trainer.validating and _has_last(keeper, trainer)
-        if keeper.save_last and (is_ended or keeper.save_on_exception) and not is_there:
+        if trainer.validating or not _has_last(keeper, trainer):
             keeper._save_last_checkpoint(trainer, keeper._monitor_candidates(trainer))
 
 

@@ -29,7 +29,7 @@ def spelt_out(args: Sequence[str]) -> list[str]:
     ['--scan', 'true', '--data.clips', 'a.mp4']
     """
     found: list[str] = []
-    for arg, after in zip(args, [*args[1:], "--"], strict=True):
+    for arg, after in zip(args, [*args[1:], "--"], strict=False):
         found += [arg, "true"] if arg == "--scan" and after.startswith("-") else [arg]
     return found
 

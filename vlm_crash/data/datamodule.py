@@ -77,6 +77,11 @@ class CrashDataModule(LightningDataModule):
     #: Which of the samples are left to predict, as indices; None: all (callbacks/predictions.py sets it).
     choose_left: Callable[[Sequence[VideoSample]], np.ndarray] | None = None
 
+    #: Set where clips are scanned as recordings: what of them is read next.
+    scan: ScanPlan | None = None
+    #: (epoch, clips of it that all processes have seen) where a checkpoint was restored.
+    resumed: tuple[int, int] = (0, 0)
+
     # More than ten parameters: this constructor is the command line's --data section.
     def __init__(  # noqa: PLR0913
         self,
@@ -134,11 +139,7 @@ class CrashDataModule(LightningDataModule):
         self.dataset_schema: Schema = self.schema
         self.seed = seed
         self.recipe: SampleRecipe | None = None
-        #: Set where clips are scanned as recordings: what of them is read next.
-        self.scan: ScanPlan | None = None
         self.samples: dict[str, Any] = {}
-        #: (epoch, clips of it that all processes have seen) where a checkpoint was restored.
-        self.resumed = (0, 0)
         self.resumed_kind: dict[str, Any] = {}
         #: Most tokens of each training clip; unmeasured (0) where batches do not ask for them.
         self.lengths: list[int] = []

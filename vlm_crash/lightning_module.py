@@ -124,7 +124,7 @@ class CrashVLM(LightningModule):
         self.weight_decay = weight_decay
         self.warmup_ratio = warmup_ratio
         self.vision_chunk = vision_chunk
-        self.decoding, self.max_new_tokens = decoding, max_new_tokens
+        self.decoding, self.max_new_tokens, self.load_in = decoding, max_new_tokens, load_in
         self.num_validation_answers = num_validation_answers
         self.schema = load_schema(schema)
         # from_pretrained leaves evaluation mode, in which activation checkpointing is silently off.
@@ -204,9 +204,9 @@ class CrashVLM(LightningModule):
         """fp16 weights where a GPU only predicts; answers are scored by the terms of the dataset."""
         if stage == "fit":
             self.check_trainable()
-        check_stage(self.hparams["load_in"], stage, self.trainer.strategy.root_device)
+        check_stage(self.load_in, stage, self.trainer.strategy.root_device)
         place_islands(self, stage)
-        if self.hparams["load_in"] is None and stage == "predict" and self.trainer.strategy.root_device.type == "cuda":
+        if self.load_in is None and stage == "predict" and self.trainer.strategy.root_device.type == "cuda":
             self.model.half()
         elif self.adapters is not None:
             strategy = self.trainer.strategy

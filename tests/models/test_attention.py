@@ -126,6 +126,7 @@ def test_a_fault_says_whether_torch_refused() -> None:
 
 
 def test_efficient_alone_gets_repeated_keys_under_auto_too(tiny_model: Path) -> None:
+    set_attention("auto")
     model = load_model(tiny_model)
     config = model.model.language_model.config
     set_tower_attention(model, "auto", None)

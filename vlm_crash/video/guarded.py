@@ -215,7 +215,9 @@ def _answer(process: subprocess.Popen[bytes], deadline: float) -> tuple[Any, lis
     pickled, pixels = (np.empty(int(size), np.uint8) for size in header)
     _fill(process, pickled, deadline)
     _fill(process, pixels, deadline)
-    found: tuple[Any, list[tuple[str, int, str]]] = pickle.loads(pickled, buffers=[pixels] if pixels.size else [])
+    found: tuple[Any, list[tuple[str, int, str]]] = pickle.loads(
+        pickled.data, buffers=[pixels.data] if pixels.size else []
+    )
     return found
 
 
@@ -225,7 +227,7 @@ def _fill(process: subprocess.Popen[bytes], array: np.ndarray, deadline: float) 
     pipe = process.stdout.fileno()
     poll = select.poll()
     poll.register(pipe, select.POLLIN)
-    rest = memoryview(array)
+    rest = array.data.cast("B")
     while rest:
         left_s = deadline - time.monotonic()
         if left_s <= 0:

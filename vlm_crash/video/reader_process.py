@@ -53,10 +53,11 @@ def serve(tasks: Mapping[str, Callable[..., Any]]) -> None:
         pickled = pickle.dumps((result, records), protocol=5, buffer_callback=pixels.append)
         frames = [buffer.raw() for buffer in pixels]
         sizes = np.array([len(pickled), sum(frame.nbytes for frame in frames)], HEADER)
-        for part in (sizes.tobytes(), pickled, *frames):
+        parts: list[bytes | memoryview] = [sizes.tobytes(), pickled, *frames]
+        for part in parts:
             _write(answers, part)
         records.clear()
-        del result, pixels, frames, part  # or they would stay until the next clip is read
+        del result, pixels, frames, part, parts  # or they would stay until the next clip is read
 
 
 def widened(pipe: int) -> None:

@@ -227,7 +227,7 @@ def _fill(process: subprocess.Popen[bytes], array: np.ndarray, deadline: float) 
     pipe = process.stdout.fileno()
     poll = select.poll()
     poll.register(pipe, select.POLLIN)
-    rest = array.data.cast("B")
+    rest = array.data  # bytes: of one dimension
     while rest:
         left_s = deadline - time.monotonic()
         if left_s <= 0:

@@ -114,9 +114,8 @@ def _write_long(path: Path, short: Path, times: int) -> None:
         video = source.streams.video[0]
         stream = target.add_stream_from_template(video)
         packets = [(bytes(p), p.pts or 0, p.dts or 0, p.is_keyframe) for p in source.demux(video) if p.size]
-        time_base = video.time_base
-        assert time_base is not None
-        step = round(SECONDS / time_base)
+        assert video.time_base is not None
+        step, time_base = round(SECONDS / video.time_base), video.time_base
         for turn in range(times):
             for data, pts, dts, is_key in packets:
                 packet = av.Packet(data)

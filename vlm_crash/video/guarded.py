@@ -215,9 +215,7 @@ def _answer(process: subprocess.Popen[bytes], deadline: float) -> tuple[Any, lis
     pickled, pixels = (np.empty(int(size), np.uint8) for size in header)
     _fill(process, pickled, deadline)
     _fill(process, pixels, deadline)
-    found: tuple[Any, list[tuple[str, int, str]]] = pickle.loads(
-        pickled.data, buffers=[pixels.data] if pixels.size else []
-    )
+    found: tuple[Any, list[tuple[str, int, str]]] = pickle.loads(pickled.data, buffers=[pixels] if pixels.size else [])
     return found
 
 
@@ -227,7 +225,7 @@ def _fill(process: subprocess.Popen[bytes], array: np.ndarray, deadline: float) 
     pipe = process.stdout.fileno()
     poll = select.poll()
     poll.register(pipe, select.POLLIN)
-    rest = array.data  # bytes: of one dimension
+    rest = array.data
     while rest:
         left_s = deadline - time.monotonic()
         if left_s <= 0:

@@ -57,7 +57,7 @@ def serve(tasks: Mapping[str, Callable[..., Any]]) -> None:
         for part in parts:
             _write(answers, part)
         records.clear()
-        del result, pixels, frames, part, parts  # or they would stay until the next clip is read
+        del result, pixels, frames, parts, part  # or they would stay until the next clip is read
 
 
 def widened(pipe: int) -> None:

@@ -110,16 +110,14 @@ class CrashDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         _check_choices({"split": (split, SPLITS), "batching": (batching, BATCHING)})
-        ones = {"batch_size": batch_size, "pack_tokens": pack_tokens, "num_frames": num_frames}
-        _check_leasts({name: (value, 1) for name, value in ones.items()})
-        _check_leasts({"num_workers": (num_workers, 0), "clip_timeout_s": (clip_timeout_s, 0)})
+        _check_leasts(1, batch_size=batch_size, pack_tokens=pack_tokens, num_frames=num_frames)
+        _check_leasts(0, num_workers=num_workers, clip_timeout_s=clip_timeout_s)
         if pack_tokens is not None and batching != "packed":
             raise ValueError(f"pack_tokens={pack_tokens} has no effect with batching={batching!r}; leave it out")
-        self.folder, self.split = folder, split
+        self.folder, self.split, self.num_videos = folder, split, num_videos
         self.clips = [clips] if isinstance(clips, Path | str) else list(clips or [])
         named = {"crash": crash_dir, "nearmiss": nearmiss_dir}
         self.event_dirs = {**{event: path for event, path in named.items() if path}, **(event_dirs or {})}
-        self.num_videos = num_videos
         if prompt is not None and prompt_file is not None:
             raise ValueError("--data.prompt and --data.prompt_file are both given, and only one can be asked; drop one")
         # What is given here goes before what the model folder says; a given prompt also before its own wording.
@@ -345,9 +343,9 @@ def _check_choices(choices: Mapping[str, tuple[str, Iterable[str]]]) -> None:
             raise ValueError(f"{name}={word!r} is not one of {list(known)}; set --data.{name} to one of them")
 
 
-def _check_leasts(leasts: Mapping[str, tuple[float | None, int]]) -> None:
-    """ValueError for a number below the least that it may be: by option, (number, least)."""
-    for name, (value, least) in leasts.items():
+def _check_leasts(least: int, **values: float | None) -> None:
+    """ValueError for an option's number below the least that it may be."""
+    for name, value in values.items():
         if value is not None and not value >= least:  # nan is not
             raise ValueError(f"{name}={value} is below {least}; set --data.{name} to {least} or more")
 

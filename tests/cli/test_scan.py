@@ -56,6 +56,7 @@ def test_a_schema_without_ordinary_driving_is_refused(wrong, tiny_model, drive, 
         (["--scan.window_s", "0"], "window_s=0.0 is no length"),
         (["--scan.margin_s", "-1"], "margin_s=-1.0 is below 0"),
         (["--scan", "--data.tell_event", "true"], "leave --data.tell_event off"),
+        (["--scan", "--data.schema", "scan.yaml", "--retry_failed", "true"], "--scan does nothing with --retry_failed"),
     ],
 )
 def test_settings_that_cannot_be(wrong, tiny_model, drive, tmp_path, options, said):

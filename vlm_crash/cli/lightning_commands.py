@@ -222,7 +222,7 @@ class CrashCLI(LightningCLI):
         self.model.conversation = self.datamodule.recipe.tokenizer
         self.trainer.predict = partial(self.trainer.predict, return_predictions=False)  # type: ignore[method-assign]
         if self.subcommand == "predict" and self.scan is not None:
-            scan.check(self.model.schema, self.trainer, self.datamodule)
+            scan.check(self.model.schema, self.trainer, self.datamodule, self.config[self.subcommand])
             self.trainer.predict = scan.predictor(self.trainer, self.scan)  # type: ignore[method-assign]
         if self.checkpoint is not None:
             lora.check(self.checkpoint, self.model.adapters)

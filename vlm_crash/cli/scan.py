@@ -6,7 +6,7 @@ same command goes on with a scan that was stopped.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,11 @@ def settings_of(given: Any) -> ScanSettings | None:
     return given if isinstance(given, ScanSettings) else ScanSettings()
 
 
-def check(schema: Schema, trainer: Trainer, datamodule: CrashDataModule) -> None:
-    """ValueError where a scan is not possible."""
+def check(schema: Schema, trainer: Trainer, datamodule: CrashDataModule, config: Mapping[str, Any]) -> None:
+    """ValueError where a scan is not possible, or `predict` was given what a scan does not do."""
+    idle = {"retry_failed": False, "predictions_format": "jsonl"}
+    if given := [f"--{name}" for name, default in idle.items() if config[name] != default]:
+        raise ValueError(f"--scan does nothing with {', '.join(given)}; leave {'it' if len(given) == 1 else 'them'} out")
     if schema.background is None:
         raise ValueError(
             f"--scan asks when something happens, and the events of {schema.source} ({', '.join(schema.event_names)}) "

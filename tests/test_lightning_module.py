@@ -197,7 +197,8 @@ def test_answers_are_scored_by_the_terms_of_the_dataset(tiny_model, prepared, ba
     free = {name: f"a certain {values[name]}" for name in ("Crash_vehicle_type", "Crash_with")}
     text = render(module.schema, Annotation.of(module.schema, "crash", {**values, **free}))
     monkeypatch.setattr(module, "answer", lambda _: [SimpleNamespace(response=text)] * 2)
-    module.trainer = SimpleNamespace(datamodule=data)  # type: ignore[assignment]
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    module.trainer = SimpleNamespace(datamodule=data, strategy=strategy)  # type: ignore[assignment]
     for setup, score in ((False, 0.0), (True, 1.0)):
         if setup:
             module.setup(stage)

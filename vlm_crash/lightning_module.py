@@ -30,7 +30,7 @@ from vlm_crash.models.attention import set_attention
 from vlm_crash.models.attention_kernels import heads_of
 from vlm_crash.models.attention_of_towers import set_tower_attention
 from vlm_crash.models.context import Context
-from vlm_crash.models.fitted_form import check_form
+from vlm_crash.models.fitted_form import check_form, fitted_form
 from vlm_crash.models.folder import folder_settings, image_size, read_config, tokens_per_frame
 from vlm_crash.models.hub import local_folder
 from vlm_crash.models.internvl import TOWERS, fill_model, label_loss, load_model, tower_of
@@ -142,8 +142,7 @@ class CrashVLM(LightningModule):
         self.token_mean, self.scored_mean = TokenMean(), TokenMean()
         self.inputs = self._inputs()
         self.context = Context.of(self.model.config)
-        fitted = folder_settings(self.model.config)
-        self.fitted_schema, self.fitted_terms = fitted.schema, fitted.terms
+        self.fitted_schema, self.fitted_terms = fitted_form(self.model.config, getattr(self.adapters, "form", None))
         self.field_match = FieldMatch(self.schema, embedder)
         self.provenance = ""
         self.fp32_modules = check_islands(self, fp32_modules or ())
@@ -230,6 +229,7 @@ class CrashVLM(LightningModule):
         check_lora(checkpoint.get(LORA), self.adapters.record if self.adapters else None, self.trainer.ckpt_path)
         settings = checkpoint.get(SETTINGS) or {}
         self.fitted_schema, self.fitted_terms = settings.get("schema"), settings.get("terms")
+        self.__dict__.pop("answering", None)
 
     # These three come after a checkpoint is read, and before anything is written or deleted.
     def on_validation_model_eval(self) -> None:

@@ -5,11 +5,14 @@ import subprocess
 import sys
 
 import pytest
+from jsonargparse import ArgumentParser
 
 from tests.cli.conftest import ROOT
 from vlm_crash import __version__
 from vlm_crash.cli import COMMANDS, main
+from vlm_crash.cli.commands import _prepare_parser
 from vlm_crash.cli.shipped_help import shipped_help
+from vlm_crash.video.guarded import CLIP_TIMEOUT_S
 
 LIGHTNING = [command for command, (module, _) in COMMANDS.items() if module == "lightning_commands"]
 
@@ -82,3 +85,9 @@ def test_our_options_are_explained(capsys, monkeypatch):
         "--data.prompt PROMPT question to ask: full",
     ):
         assert words in text
+
+
+def test_prepare_looks_at_a_clip_as_long_as_the_reader_does():
+    parser = ArgumentParser()
+    _prepare_parser(parser)
+    assert parser.get_defaults().clip_timeout_s == CLIP_TIMEOUT_S

@@ -161,7 +161,7 @@ def test_a_clip_with_two_truths_is_named(schema: Schema, write_csv):
 def test_parquet_is_read_as_lines_are(schema: Schema, say, write_lines, tmp_path: Path):
     pytest.importorskip("pyarrow")
     lines = write_lines(
-        [say("1.mp4", "crash", {"Lanes": "2"}, "crash"), say("2.mp4", None, {}, None)], "a/predictions.jsonl"
+        [say("1.mp4", "crash", {"Lanes": "2"}, "crash"), say("2.mp4", "nearmiss", {}, None)], "a/predictions.jsonl"
     )
     folder = tmp_path / "b"
     folder.mkdir()

@@ -7,7 +7,8 @@ from typing import Any
 
 from tests.parallel.micro import Counted, Micro, score
 from tests.parallel.place import RANK, WORLD
-from vlm_crash.models.decoding import greedy_answers
+from vlm_crash.models.decoding import Decoder, greedy_answers
+from vlm_crash.models.term_tree import TermTree
 from vlm_crash.models.vision import embed_prompt
 from vlm_crash.parallel import FSDPStrategy
 from vlm_crash.parallel.gathering import CPUGroup
@@ -19,11 +20,15 @@ class Uneven(Micro):
     lengths: tuple[int, ...] = ()
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        prompt = (self.model, embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW))
-        openings = [[6, 7], [8, 9]]
-        first = greedy_answers(*prompt, batch.attention_mask_BS, openings, 1, -1).token_ids[0][0]
+        prompt = embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW)
+        events = TermTree.of({"one": [6, 7], "other": [8, 9]})
+
+        def decoder() -> Decoder:
+            return Decoder(self.model, prompt, batch.attention_mask_BS)
+
+        first = greedy_answers(decoder(), events, 1, -1).token_ids[0][0]
         end = first if RANK == 0 else -1
-        answers = greedy_answers(*prompt, batch.attention_mask_BS, openings, 6, end, self._any_process)
+        answers = greedy_answers(decoder(), events, 6, end, self._any_process)
         self.lengths += (len(answers.token_ids[0]),)
         return super().validation_step(batch, batch_idx)
 

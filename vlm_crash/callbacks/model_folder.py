@@ -17,6 +17,7 @@ from torch import Tensor
 from vlm_crash.callbacks.predictions import cannot_write
 from vlm_crash.models.convert import write_folder
 from vlm_crash.models.lora_files import merged, write_adapter
+from vlm_crash.models.lora_record import with_form
 from vlm_crash.models.training_checkpoint import SETTINGS
 from vlm_crash.models.weights import EMBEDDING, HEAD, StateDict
 from vlm_crash.parallel.checkpoint import is_sharded, load_file, save_file, whole_content
@@ -76,7 +77,7 @@ class ModelFolder(Callback):
         """The adapters merged, in the dtype that the base was computed with; and alone."""
         part = part_of(alone)
         part.mkdir(parents=True)
-        write_adapter(part, trained, module.adapters.record, module.path)
+        write_adapter(part, trained, with_form(module.adapters.record, config.vlm_crash), module.path)
         put_in_place(part, alone)
         log.info("adapter folder, of the last step: %s", alone)
         dtype = str(module.adapters.base_dtype).removeprefix("torch.")

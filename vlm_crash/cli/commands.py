@@ -16,7 +16,6 @@ from vlm_crash.cli.config_files import resolve_configs
 
 def _prepare_parser(parser: ArgumentParser) -> None:
     from vlm_crash.data.splits import DEFAULT_FRACTIONS
-    from vlm_crash.video.guarded import CLIP_TIMEOUT_S
 
     add = parser.add_argument
     add("--crash_csv", type=Path | None, help="Annotations of the crash clips.")
@@ -38,7 +37,7 @@ def _prepare_parser(parser: ArgumentParser) -> None:
     add(
         "--clip_timeout_s",
         type=float | None,
-        default=CLIP_TIMEOUT_S,
+        default=120.0,  # guarded.CLIP_TIMEOUT_S, whose module loads the decoders
         help="Most seconds to look at a clip; one that takes longer is a problem, and left out (null or 0: no limit).",
     )
 

@@ -45,7 +45,9 @@ def check(schema: Schema, trainer: Trainer, datamodule: CrashDataModule, config:
     """ValueError where a scan is not possible, or `predict` was given what a scan does not do."""
     idle = {"retry_failed": False, "predictions_format": "jsonl"}
     if given := [f"--{name}" for name, default in idle.items() if config[name] != default]:
-        raise ValueError(f"--scan does nothing with {', '.join(given)}; leave {'it' if len(given) == 1 else 'them'} out")
+        raise ValueError(
+            f"--scan does nothing with {', '.join(given)}; leave {'it' if len(given) == 1 else 'them'} out"
+        )
     if schema.background is None:
         raise ValueError(
             f"--scan asks when something happens, and the events of {schema.source} ({', '.join(schema.event_names)}) "

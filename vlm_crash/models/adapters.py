@@ -45,9 +45,11 @@ class Adapters:
         self.settings = settings
         self.model = module.model
         inject(self.model, settings)
+        #: Of the adapters that these begin from: `schema` and `terms`, where they are said.
+        self.form: dict[str, Any] = {}
         weights = fingerprint(folder)
         if settings.adapter is not None:
-            load_adapter(self.model, settings, settings.adapter, folder, weights)
+            self.form = load_adapter(self.model, settings, settings.adapter, folder, weights)
         tensor = next(name for name, parameter in self.model.named_parameters() if parameter.requires_grad)
         #: What checkpoints say (models/lora_record.py).
         self.record = make_record(settings, folder, weights, tensor)

@@ -21,7 +21,7 @@ from vlm_crash.models.checkpoints import meta_model
 from vlm_crash.models.folder import HicoSettings, folder_settings, is_original, merge_heads, read_config, read_json
 from vlm_crash.models.hub import local_folder
 from vlm_crash.models.lora_files import check_trained, fingerprint, merged, write_adapter
-from vlm_crash.models.lora_record import check_base, settings_of
+from vlm_crash.models.lora_record import check_base, settings_of, with_form
 from vlm_crash.models.original_config import to_original
 from vlm_crash.models.processor import save_processor
 from vlm_crash.models.saving import AS_STORED, DTYPES, save_weights
@@ -150,7 +150,7 @@ def _export_lora(
     check_base(record, source, fingerprint(source), trained.path)
     if layout == ALONE:
         with whole_folder(out) as part:
-            write_adapter(part, trained, record, source, dtype)
+            write_adapter(part, trained, with_form(record, config.vlm_crash), source, dtype)
         return out
     with merged(source, config, trained, settings, dtype) as both:
         return write_folder(both, config, source, out, layout, dtype)

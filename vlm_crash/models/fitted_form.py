@@ -4,11 +4,28 @@ Enters: both. Leaves: nothing, or what is wrong with that.
 """
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from transformers import InternVLConfig
+
+from vlm_crash.models.folder import folder_settings
 from vlm_crash.schema.fields import SHIPPED, Schema
 
 log = logging.getLogger(__name__)
+
+
+def fitted_form(config: InternVLConfig, form: Mapping[str, Any] | None) -> tuple[str | None, dict[str, Any] | None]:
+    """The form that a model was fitted with, and the terms of its open fields; None: not said.
+
+    Args:
+        config: of its folder.
+        form: of adapters that it begins from, which goes before what the folder says.
+    """
+    settings = folder_settings(config).to_dict()
+    schema, terms = ((form or {}).get(name) or settings[name] for name in ("schema", "terms"))
+    return schema, terms
 
 
 def check_form(fitted: str | None, schema: Schema, given: Path | str | None, path: Path | str) -> None:

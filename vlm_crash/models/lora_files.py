@@ -157,12 +157,15 @@ def _as_module(name: str) -> str:
 
 
 @torch.no_grad()
-def load_adapter(model: nn.Module, settings: LoraSettings, folder: Path, base: Path, weights: str) -> None:
+def load_adapter(model: nn.Module, settings: LoraSettings, folder: Path, base: Path, weights: str) -> dict[str, Any]:
     """Fill a model's adapters from a folder in peft's format.
 
     Args:
         model: with adapters by these settings.
         base: folder of the model, of this fingerprint.
+
+    Returns:
+        the form that they were trained with: its `schema` and `terms`, as far as the folder says.
 
     Raises:
         ValueError: another rank, scale, base or set of layers.
@@ -187,6 +190,7 @@ def load_adapter(model: nn.Module, settings: LoraSettings, folder: Path, base: P
         )
     for name, parameter in mine.items():
         parameter.copy_(tensors[name])
+    return (record or {}).get("form") or {}
 
 
 def check_trained(config: InternVLConfig, settings: LoraSettings, trained: Weights, path: Path, base: Path) -> None:

@@ -27,6 +27,11 @@ def make_record(settings: LoraSettings, base: Path, weights: str, tensor: str) -
     }
 
 
+def with_form(record: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with the form of the model that the adapters make, from what its folder says (`vlm_crash` there)."""
+    return {**record, "form": {name: settings.get(name) for name in ("schema", "terms")}}
+
+
 def settings_of(record: Mapping[str, Any]) -> LoraSettings:
     """The settings that a checkpoint was trained with."""
     return LoraSettings(**record["settings"])

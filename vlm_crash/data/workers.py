@@ -12,7 +12,7 @@ STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGUSR1})
 
 
 def heed_parent_alone(worker_id: int) -> None:
-    """For a DataLoader's `worker_init_fn`: Ctrl-C is passed over; SIGTERM and SIGUSR1 are, from others than the parent."""
+    """For a DataLoader's `worker_init_fn`: no Ctrl-C; SIGTERM and SIGUSR1 from the parent alone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent tells its workers to end
     # A handler is not told who has sent a signal, and ignoring SIGTERM would keep the parent waiting at its exit.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)

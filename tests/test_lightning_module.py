@@ -257,6 +257,8 @@ def test_weights_are_halved_where_a_gpu_only_predicts(tiny_model, device, stage,
     module.trainer = SimpleNamespace(strategy=strategy, datamodule=None)  # type: ignore[assignment]
     module.setup(stage)
     assert {parameter.dtype for parameter in module.parameters()} == {dtype}
+    # RoPE's frequencies, rounded, turn the tokens of a long prompt too far.
+    assert module.model.model.language_model.rotary_emb.inv_freq.dtype == torch.float32
 
 
 @pytest.mark.gpu

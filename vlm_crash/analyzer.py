@@ -21,6 +21,7 @@ from vlm_crash.data.datamodule import CrashDataModule
 from vlm_crash.data.dataset import ClipDataset, SampleRecipe
 from vlm_crash.lightning_module import CrashVLM
 from vlm_crash.models.fitted_form import check_form
+from vlm_crash.models.internvl import cast_parameters
 from vlm_crash.models.quantized import check_stage, loaded_dtype
 from vlm_crash.schema.records import Prediction, VideoSample
 from vlm_crash.video.clip_files import readable_name
@@ -85,7 +86,7 @@ class CrashAnalyzer:
         module = CrashVLM(Path(folder), embedder=None, schema=path, **given)
         check_form(module.fitted_schema, module.schema, path, module.path)
         if load_in is None:
-            module.to(device=where, dtype=kind)
+            cast_parameters(module.to(device=where), kind)
         elif kind != loaded_dtype(load_in, kind):
             raise ValueError(f"load_in={load_in!r} is read in {loaded_dtype(load_in, kind)}; leave dtype out")
         else:

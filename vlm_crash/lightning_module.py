@@ -25,7 +25,7 @@ from vlm_crash.data.tokenization import ConversationTokenizer
 from vlm_crash.metrics.field_match import FieldMatch
 from vlm_crash.models.activation_checkpointing import checkpoint_towers
 from vlm_crash.models.adapters import Adapters, held_dtype
-from vlm_crash.models.answering import Answer, Answering, check_decoding, with_terms
+from vlm_crash.models.answering import NOT_FINITE, Answer, Answering, check_decoding, with_terms
 from vlm_crash.models.attention import set_attention
 from vlm_crash.models.attention_kernels import heads_of
 from vlm_crash.models.attention_of_towers import set_tower_attention
@@ -33,7 +33,7 @@ from vlm_crash.models.context import Context
 from vlm_crash.models.fitted_form import check_form, fitted_form
 from vlm_crash.models.folder import folder_settings, image_size, read_config, tokens_per_frame
 from vlm_crash.models.hub import local_folder
-from vlm_crash.models.internvl import TOWERS, fill_model, label_loss, load_model, tower_of
+from vlm_crash.models.internvl import TOWERS, cast_parameters, fill_model, label_loss, load_model, tower_of
 from vlm_crash.models.lora import LORA, LoraSettings
 from vlm_crash.models.lora_record import check_lora
 from vlm_crash.models.optimization import check_settings, parameter_counts, parameter_groups, warmup_then_cosine
@@ -206,7 +206,7 @@ class CrashVLM(LightningModule):
         check_stage(self.load_in, stage, self.trainer.strategy.root_device)
         place_islands(self, stage)
         if self.load_in is None and stage == "predict" and self.trainer.strategy.root_device.type == "cuda":
-            self.model.half()
+            cast_parameters(self.model, torch.float16)
         elif self.adapters is not None:
             strategy = self.trainer.strategy
             self.adapters.settle(str(strategy.precision_plugin.precision), isinstance(strategy, FSDPStrategy))
@@ -227,8 +227,8 @@ class CrashVLM(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint brings its form with it, in place of the folder's; adapters must meet their base."""
         check_lora(checkpoint.get(LORA), self.adapters.record if self.adapters else None, self.trainer.ckpt_path)
-        settings = checkpoint.get(SETTINGS) or {}
-        self.fitted_schema, self.fitted_terms = settings.get("schema"), settings.get("terms")
+        if settings := checkpoint.get(SETTINGS):  # another program's says nothing: the folder's stay
+            self.fitted_schema, self.fitted_terms = settings.get("schema"), settings.get("terms")
         self.__dict__.pop("answering", None)
 
     # These three come after a checkpoint is read, and before anything is written or deleted.
@@ -258,8 +258,6 @@ class CrashVLM(LightningModule):
                 self.context.check(recipe.longest(samples, supervised=True), "a prompt and its answer")
             if samples and (name in ("predict", "test") or (name == "val" and self.num_validation_answers)):
                 self.answering.foretell(recipe.longest(samples, supervised=False))
-
-    # ---------------------------------------------------------------- training
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         assert batch.labels_BS is not None
@@ -298,8 +296,6 @@ class CrashVLM(LightningModule):
         optimizer = AdamW(groups, fused=fused_step(self.trainer))
         factor = warmup_then_cosine(self.warmup_ratio, num_optimizer_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
-
-    # ------------------------------------------------------ validation and test
 
     def on_validation_epoch_start(self) -> None:
         self.field_match.reset()
@@ -352,8 +348,6 @@ class CrashVLM(LightningModule):
         found = {f"{stage}/{name}": score for name, score in scores.items() if not torch.isnan(score)}
         self.log_dict(found, sync_dist=True)  # FieldMatch has counted over all processes: equal on all
 
-    # --------------------------------------------------------------- prediction
-
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction] | list[dict[str, float] | None]:
         """One Prediction per clip of the batch, failed ones included; of windows, the probabilities of the events."""
         if batch.events_only:
@@ -365,8 +359,15 @@ class CrashVLM(LightningModule):
 
     def event_probabilities(self, batch: Batch) -> list[dict[str, float] | None]:
         """By event of the schema, for each row of a left-padded batch of prompts; None where they are not finite."""
-        embeds_BSD = embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW, self.vision_chunk)
-        return self.answering.event_probabilities(self.model, embeds_BSD, batch.attention_mask_BS)
+        judge = self.answering.event_probabilities
+        found = judge(self.model, self._embedded(batch), batch.attention_mask_BS)
+        if None in found:
+            where = where_not_finite(self, lambda: judge(self.model, self._embedded(batch), batch.attention_mask_BS))
+            log.warning("%d of %d windows: %s: %s", found.count(None), len(found), NOT_FINITE, where)
+        return found
+
+    def _embedded(self, batch: Batch) -> Tensor:
+        return embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW, self.vision_chunk)
 
     def answer(self, batch: Batch) -> list[Prediction]:
         """Answer a left-padded batch of prompts."""
@@ -384,10 +385,8 @@ class CrashVLM(LightningModule):
         return predictions
 
     def _answers(self, batch: Batch) -> list[Answer]:
-        embeds_BSD = embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW, self.vision_chunk)
-        return self.answering.answer(
-            self.model, embeds_BSD, batch.attention_mask_BS, self._any_process, self._most_of_processes
-        )
+        options = (self._any_process, self._most_of_processes)
+        return self.answering.answer(self.model, self._embedded(batch), batch.attention_mask_BS, *options)
 
     def _any_process(self, runs: bool) -> bool:
         """Whether an answer is unfinished anywhere: weights that are shared out are gathered by all, or by none."""

@@ -114,6 +114,8 @@ def test_a_checkpoint_answers_as_the_merged_model(run, tiny_model, prepared, say
         assert code == 0, message
     assert answers(tmp_path / "checkpoint") == answers(tmp_path / "adapter") == answers(tmp_path / "merged")
     assert answers(tmp_path / "base") != answers(tmp_path / "merged")
+    ids = [json.loads((tmp_path / name / "run.json").read_text())["run_id"] for name in ("adapter", "base")]
+    assert ids[0] != ids[1]
 
 
 @pytest.mark.parametrize("command", ["validate", "test"])

@@ -56,6 +56,8 @@ def test_a_schema_without_ordinary_driving_is_refused(wrong, tiny_model, drive, 
         (["--scan.window_s", "0"], "window_s=0.0 is no length"),
         (["--scan.margin_s", "-1"], "margin_s=-1.0 is below 0"),
         (["--scan", "--data.tell_event", "true"], "leave --data.tell_event off"),
+        (["--scan", "--trainer.limit_predict_batches", "2"], "a limit would end their curves early"),
+        (["--scan", "--data.clip_timeout_s", "5"], "leave out --data.clip_timeout_s"),
         (["--scan", "--data.schema", "scan.yaml", "--retry_failed", "true"], "--scan does nothing with --retry_failed"),
     ],
 )
@@ -125,7 +127,7 @@ def _check_whole_scan(folder):
     assert (folder / "curve_drive.png").stat().st_size > 1000
 
 
-def test_a_window_is_treated_as_the_clip_of_its_span(say, tiny_model, drive, tmp_path):
+def test_a_window_is_treated_as_the_clip_of_its_span(say, wrong, tiny_model, drive, tmp_path):
     """The only window of a recording as long as a window, beside `predict` of the same file as a clip."""
     from vlm_crash.video.cutting import cut_clip
 
@@ -133,6 +135,8 @@ def test_a_window_is_treated_as_the_clip_of_its_span(say, tiny_model, drive, tmp
     common = ["--model.path", tiny_model, "--data.clips", tmp_path / "clip.mp4", *TINY]
     assert say("predict", "--scan.window_s", "4", *common, "--output_dir", tmp_path / "scan")[0] == 0
     assert say("predict", *common, "--output_dir", tmp_path / "clip")[0] == 0
+    said = wrong("predict", "--scan.window_s", "4", *common, "--output_dir", tmp_path / "clip")
+    assert "holds predictions of clips, and a scan would write over them" in said
     (window,), (clip,) = (lines(tmp_path / name) for name in ("scan/scan_curve.jsonl", "clip/predictions.jsonl"))
     assert window["events"]["crash"] == pytest.approx(clip["event_probability"], rel=0.02)
 

@@ -90,3 +90,11 @@ def test_unknown_folder_settings_are_named(tiny_model: Path, tmp_path: Path) -> 
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="frames"):
         folder_settings(read_config(tmp_path))
+
+
+@pytest.mark.parametrize("init", ["weights", "random"])
+def test_half_precision_leaves_the_frequencies_of_rope(tiny_model: Path, init: str) -> None:
+    model = load_model(tiny_model, init, torch.float16)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float16}
+    rope = model.model.language_model.rotary_emb
+    assert rope.inv_freq.dtype == rope.original_inv_freq.dtype == torch.float32

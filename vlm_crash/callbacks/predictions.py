@@ -125,6 +125,9 @@ class PredictionWriter(Callback):
         try:
             # Of this process alone: workers that outlive a killed run do not hold it.
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path = Path(self._lock.name)
+            if not path.exists() or not os.path.samestat(os.fstat(self._lock.fileno()), path.stat()):
+                raise BlockingIOError  # its holder has just removed it, and another run may hold the next one
         except (BlockingIOError, PermissionError) as error:
             self._lock.close()
             self._lock = None

@@ -30,6 +30,7 @@ def describe_run(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]
     datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
     recipe = datamodule.recipe
     weights = weight_files(pl_module.path, trainer.ckpt_path)  # type: ignore[arg-type]
+    weights += _adapter_files(pl_module)
     beside = {path for pattern in FOLDER_FILES for path in Path(str(pl_module.path)).glob(pattern) if path.is_file()}
     facts: dict[str, Any] = {
         "checkpoint": {str(path): _sha256(path) for path in weights},
@@ -39,7 +40,7 @@ def describe_run(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]
             **recipe.remembered,
             **{name: getattr(recipe, name) for name in ("image_size", "tell_event", "blank_frames")},
         },
-        "precision": str(next(pl_module.parameters()).dtype),
+        "precision": " ".join(map(str, _precision(trainer, pl_module))),
         "schema": pl_module.schema.fingerprint,  # type: ignore[union-attr]
         "versions": {name: version(name) for name in PACKAGES},
     }
@@ -48,6 +49,18 @@ def describe_run(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]
     deciding = json.dumps(_deciding(facts), sort_keys=True)
     run_id = hashlib.sha256(deciding.encode()).hexdigest()[:16]
     return {"run_id": run_id, "started": now(), **facts}
+
+
+def _precision(trainer: Trainer, pl_module: LightningModule) -> tuple[Any, ...]:
+    """Of the weights and of the sums, and on what kind of device."""
+    computed = trainer.precision_plugin.precision
+    return next(pl_module.parameters()).dtype, computed, trainer.strategy.root_device.type
+
+
+def _adapter_files(pl_module: Any) -> list[Path]:
+    """Files of the adapters that the run was given."""
+    folder = pl_module.adapters.settings.adapter if getattr(pl_module, "adapters", None) else None
+    return [] if folder is None else sorted(path for path in Path(folder).iterdir() if path.is_file())
 
 
 def now() -> str:

@@ -19,7 +19,8 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from vlm_crash.callbacks.predictions import describe_run
+from vlm_crash.callbacks.predictions import cannot_write
+from vlm_crash.callbacks.run_record import describe_run
 from vlm_crash.callbacks.scan_events import (
     ScanEvent,
     ScanSettings,
@@ -33,9 +34,11 @@ from vlm_crash.callbacks.scan_events import (
 from vlm_crash.callbacks.scan_image import draw_curve
 from vlm_crash.callbacks.whole_lines import WholeLines
 from vlm_crash.data.files import write_files
+from vlm_crash.data.prediction_lines import prediction_files
 from vlm_crash.data.recordings import ScanPlan, WindowSample, window_sample
 from vlm_crash.schema.records import Prediction, VideoSample
 from vlm_crash.video.clip_files import readable_name
+from vlm_crash.video.container import UnreadableClipError
 from vlm_crash.video.cutting import cut_clip
 
 log = logging.getLogger(__name__)
@@ -95,6 +98,11 @@ class ScanWriter(Callback):
             return
         there = json.loads(paths[2].read_text(encoding="utf-8")) if paths[2].exists() else None
         if there is None or not paths[0].exists():
+            if any(path.stat().st_size for path in prediction_files(self.output_dir)):
+                raise ValueError(
+                    f"{self.output_dir} holds predictions of clips, and a scan would write over them; set --output_dir "
+                    "to another folder, or --overwrite true"
+                )
             return
         if there.get("recordings") != run["recordings"]:
             what = "other recordings, or of files that have changed since"
@@ -161,7 +169,8 @@ class ScanWriter(Callback):
         self._planned = {event.key: event for event in events}
         kept = [
             line for line in self.answered.lines
-            if tuple(line["key"]) in self._planned and (self.output_dir / CLIPS / line["clip"]).exists()
+            if tuple(line["key"]) in self._planned
+            and (line["clip"] is None or (self.output_dir / CLIPS / line["clip"]).exists())
         ]  # fmt: skip
         if kept != self.answered.lines:
             self.answered.keep(kept)
@@ -180,10 +189,17 @@ class ScanWriter(Callback):
             if (event.recording.id, event.window["window"]) != (window.id, window.window):
                 continue
             path = self.output_dir / CLIPS / event.clip
-            path.parent.mkdir(exist_ok=True)
-            cut_clip(window.path, event.clip_start_s, event.clip_end_s, path)
             line = prediction.to_json_dict() | {"video": event.clip, "path": readable_name(path)}
-            self.answered.append([{"key": list(event.key), "clip": event.clip, "prediction": line}])
+            clip: str | None = event.clip
+            try:
+                path.parent.mkdir(exist_ok=True)
+                cut_clip(window.path, event.clip_start_s, event.clip_end_s, path)
+            except UnreadableClipError as error:  # the recording has gone since its curve was made
+                line |= {"status": "failed", "error": prediction.error or error.reason}
+                clip = None
+            except OSError as error:
+                raise cannot_write(path, error) from error
+            self.answered.append([{"key": list(event.key), "clip": clip, "prediction": line}])
 
     def finish(self) -> list[ScanEvent]:
         """Write the tables from the lines; the events."""

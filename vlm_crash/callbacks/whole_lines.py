@@ -28,7 +28,7 @@ class WholeLines:
             self._file.seek(len(whole))
         except OSError as error:
             raise cannot_write(path, error) from error
-        self.lines: list[dict[str, Any]] = [json.loads(line) for line in whole.decode().splitlines()]
+        self.lines: list[dict[str, Any]] = [json.loads(line) for line in whole.decode().split("\n")[:-1]]
 
     def keep(self, lines: list[dict[str, Any]]) -> None:
         """Put these lines in place of all; whole, or as it was."""

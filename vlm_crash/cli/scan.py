@@ -18,6 +18,7 @@ from vlm_crash.data.datamodule import CrashDataModule
 from vlm_crash.data.recordings import ScanPlan
 from vlm_crash.lightning_module import CrashVLM
 from vlm_crash.schema.fields import Schema
+from vlm_crash.video.guarded import CLIP_TIMEOUT_S
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,13 @@ def check(schema: Schema, trainer: Trainer, datamodule: CrashDataModule, config:
         raise ValueError(
             f"--scan does nothing with {', '.join(given)}; leave {'it' if len(given) == 1 else 'them'} out"
         )
+    if trainer.limit_predict_batches != 1.0 or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        raise ValueError(
+            "--scan reads recordings to their end, and a limit would end their curves early; leave out "
+            "--trainer.limit_predict_batches and --trainer.fast_dev_run"
+        )
+    if datamodule.clip_timeout_s != CLIP_TIMEOUT_S:
+        raise ValueError("--scan has no limit of time for a recording; leave out --data.clip_timeout_s")
     if schema.background is None:
         raise ValueError(
             f"--scan asks when something happens, and the events of {schema.source} ({', '.join(schema.event_names)}) "

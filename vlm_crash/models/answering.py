@@ -204,16 +204,15 @@ class Answering:
         most_of_processes: Callable[[int], int],
     ) -> list[Answer]:
         longest = most_of_processes(max(rooms))
-        free = greedy_answers(decoder, self.form.events.tree, longest, self.end_token_id, any_process)
+        free = greedy_answers(decoder, self.form.events.tree, longest, self.end_token_id, any_process, rooms)
         answers = []
         for row, room in enumerate(rooms):
             if not free.is_finite[row]:
                 answers.append(Answer(error=NOT_FINITE))
                 continue
             token_ids = free.token_ids[row]
-            # Beside a shorter prompt, a row may have gone on beyond its own room.
             is_cut = not free.is_ended[row] or len(token_ids) >= room
-            text = self._decode(token_ids[:room])
+            text = self._decode(token_ids)
             told = free.event_probabilities[row]
             answers.append(Answer(text, told, cut=("the answer",) if is_cut else (), room=room))
         return answers

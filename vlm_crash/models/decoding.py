@@ -79,6 +79,7 @@ def greedy_answers(
     max_new_tokens: int,
     end_token_id: int,
     any_process: Callable[[bool], bool] = bool,
+    rooms: Sequence[int] | None = None,
 ) -> FreeAnswers:
     """Decode a batch greedily.
 
@@ -87,15 +88,17 @@ def greedy_answers(
         max_new_tokens: most tokens of an answer.
         end_token_id: ends an answer.
         any_process: whether one process has something left, given whether this one has; the others go on with it.
+        rooms: per row the most tokens of its own answer; None: max_new_tokens of each.
     """
     told = event_probabilities(decoder, events)
     logits_BV = decoder.logits
     finite_B = torch.isfinite(logits_BV).all(dim=1)
     finite_B = finite_B & torch.tensor([row is not None for row in told], device=finite_B.device)
     ended_B = torch.zeros_like(finite_B)
+    room_B = torch.tensor(rooms or [max_new_tokens] * len(ended_B), device=ended_B.device)
     steps: list[Tensor] = []
-    for _ in range(max_new_tokens):
-        next_B = logits_BV.argmax(dim=1).masked_fill(ended_B, end_token_id)
+    for step in range(max_new_tokens):
+        next_B = logits_BV.argmax(dim=1).masked_fill(ended_B | (room_B <= step), end_token_id)
         ended_B = ended_B | (next_B == end_token_id)
         steps.append(next_B)
         if not any_process(not bool((ended_B | ~finite_B).all())):

@@ -69,7 +69,8 @@ def load_model(
     config = read_config(folder)
     if init == "random":
         config._attn_implementation = "sdpa"
-        model = InternVLForConditionalGeneration(config).to(device, dtype=dtype)  # type: ignore[arg-type]
+        model = InternVLForConditionalGeneration(config).to(device)  # type: ignore[arg-type]
+        cast_parameters(model, dtype)
         scale_rope_by_row(model)
         return model
     if init != "weights":
@@ -82,6 +83,13 @@ def load_model(
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     return model.eval()
+
+
+def cast_parameters(module: nn.Module, dtype: torch.dtype) -> None:
+    """Give the parameters a dtype; buffers stay as they are: RoPE's frequencies, rounded to fp16, turn the tokens of a
+    long prompt by as much as a radian too far."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(dtype)
 
 
 def fill_model(model: InternVLForConditionalGeneration, folder: Path, device: str | torch.device = "cpu") -> None:

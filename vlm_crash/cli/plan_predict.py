@@ -25,6 +25,7 @@ DOES_NOT_FIT = 1
 #: GiB that cards have for programs: a T4 with ECC, the least of those of 16 GB; a TITAN RTX.
 CARDS = {"16 GB": 14.6, "24 GB": 23.6}
 KINDS = {None: "fp16", "8bit": "8 bits", "4bit": "4 bits"}
+#: As models/answering.py, which loads torch.
 DECODING = ("best_term", "greedy", "free")
 OPTIONS: dict[str, tuple[Any, str]] = {
     "model.path": (

@@ -7,6 +7,7 @@ no tensor is made, and neither torch nor a model class is loaded.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from vlm_crash.parallel.memory_model import MOMENTS, walk
 from vlm_crash.parallel.memory_shapes import Setting, Shape
@@ -31,25 +32,17 @@ class Card:
     reserve_gib: float = 1.2
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a run needs on each of its GPUs.
+class Peaks:
+    """What follows from the worst instants: of each moment by part, of all of them, and beside what a card has."""
 
-    Args:
-        shape: of the model.
-        setting: of the run.
-        card: it is to run on.
-    """
-
-    shape: Shape
-    setting: Setting
     card: Card
+    part_names: ClassVar[tuple[str, ...]]
+    reserve_name: ClassVar[str]
 
     @cached_property
     def worst(self) -> Mapping[str, Mapping[str, int]]:
-        """Bytes by part at the worst instant of each moment of a step, without the card's reserve."""
-        found = walk(self.shape, self.setting).worst
-        return {moment: found[moment] for moment in MOMENTS if moment in found}
+        """Bytes by part at the worst instant of each moment, without the card's reserve."""
+        raise NotImplementedError
 
     @property
     def moments(self) -> dict[str, float]:
@@ -64,7 +57,10 @@ class Plan:
     def parts(self) -> dict[str, float]:
         """GiB by part at the peak; they sum to it."""
         found = self.worst[self.peak_moment]
-        return {**{part: found[part] / GIB for part in PARTS}, RESERVE: self.card.reserve_gib}
+        return {
+            **{part: found.get(part, 0) / GIB for part in self.part_names},
+            self.reserve_name: self.card.reserve_gib,
+        }
 
     @property
     def peak_gib(self) -> float:
@@ -77,6 +73,30 @@ class Plan:
     @property
     def fits(self) -> bool:
         return self.left_gib >= 0
+
+
+@dataclass(frozen=True)
+class Plan(Peaks):
+    """What a run needs on each of its GPUs.
+
+    Args:
+        shape: of the model.
+        setting: of the run.
+        card: it is to run on.
+    """
+
+    shape: Shape
+    setting: Setting
+    card: Card
+
+    part_names = tuple(PARTS)
+    reserve_name = RESERVE
+
+    @cached_property
+    def worst(self) -> Mapping[str, Mapping[str, int]]:
+        """Bytes by part at the worst instant of each moment of a step, without the card's reserve."""
+        found = walk(self.shape, self.setting).worst
+        return {moment: found[moment] for moment in MOMENTS if moment in found}
 
     @property
     def host_gib(self) -> float:

@@ -5,14 +5,14 @@ memory_tape.py and with the layers of memory_layers.py: neither torch nor a mode
 as repeated for every head; torch 2.14's math kernel does without that beside a mask: a batch needs a little less.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from vlm_crash.parallel.memory_layers import Heads, attention, norm, rotated
 from vlm_crash.parallel.memory_model import Parts, Step
-from vlm_crash.parallel.memory_plan import GIB, Card
+from vlm_crash.parallel.memory_plan import GIB, Card, Peaks
 from vlm_crash.parallel.memory_shapes import LABEL_TOKENS, LINE_TOKENS, TEXT_TOKENS, Setting, Shape
 from vlm_crash.parallel.memory_tape import Ledger, Sized
 from vlm_crash.parallel.memory_towers import Towers
@@ -244,7 +244,7 @@ class _Answer(Step):
 
 
 @dataclass(frozen=True)
-class AnswerPlan:
+class AnswerPlan(Peaks):
     """What answering needs on a GPU.
 
     Args:
@@ -257,12 +257,15 @@ class AnswerPlan:
     setting: AnswerSetting
     card: Card = field(default_factory=Card)
 
+    part_names = tuple(PARTS)
+    reserve_name = RESERVE
+
     @cached_property
     def _ledger(self) -> _Ledger:
         return _Answer(self.shape, self.setting).run()
 
-    @property
-    def worst(self) -> dict[str, dict[str, int]]:
+    @cached_property
+    def worst(self) -> Mapping[str, Mapping[str, int]]:
         """Bytes by part at the worst instant of each moment, without the card's reserve."""
         return {moment: self._ledger.worst[moment] for moment in MOMENTS}
 
@@ -270,33 +273,6 @@ class AnswerPlan:
     def most(self) -> dict[str, float]:
         """GiB of each part at its own worst instant; they are not there together."""
         return {**{part: self._ledger.most[part] / GIB for part in PARTS}, RESERVE: self.card.reserve_gib}
-
-    @property
-    def moments(self) -> dict[str, float]:
-        """GiB at the worst instant of each moment, with the reserve."""
-        return {moment: sum(parts.values()) / GIB + self.card.reserve_gib for moment, parts in self.worst.items()}
-
-    @property
-    def peak_moment(self) -> str:
-        return max(self.moments, key=self.moments.__getitem__)
-
-    @property
-    def parts(self) -> dict[str, float]:
-        """GiB by part at the peak; they sum to it."""
-        found = self.worst[self.peak_moment]
-        return {**{part: found.get(part, 0) / GIB for part in PARTS}, RESERVE: self.card.reserve_gib}
-
-    @property
-    def peak_gib(self) -> float:
-        return sum(self.parts.values())
-
-    @property
-    def left_gib(self) -> float:
-        return self.card.memory_gib - self.peak_gib
-
-    @property
-    def fits(self) -> bool:
-        return self.left_gib >= 0
 
 
 @dataclass(frozen=True)

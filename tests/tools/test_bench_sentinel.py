@@ -16,7 +16,7 @@ def test_a_small_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     rows = found["tables"][0]["rows"]
     assert [row[:2] for row in rows] == [["32-true", 1], ["32-true", 2]]
     assert [row[-1] for row in rows] == [2, 1], "as many off as on; half of the steps where they have two batches"
-    assert rows[1][2] > 1.3 * rows[0][2], "a step of two batches takes longer"
+    assert all(off > 0 and on > 0 and share == pytest.approx(on / off) for _, _, off, on, share, _ in rows)
     assert found["ratios"]["on_over_off_32-true_of_2_batches"] == pytest.approx(rows[1][3] / rows[1][2])
     (bar,) = found["bars"]
     assert bar["is_met"] == (max(row[4] for row in rows) < 1.05)

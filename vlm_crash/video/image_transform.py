@@ -34,6 +34,15 @@ def to_pixel_values(frames_FHWC: np.ndarray, image_size: int) -> Tensor:
         raise ValueError(
             f"frames have shape {frames_FHWC.shape} and dtype {frames_FHWC.dtype}; need [F, H, W, 3] uint8"
         )
+    return normalised(to_square(frames_FHWC, image_size))
+
+
+def to_square(frames_FHWC: np.ndarray, image_size: int) -> np.ndarray:
+    """Resize to a square (bicubic, antialiased): [F, image_size, image_size, 3] uint8; frames of that size stay.
+
+    Raises:
+        ValueError: an image_size below 1.
+    """
     if image_size < 1:
         raise ValueError(f"image_size={image_size}: need at least 1 pixel")
     # The permuted view is channels-last: torchvision then resizes uint8 about ten times faster than after
@@ -41,6 +50,15 @@ def to_pixel_values(frames_FHWC: np.ndarray, image_size: int) -> Tensor:
     frames_FCHW = torch.from_numpy(frames_FHWC).permute(0, 3, 1, 2)
     size = [image_size, image_size]
     frames_FCHW = F.resize(frames_FCHW, size, interpolation=InterpolationMode.BICUBIC, antialias=True)
+    resized_FHWC: np.ndarray = frames_FCHW.permute(0, 2, 3, 1).numpy()
+    return resized_FHWC
+
+
+def normalised(frames_FHWC: np.ndarray) -> Tensor:
+    """uint8 frames as [F, 3, H, W] float32, by ImageNet's mean and standard deviation."""
+    frames_FCHW = torch.from_numpy(frames_FHWC).permute(0, 3, 1, 2)
+    # One array of floats, worked on in place: fresh pages for each step would take most of the time.
+    pixels_F3HW = frames_FCHW.to(torch.float32, memory_format=torch.contiguous_format)
     mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
     std = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
-    return ((frames_FCHW.float() / 255 - mean) / std).contiguous()
+    return pixels_F3HW.div_(255).sub_(mean).div_(std)

@@ -259,7 +259,7 @@ def _generate(system: "System", clip: Clip, least_tokens: int, script: Script | 
 
 def old_item(recipe: SampleRecipe, sample: VideoSample) -> Item:
     """A clip as the scripts loaded it: decord, frames from end to end, each resized by PIL; the recipe's prompt."""
-    frames_FHWC, duration_s = old_frames(sample.path, recipe.num_frames)
+    frames_FHWC, duration_s = old_frames(sample.path, recipe.sampling.num_frames)
     size = recipe.image_size
     transform = v2.Compose(
         [
@@ -272,7 +272,7 @@ def old_item(recipe: SampleRecipe, sample: VideoSample) -> Item:
     )
     pixels_F3HW = torch.stack([transform(Image.fromarray(frame)) for frame in frames_FHWC])
     asked = question(recipe.schema, recipe.prompt)
-    ids_S = recipe.tokenizer(asked, recipe.num_frames, duration_s).input_ids_S
+    ids_S = recipe.tokenizer(asked, recipe.sampling.num_frames, duration_s).input_ids_S
     return Item(sample, ids_S, None, pixels_F3HW)
 
 
@@ -354,7 +354,7 @@ def with_eager_attention(model: InternVLForConditionalGeneration) -> InternVLFor
 
 def random_clips(recipe: SampleRecipe, num_clips: int) -> list[Clip]:
     """Clips of noise with the prompt of a real one: what they take does not depend on what they show."""
-    size, frames = recipe.image_size, recipe.num_frames
+    size, frames = recipe.image_size, recipe.sampling.num_frames
     clips = []
     for number in range(num_clips):
         ids_S = recipe.tokenizer(question(recipe.schema, recipe.prompt), frames, duration_s=8.0).input_ids_S

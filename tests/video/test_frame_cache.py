@@ -20,6 +20,7 @@ from vlm_crash.video import cache_folder, frame_cache
 from vlm_crash.video.cache_folder import CacheFolder
 from vlm_crash.video.frame_cache import CacheSettings, FrameCache
 from vlm_crash.video.frame_formats import FRAME_FORMATS
+from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.image_transform import to_pixel_values
 from vlm_crash.video.reader import Frames, read_frames
 
@@ -36,7 +37,7 @@ class Decoder:
 
     def decode(self) -> Frames:
         self.count += 1
-        return read_frames(self.clip, self.num_frames)
+        return read_frames(self.clip, FrameSampling(self.num_frames))
 
     def __call__(self, **changes: Any) -> Frames:
         rule = {"rule": "middle", "num_frames": self.num_frames}

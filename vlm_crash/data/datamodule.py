@@ -15,6 +15,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
 from vlm_crash.data.batching import BATCHING, Packs, check_batching, train_sampler
+from vlm_crash.data.cache_room import check_room
 from vlm_crash.data.clip_sources import limit_per_event, loose_clips
 from vlm_crash.data.collate import Batch, Collator, PackCollator
 from vlm_crash.data.conversation import read_question
@@ -29,6 +30,7 @@ from vlm_crash.data.workers import heed_parent_alone
 from vlm_crash.schema.fields import Schema, load_schema
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.schema.wording import words
+from vlm_crash.video.frame_cache import CacheSettings, FrameCache
 from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S
 
@@ -72,12 +74,15 @@ class CrashDataModule(LightningDataModule):
         tell_event: give the event away in the question, for labs that only want the fields.
         blank_frames: show black frames instead of the clips (a blind baseline: what is guessed without looking).
         schema: YAML with events and fields; unset: the crash and near-miss form.
+        cache: keep decoded frames on disk, so that each clip is decoded once; unset: it is decoded each time.
         seed: order of the training clips.
     """
 
     #: Which of the samples are left to predict, as indices; None: all (callbacks/predictions.py sets it).
     choose_left: Callable[[Sequence[VideoSample]], np.ndarray] | None = None
 
+    #: How clips become tokens and pixels; None: not connected.
+    recipe: SampleRecipe | None = None
     #: Set where clips are scanned as recordings: what of them is read next.
     scan: ScanPlan | None = None
     #: (epoch, clips of it that all processes have seen) where a checkpoint was restored.
@@ -107,6 +112,7 @@ class CrashDataModule(LightningDataModule):
         tell_event: bool = False,
         blank_frames: bool = False,
         schema: Path | None = None,
+        cache: CacheSettings | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -136,8 +142,7 @@ class CrashDataModule(LightningDataModule):
         self.schema: Schema = load_schema(schema)
         #: The schema with its open fields filled with the dataset's terms, as soon as a dataset is read.
         self.dataset_schema: Schema = self.schema
-        self.seed = seed
-        self.recipe: SampleRecipe | None = None
+        self.seed, self.cache = seed, cache
         self.samples: dict[str, Any] = {}
         self.resumed_kind: dict[str, Any] = {}
         #: Most tokens of each training clip; unmeasured (0) where batches do not ask for them.
@@ -158,12 +163,14 @@ class CrashDataModule(LightningDataModule):
             blank_frames=self.blank_frames,
             question=inputs.question,
             clip_timeout_s=self.clip_timeout_s,
+            cache=None if self.cache is None else FrameCache(self.cache),
         )
 
     def setup(self, stage: str) -> None:
         """Find the samples of a stage: fit, validate, test or predict."""
         if stage == "predict":
             self.samples["predict"] = self._predict_samples()
+            check_room(self.recipe, self.samples)
             return
         if self.folder is None:
             raise ValueError("there is nothing to train on or score; set --data.folder to what `prepare` wrote")
@@ -184,6 +191,7 @@ class CrashDataModule(LightningDataModule):
         self._check_processes()
         # The clips that are answered in validation come first: every event must be among them.
         self.samples = {name: _alternating(samples) for name, samples in self.samples.items()}
+        check_room(self.recipe, self.samples)
         if stage == "fit":
             self._measure()
         if self.recipe is not None and self.recipe.prompt == "dataset" and self.recipe.question is None:

@@ -6,6 +6,7 @@ told to go on (prediction); training and validation stop at such a clip and name
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -17,6 +18,7 @@ from vlm_crash.data.tokenization import ConversationTokenizer
 from vlm_crash.schema.fields import UNKNOWN, Schema
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.schema.response import parse, render
+from vlm_crash.video.frame_cache import FrameCache
 from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S, UnreadableClipError, read_frames
 from vlm_crash.video.image_transform import to_pixel_values
@@ -75,6 +77,7 @@ class SampleRecipe:
         blank_frames: show black frames instead of the clip, as a blind baseline.
         question: the lab's own wording, asked instead of `prompt`.
         clip_timeout_s: most seconds to read a clip; None or 0: no limit.
+        cache: keeps decoded frames on disk; None: each clip is decoded each time.
     """
 
     schema: Schema
@@ -86,6 +89,7 @@ class SampleRecipe:
     blank_frames: bool
     question: str | None = None
     clip_timeout_s: float | None = CLIP_TIMEOUT_S
+    cache: FrameCache | None = None
 
     def __post_init__(self) -> None:
         if self.prompt not in PROMPTS:
@@ -104,8 +108,17 @@ class SampleRecipe:
             UnreadableClipError: the clip cannot be read.
             ValueError: the sample lacks what the recipe needs (an answer, an event to tell, a human turn).
         """
-        frames = read_frames(sample.path, self.sampling, timeout_s=self.clip_timeout_s)
-        return self.item_of(sample, frames, supervised)
+        return self.item_of(sample, self.frames(sample.path), supervised)
+
+    def frames(self, path: Path) -> Frames:
+        """The chosen frames of a clip; from a cache they have the model's size. UnreadableClipError as `item`."""
+
+        def decode() -> Frames:
+            return read_frames(path, self.sampling, timeout_s=self.clip_timeout_s)
+
+        if self.cache is None:
+            return decode()
+        return self.cache.read(path, self.sampling.to_json(), self.image_size, "auto", decode)
 
     def item_of(self, sample: VideoSample, frames: Frames, supervised: bool) -> Item:
         """Put frames that have been read into tokens; ValueError as `item`."""

@@ -34,7 +34,7 @@ from vlm_crash.video.cache_folder import CacheFolder
 from vlm_crash.video.clip_files import content_hash
 from vlm_crash.video.container import ClipInfo
 from vlm_crash.video.frame_formats import FRAME_FORMATS
-from vlm_crash.video.image_transform import to_square
+from vlm_crash.video.image_transform import resized
 from vlm_crash.video.reader import Frames
 
 logger = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ class FrameCache:
         if frames is not None:
             return frames
         frames = decode()
-        frames = replace(frames, frames_FHWC=to_square(frames.frames_FHWC, image_size))
+        frames = replace(frames, frames_FHWC=resized(frames.frames_FHWC, image_size))
         if self._writes and _signature(path) == before:  # else the name may be another clip's
             header, parts = _packed(frames, self.settings.format)
             self._write("frames", name, _sealed(header, parts))

@@ -56,6 +56,8 @@ def check(schema: Schema, trainer: Trainer, datamodule: CrashDataModule, config:
         )
     if datamodule.clip_timeout_s != CLIP_TIMEOUT_S:
         raise ValueError("--scan has no limit of time for a recording; leave out --data.clip_timeout_s")
+    if datamodule.cache is not None:
+        raise ValueError("--scan reads each recording once and keeps no frames of it; leave out --data.cache")
     if schema.background is None:
         raise ValueError(
             f"--scan asks when something happens, and the events of {schema.source} ({', '.join(schema.event_names)}) "

@@ -7,6 +7,7 @@ Must hold: the sizes come from some of the run's own clips, in the format as it 
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
@@ -60,11 +61,11 @@ def check_room(recipe: SampleRecipe | None, samples: Mapping[str, Sequence[Video
 
 def _some(recipe: SampleRecipe, samples: Mapping[str, Sequence[VideoSample]]) -> Iterator[np.ndarray]:
     """Frames of a few clips, spread over all."""
-    found = 0
+    found, plain = 0, replace(recipe, cache=None)  # nothing is written before it is known to fit
     longest = max(samples.values(), key=len)
     for index in np.unique(np.linspace(0, len(longest) - 1, min(_NUM_TRIED, len(longest))).astype(int)):
         try:
-            frames_FHWC = recipe.frames(longest[int(index)].path).frames_FHWC
+            frames_FHWC = plain.frames(longest[int(index)].path).frames_FHWC
         except UnreadableClipError:  # it is named when it is its turn
             continue
         yield frames_FHWC

@@ -106,6 +106,8 @@ class CrashCLI(LightningCLI):
             child.description = COMMANDS[command][1]
             child.formatter_class = HelpFormatter
             effects.hide(child, command)
+            if command != "fit":  # nothing is computed again in a backward pass: the fastest kernel that works will do
+                child.set_defaults({"model.attention": "auto"})
             next(action for action in child._actions if action.dest == "ckpt_path").help = HELP[command]
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

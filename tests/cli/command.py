@@ -1,0 +1,52 @@
+"""What `python -m vlm_crash ARGUMENT...` does, in a process that was forked (tests/parallel/forked.py).
+
+Enters: arguments, and by the environment how the test disturbs it. A signal comes at a place, not at a time: on a
+machine that others use, a process that watches this one may look too late.
+"""
+
+import functools
+import importlib
+import os
+import pkgutil
+import resource
+import signal
+import sys
+from typing import Any
+
+from vlm_crash.cli import main as main_of_the_program
+
+#: Most KiB that a file may grow to; the rest the system refuses, as on a full disk.
+FILE_LIMIT = "TEST_FILE_LIMIT_KIB"
+#: "package.module.Class.function count number": that signal, once so many calls of the function have returned.
+SIGNAL = "TEST_SIGNAL_AFTER"
+
+
+def _send_after(function: str, count: int, number: signal.Signals) -> None:
+    owner, _, name = function.rpartition(".")
+    place = pkgutil.resolve_name(owner)
+    plain = getattr(place, name)
+    calls = 0
+
+    @functools.wraps(plain)
+    def counted(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        found = plain(*args, **options)
+        calls += 1
+        if calls == count:
+            # A terminal sends Ctrl-C to the workers, too.
+            (os.killpg if number == signal.SIGINT else os.kill)(os.getpid(), number)
+        return found
+
+    setattr(place, name, counted)
+
+
+def main() -> None:
+    if FILE_LIMIT in os.environ:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ[FILE_LIMIT]) * 1024,) * 2)
+    if SIGNAL in os.environ:
+        function, count, number = os.environ[SIGNAL].split()
+        _send_after(function, int(count), signal.Signals(int(number)))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # By its name Lightning starts the other processes of a run.
+    sys.modules["__main__"] = importlib.import_module("vlm_crash.__main__")
+    sys.exit(main_of_the_program(sys.argv[1:]))

@@ -6,10 +6,12 @@ machine that others use, a process that watches this one may look too late.
 
 import functools
 import importlib
+import json
 import os
 import pkgutil
 import resource
 import signal
+import subprocess
 import sys
 from typing import Any
 
@@ -17,12 +19,13 @@ from vlm_crash.cli import main as main_of_the_program
 
 #: Most KiB that a file may grow to; the rest the system refuses, as on a full disk.
 FILE_LIMIT = "TEST_FILE_LIMIT_KIB"
-#: "package.module.Class.function count number": that signal, once so many calls of the function have returned.
-SIGNAL = "TEST_SIGNAL_AFTER"
+#: As JSON: "after" (package.module.Class.function) and "count", and what comes once so many calls have returned:
+#: a "signal", to the whole "group" or not, or a "command".
+DISTURBANCE = "TEST_DISTURBANCE"
 
 
-def _send_after(function: str, count: int, number: signal.Signals) -> None:
-    owner, _, name = function.rpartition(".")
+def _disturb(after: str, count: int, signal: int = 0, group: bool = False, command: tuple[str, ...] = ()) -> None:
+    owner, _, name = after.rpartition(".")
     place = pkgutil.resolve_name(owner)
     plain = getattr(place, name)
     calls = 0
@@ -32,9 +35,10 @@ def _send_after(function: str, count: int, number: signal.Signals) -> None:
         nonlocal calls
         found = plain(*args, **options)
         calls += 1
-        if calls == count:
-            # A terminal sends Ctrl-C to the workers, too.
-            (os.killpg if number == signal.SIGINT else os.kill)(os.getpid(), number)
+        if calls == count and command:
+            subprocess.run(command, check=True)
+        elif calls == count:
+            (os.killpg if group else os.kill)(os.getpid(), signal)
         return found
 
     setattr(place, name, counted)
@@ -43,9 +47,8 @@ def _send_after(function: str, count: int, number: signal.Signals) -> None:
 def main() -> None:
     if FILE_LIMIT in os.environ:
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ[FILE_LIMIT]) * 1024,) * 2)
-    if SIGNAL in os.environ:
-        function, count, number = os.environ[SIGNAL].split()
-        _send_after(function, int(count), signal.Signals(int(number)))
+    if DISTURBANCE in os.environ:
+        _disturb(**json.loads(os.environ[DISTURBANCE]))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # By its name Lightning starts the other processes of a run.
     sys.modules["__main__"] = importlib.import_module("vlm_crash.__main__")

@@ -1,5 +1,6 @@
 """Commands in this process, with what they say; small options for the tiny model."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import FILE_LIMIT, SIGNAL
+from tests.cli.command import DISTURBANCE, FILE_LIMIT
 from tests.parallel.conftest import free_port
 from tests.parallel.forked import Forked
 from vlm_crash.cli import main
@@ -79,8 +80,9 @@ def begin(
     if file_limit_kib is not None:
         environment[FILE_LIMIT] = str(file_limit_kib)
     if signal_after is not None:
-        function, count, number = signal_after
-        environment[SIGNAL] = f"{function} {count} {number.value}"
+        after, count, number = signal_after
+        disturbance = {"after": after, "count": count, "signal": number.value, "group": number == signal.SIGINT}
+        environment[DISTURBANCE] = json.dumps(disturbance)
     return Forked("tests.cli.command", environment, [str(arg) for arg in args], ends_as_python=True)
 
 

@@ -3,6 +3,7 @@
 To import them takes longer than most checks do.
 """
 
+import ctypes
 import importlib
 import multiprocessing
 import os
@@ -18,6 +19,8 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     ["tests.parallel.stock", "tests.parallel.journey", "vlm_crash.cli.lightning_commands", "torch.utils.tensorboard"]
 )
+#: An environment variable: the network namespace to be in (`ip netns`).
+NETWORK = "TEST_NETWORK"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -26,6 +29,8 @@ def run(module: str, environment: Mapping[str, str], arguments: Sequence[str], s
     os.setsid()
     multiprocessing.set_start_method("fork", force=True)  # of workers: Linux' own, not that of this process
     os.environ.update(environment)
+    if NETWORK in environment:
+        _enter_network(environment[NETWORK])
     output = os.open(said, os.O_WRONLY | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -43,6 +48,14 @@ def run(module: str, environment: Mapping[str, str], arguments: Sequence[str], s
     if ends_as_python:  # multiprocessing ends workers and waits for threads, as an interpreter does
         sys.exit(code)
     os._exit(code)  # without waiting for threads of gloo
+
+
+def _enter_network(name: str) -> None:
+    clone_newnet = 0x40000000  # linux/sched.h; os.setns is Python 3.12's
+    with Path("/run/netns", name).open() as file:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.setns(file.fileno(), clone_newnet):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), name)
 
 
 class Forked:

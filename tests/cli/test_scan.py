@@ -2,14 +2,12 @@
 
 import csv
 import json
-import os
 import signal
-import time
 from dataclasses import replace
 
 import pytest
 
-from tests.cli.conftest import start
+from tests.cli.conftest import PATIENCE_S, begin
 from vlm_crash.demo.clips import encode
 from vlm_crash.demo.drive_files import KINDS, write_clips
 from vlm_crash.demo.drives import sample_drive
@@ -80,14 +78,12 @@ def test_a_scan_that_was_killed_ends_as_one_that_was_not(say, wrong, tiny_model,
     scan = ["predict", "--scan.window_s", "4", "--scan.stride_s", "0.5", "--scan.threshold", "0.01", "--model.path",
             tiny_model, "--data.clips", f"[{drive},{broken}]", *TINY]  # fmt: skip
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = start(*scan, "--output_dir", killed)
-    curve, deadline = killed / "scan_curve.jsonl", time.monotonic() + 120
-    while not (curve.exists() and curve.read_bytes().count(b"\n") >= 6):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert 6 <= len(lines(curve)) < 40
+    batch = "vlm_crash.callbacks.scan.ScanWriter.on_predict_batch_end"
+    process = begin(*scan, "--output_dir", killed, signal_after=(batch, 3, signal.SIGKILL))
+    said = process.communicate(PATIENCE_S)[0]
+    assert process.returncode == -signal.SIGKILL, said
+    curve = killed / "scan_curve.jsonl"
+    assert len(lines(curve)) == 6
     assert not (killed / "events.csv").exists()
     with curve.open("a") as file:  # a line that was torn, and one half of a batch
         file.write(json.dumps({**lines(curve)[-1], "window": len(lines(curve))}) + '\n{"recording": "cl')

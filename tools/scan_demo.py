@@ -3,17 +3,18 @@
     python tools/scan_demo.py --out runs/scan_demo
 
 Four stages: `clips` renders clips cut out of drives; `fit` fine-tunes the demo's base model on them with scan.yaml, by
-`prepare` and `fit`; `drives` renders long drives from other seeds; `scan` reads them with `predict --scan`, beside the
-untrained base for comparison where asked, and compares the events found with those that are there. A stage whose files
-are there is not done again; `--only` does one. The figures are printed and written to scan_demo.json.
+`prepare` and `fit`; `drives` renders long drives from other seeds, some to choose on and as many to report; `scan`
+reads them with `predict --scan`, chooses threshold and least duration on the former, and compares the events found in
+the latter with those that are there. A stage whose files are there is not done again; `--only` does one. The figures
+are printed and written to scan_demo.json.
 """
 
 import argparse
 import csv
 import json
 import math
-import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ from vlm_crash.video.peaks import ScoredWindow, find_peaks
 
 BASE_MODEL = Path(__file__).parents[1] / "vlm_crash/demo/base"
 WINDOW_S = 6.0
-CLIPS = {"crash": 240, "nearmiss": 240, "ordinary": 360}
-FIRST_CLIP_SEED, FIRST_DRIVE_SEED = 0, 300_000
+CLIPS = {"crash": 240, "nearmiss": 240, "ordinary": 720}
+FIRST_CLIP_SEED, FIRST_VAL_DRIVE, FIRST_DRIVE = 0, 360_000, 370_000
 STAGES = ("clips", "fit", "drives", "scan")
 
 
@@ -47,7 +48,6 @@ def clips(out: Path, options: argparse.Namespace) -> None:
     start = time.perf_counter()
     numbers = {kind: max(4, round(number * options.scale)) for kind, number in CLIPS.items()}
     part = out / "clips.part"
-    shutil.rmtree(part, ignore_errors=True)
     write_clips(part, numbers, FIRST_CLIP_SEED, WINDOW_S, options.workers)
     part.rename(out / "clips")
     print(f"{sum(numbers.values())} clips of {WINDOW_S:g} s rendered: {time.perf_counter() - start:.0f} s", flush=True)
@@ -73,34 +73,85 @@ RATES = {"vision": 5e-5, "projector": 2e-4, "language": 2e-4}
 
 
 def drives(out: Path, options: argparse.Namespace) -> None:
-    """Long drives with known events, from seeds that no training clip has."""
+    """Long drives with known events, from seeds that no training clip has: some to choose on, some to report."""
     start = time.perf_counter()
-    part = out / "drives.part"
-    shutil.rmtree(part, ignore_errors=True)
-    seeds = range(options.first_drive, options.first_drive + options.num_drives)
-    write_drives(part, seeds, 60 * options.minutes, options.events)
-    part.rename(out / "drives")
-    minutes = options.num_drives * options.minutes
+    for name, first in (("val_drives", options.first_val_drive), ("drives", options.first_drive)):
+        if not (out / name).exists():
+            part = out / f"{name}.part"
+            write_drives(part, range(first, first + options.num_drives), 60 * options.minutes, options.events)
+            part.rename(out / name)
+    minutes = 2 * options.num_drives * options.minutes
     print(f"{minutes:g} minutes of drives rendered: {time.perf_counter() - start:.0f} s", flush=True)
 
 
 def scan(out: Path, options: argparse.Namespace) -> None:
-    """`predict --scan` of the drives with the model as it was fitted, then the figures."""
+    """`predict --scan` of the drives with the model as it was fitted: the rule is chosen on one half, then the figures.
+
+    What was scanned before is not scanned again, so that this stage can be stopped and gone on with.
+    """
+    predict_scan(out, "val_drives", "val_scan", ScanSettings(threshold=0.999))  # the curve is all that is needed
+    chosen, table = choose(out)
+    print("\n".join(table), flush=True)
+    is_new = not (out / "scan" / CURVE).exists()
     start = time.perf_counter()
-    command(
-        "predict", "--model.path", out / "fit" / "model", "--data.schema", "scan.yaml", "--data.clips",
-        out / "drives", "--data.batch_size", 16, "--data.num_workers", 1, "--model.max_new_tokens", 256,
-        "--trainer.accelerator", "cpu", "--output_dir", out / "scan", "--overwrite", "true", "--scan.threshold",
-        options.threshold,
-    )  # fmt: skip
+    predict_scan(out, "drives", "scan", chosen)
     seconds = time.perf_counter() - start
     found = figures(rows(out / "drives" / TRUTH), rows(out / "scan/events.csv"), rows(out / "scan/recordings.csv"))
-    found["seconds_per_minute"] = round(seconds / (found["hours"] * 60), 2)
+    found |= {"threshold": chosen.threshold, "min_duration_s": chosen.min_duration_s}
+    found["seconds_per_minute"] = round(seconds / (found["hours"] * 60), 2) if is_new else None
     (out / "scan_demo.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(said(found))
-    for line in tradeoff(out):
-        print(line)
-    picture(out, options.threshold)
+    print("\n".join(tradeoff(out, chosen)))
+    picture(out, chosen)
+
+
+def predict_scan(out: Path, drives: str, results: str, settings: ScanSettings) -> None:
+    """Scan a folder of drives."""
+    command(
+        "predict", "--model.path", out / "fit" / "model", "--data.schema", "scan.yaml", "--data.clips", out / drives,
+        "--data.batch_size", 16, "--data.num_workers", 1, "--model.max_new_tokens", 256, "--trainer.accelerator", "cpu",
+        "--output_dir", out / results, "--scan.threshold", settings.threshold, "--scan.min_duration_s",
+        settings.min_duration_s,
+    )  # fmt: skip
+
+
+#: What is tried on the drives to choose on.
+THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+DURATIONS_S = (0.0, 2.0, 3.0, 4.0, 5.0, 6.0)
+
+
+def choose(out: Path) -> tuple[ScanSettings, list[str]]:
+    """The settings with the highest F1 of events on the drives to choose on (the first, of equal ones); the table."""
+    tried = {
+        (threshold, min_duration_s): counts(out, "val_drives", "val_scan", ScanSettings(
+            threshold=threshold, min_duration_s=min_duration_s))
+        for threshold in THRESHOLDS for min_duration_s in DURATIONS_S
+    }  # fmt: skip
+    best = max(tried, key=lambda key: f1(*tried[key][:3]))
+    lines = ["on the drives to choose on:", "threshold  min_duration_s  found  false alarms an hour  F1"]
+    for (threshold, min_duration_s), (found, asked, alarms, hours) in tried.items():
+        if threshold == best[0] or min_duration_s in (0.0, best[1]):
+            line = f"{threshold:9.1f}  {min_duration_s:14.1f}  {found:2d}/{asked:2d}  {alarms / hours:21.1f}"
+            lines.append(f"{line}  {f1(found, asked, alarms):.3f}")
+    return ScanSettings(threshold=best[0], min_duration_s=best[1]), lines
+
+
+def f1(found: int, asked: int, alarms: int) -> float:
+    """Harmonic mean of the share of true events found, and of the scan's events that are true."""
+    return 2 * found / (found + alarms + asked)
+
+
+def counts(out: Path, drives: str, results: str, settings: ScanSettings) -> tuple[int, int, int, float]:
+    """Events found, events there, false alarms, hours: from the curves alone."""
+    truth = rows(out / drives / TRUTH)
+    events = [
+        {"recording": video, "start_s": peak.start_s, "end_s": peak.end_s, "peak_s": peak.peak_s}
+        for video, curve in curves(out / results).items()
+        for peak in find_peaks(curve, settings.stride_s, settings.rule)
+    ]
+    pairs, alarms = paired(truth, events)
+    hours = sum(float(row["seconds"]) for row in rows(out / results / "recordings.csv")) / 3600
+    return len(pairs), len(truth), len(alarms), hours
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -209,36 +260,27 @@ def said(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def tradeoff(out: Path) -> list[str]:
-    """Events found and false alarms at other thresholds, from the curves alone: a line each."""
-    truth = rows(out / "drives" / TRUTH)
-    hours = sum(float(row["seconds"]) for row in rows(out / "scan/recordings.csv")) / 3600
+def tradeoff(out: Path, chosen: ScanSettings) -> list[str]:
+    """Events found and false alarms of the reported drives at other thresholds: a line each."""
     lines = ["threshold  found  false alarms an hour"]
-    for threshold in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
-        settings = ScanSettings(threshold=threshold)
-        events = [
-            {"recording": video, "start_s": peak.start_s, "end_s": peak.end_s, "peak_s": peak.peak_s}
-            for video, curve in curves(out).items()
-            for peak in find_peaks(curve, settings.stride_s, settings.rule)
-        ]
-        pairs, alarms = paired(truth, events)
-        lines.append(f"{threshold:9.1f}  {len(pairs):2d}/{len(truth):2d}  {len(alarms) / hours:.1f}")
+    for threshold in THRESHOLDS:
+        found, asked, alarms, hours = counts(out, "drives", "scan", replace(chosen, threshold=threshold))
+        lines.append(f"{threshold:9.1f}  {found:2d}/{asked:2d}  {alarms / hours:.1f}")
     return lines
 
 
-def curves(out: Path) -> dict[str, list[ScoredWindow]]:
-    """The windows of each drive."""
+def curves(folder: Path) -> dict[str, list[ScoredWindow]]:
+    """The windows of each drive of a scan."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for line in map(json.loads, (out / "scan" / CURVE).read_text(encoding="utf-8").splitlines()):
+    for line in map(json.loads, (folder / CURVE).read_text(encoding="utf-8").splitlines()):
         found.setdefault(Path(line["recording"]).name, []).append(line)
     return {video: scored(lines) for video, lines in found.items()}
 
 
-def picture(out: Path, threshold: float) -> None:
+def picture(out: Path, settings: ScanSettings) -> None:
     """The curve of the first drive, with the true moments."""
     truth = [row for row in rows(out / "drives" / TRUTH) if row["video"] == "1.mp4"]
-    curve = curves(out)["1.mp4"]
-    settings = ScanSettings(threshold=threshold)
+    curve = curves(out / "scan")["1.mp4"]
     peaks = find_peaks(curve, settings.stride_s, settings.rule)
     moments_s = [float(row["moment_s"]) for row in truth]
     draw_curve("1.mp4", curve, peaks, settings, moments_s).save(out / "curve.png")
@@ -249,13 +291,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/scan_demo"))
     parser.add_argument("--only", choices=STAGES, help="one stage; unset: all that are not done")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the training clips")
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--workers", type=int, default=1, help="processes that render, or read clips")
-    parser.add_argument("--num_drives", type=int, default=6)
+    parser.add_argument("--num_drives", type=int, default=6, help="drives to choose on, and as many to report")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--events", type=int, default=3, help="events in each drive")
-    parser.add_argument("--threshold", type=float, default=ScanSettings.threshold, help="of the scan")
-    parser.add_argument("--first_drive", type=int, default=FIRST_DRIVE_SEED, help="seed of the first drive")
+    parser.add_argument("--first_val_drive", type=int, default=FIRST_VAL_DRIVE, help="seed of the first to choose on")
+    parser.add_argument("--first_drive", type=int, default=FIRST_DRIVE, help="seed of the first to report")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     done = {"clips": "clips", "fit": "fit/model", "drives": "drives", "scan": "scan_demo.json"}

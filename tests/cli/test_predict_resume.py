@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tests.cli.conftest import QUICK, start
-from vlm_crash.callbacks.predictions import LOCK
+from vlm_crash.callbacks.folder_lock import LOCK
 from vlm_crash.data import dataset
 from vlm_crash.lightning_module import CrashVLM
 

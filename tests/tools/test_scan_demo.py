@@ -1,5 +1,6 @@
 """tools/scan_demo.py: every true event and every alarm counts once; the intervals are those of the tables."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -40,3 +41,21 @@ def test_intervals():
     assert scan_demo.wilson(10, 10)[1] == 1.0
     assert scan_demo.poisson(0) == pytest.approx((0.0, 3.689), abs=1e-3)
     assert scan_demo.poisson(5) == pytest.approx((1.623, 11.668), abs=1e-3)
+
+
+def test_the_rule_is_chosen_on_the_drives_to_choose_on(tmp_path):
+    """A true event of six seconds, and a shorter and lower false one: the least duration or the threshold leaves it."""
+    (tmp_path / "val_drives").mkdir()
+    (tmp_path / "val_scan").mkdir()
+    (tmp_path / "val_drives/drives.csv").write_text("video,event,moment_s\n1.mp4,crash,13.5\n")
+    (tmp_path / "val_scan/recordings.csv").write_text("recording,seconds\n1.mp4,41\n")
+    high = {**dict.fromkeys(range(11, 17), 0.95), 30: 0.65}
+    lines = [
+        {"recording": "drives/1.mp4", "start_s": k, "end_s": k + 1, "probability": high.get(k, 0.1)} for k in range(41)
+    ]
+    (tmp_path / "val_scan/scan_curve.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    chosen, table = scan_demo.choose(tmp_path)
+    assert (chosen.threshold, chosen.min_duration_s) == (0.3, 2.0)
+    assert scan_demo.counts(tmp_path, "val_drives", "val_scan", chosen) == (1, 1, 0, 41 / 3600)
+    assert "      0.3             0.0   1/ 1                   87.8  0.667" in table
+    assert "      0.3             2.0   1/ 1                    0.0  1.000" in table

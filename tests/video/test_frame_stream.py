@@ -10,11 +10,12 @@ import pytest
 from vlm_crash.demo.clips import encode
 from vlm_crash.demo.drives import sample_drive
 from vlm_crash.video.cutting import cut_clip
+from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.frame_stream import FrameStream
 from vlm_crash.video.windows import WindowGrid, read_window, read_windows
 
 SECONDS, FPS, SIZE = 12.0, 10, (96, 54)
-GRID = WindowGrid(window_s=4.0, stride_s=1.5, num_frames=3)
+GRID = WindowGrid(window_s=4.0, stride_s=1.5, sampling=FrameSampling(3))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,10 @@ def test_a_recording_without_time_stamps_has_its_frame_rate(pictures, tmp_path):
     np.testing.assert_allclose(found, np.arange(40) * stream.step_s, atol=1e-6)
     assert stream.end_s == pytest.approx(40 * stream.step_s)
     assert stream.num_moved in (0, 40)  # FFmpeg may count them itself, or leave it to us
-    assert [round(window.start_s, 3) for window in read_windows(path, WindowGrid(0.5, 0.5, 2))][:2] == [0.0, 0.5]
+    assert [round(window.start_s, 3) for window in read_windows(path, WindowGrid(0.5, 0.5, FrameSampling(2)))][:2] == [
+        0.0,
+        0.5,
+    ]
 
 
 @pytest.mark.parametrize("leap_s", [7_200, -5, 1_000_000])
@@ -118,14 +122,14 @@ def test_a_hole_stays_a_hole(pictures, tmp_path):
     path = write(tmp_path / "hole.mp4", pictures[:60], [*steps(30), *steps(30, 23_000)], "mp4")
     found, stream = times(path)
     assert (found[29], found[30]) == (pytest.approx(2.9), pytest.approx(23.0)) and stream.num_moved == 0
-    windows = list(read_windows(path, WindowGrid(2.0, 1.0, 2)))
+    windows = list(read_windows(path, WindowGrid(2.0, 1.0, FrameSampling(2))))
     assert [window.index for window in windows] == [0, 1, 2, 22, 23, 24]
 
 
 def test_no_window_has_the_frames_of_the_one_before(pictures, tmp_path):
     """A picture every two seconds, a window every half: three of four would show what the one before them shows."""
     path = write(tmp_path / "slow.mp4", pictures[:10], [2000 * number for number in range(10)], "mp4")
-    grid = WindowGrid(4.0, 0.5, 2)
+    grid = WindowGrid(4.0, 0.5, FrameSampling(2))
     windows = list(read_windows(path, grid))
     spans = [(window.index, [round(time_s) for time_s in window.frames.times_s]) for window in windows]
     assert spans[:3] == [(0, [0, 2]), (1, [2, 4]), (5, [4, 6])] and windows[-1].is_last

@@ -12,12 +12,13 @@ import pytest
 from vlm_crash.demo.clips import encode
 from vlm_crash.demo.drives import sample_drive
 from vlm_crash.video import cutting, guarded_windows, window_process, windows
+from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.guarded_windows import cut_clip, read_window, read_windows
 from vlm_crash.video.reader import UnreadableClipError, probe
 from vlm_crash.video.window_process import Continued
 from vlm_crash.video.windows import Pulse, WindowGrid
 
-GRID = WindowGrid(window_s=4.0, stride_s=1.5, num_frames=3)
+GRID = WindowGrid(window_s=4.0, stride_s=1.5, sampling=FrameSampling(3))
 
 
 @pytest.fixture(scope="module")

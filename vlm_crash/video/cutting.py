@@ -20,7 +20,7 @@ import numpy as np
 from vlm_crash.video.container import UnreadableClipError
 from vlm_crash.video.frame_stream import FrameStream
 from vlm_crash.video.pixels import to_rgb
-from vlm_crash.video.windows import Pulse
+from vlm_crash.video.windows import Pulse, after_pulses
 
 #: Ticks per second of a clip's time stamps.
 _TICKS = 90_000
@@ -48,10 +48,7 @@ def cut_clip(path: str | Path, start_s: float, end_s: float, out: Path, is_stead
         UnreadableClipError: there is nothing to decode there.
         OSError: `out` cannot be written.
     """
-    for found in pulsing_cut(path, start_s, end_s, out, is_steady):
-        if isinstance(found, Cut):
-            return found.num_frames
-    raise AssertionError("a cut ends in a clip or in an error")
+    return after_pulses(pulsing_cut(path, start_s, end_s, out, is_steady)).num_frames
 
 
 def pulsing_cut(

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -86,6 +86,7 @@ class End:
 
 
 Found = Window | Pulse | End
+T = TypeVar("T")
 
 
 def read_windows(path: str | Path, grid: WindowGrid, first: int = 0, is_steady: bool | None = None) -> Iterator[Window]:
@@ -137,15 +138,18 @@ def read_window(
     Raises:
         UnreadableClipError: it cannot be read any more.
     """
-    for found in pulsing_window(path, grid, start_s, end_s, is_steady):
-        if isinstance(found, Window):
-            return found.frames
-    raise AssertionError("a window ends in frames or in an error")
+    return after_pulses(pulsing_window(path, grid, start_s, end_s, is_steady)).frames
+
+
+def after_pulses(found: Iterator[Pulse | T]) -> T:
+    """The one thing that comes after pulses, its iterator run to the end."""
+    (one,) = (one for one in found if not isinstance(one, Pulse))
+    return one
 
 
 def pulsing_window(
     path: str | Path, grid: WindowGrid, start_s: float, end_s: float, is_steady: bool | None
-) -> Iterator[Found]:
+) -> Iterator[Pulse | Window]:
     """The window of `read_window`, after a pulse for each frame."""
     stream, held = FrameStream(path), []
     for time_s, frame in stream.frames(max(0.0, start_s), is_steady):

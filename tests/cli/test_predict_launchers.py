@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli.conftest import QUICK
 from tests.parallel.conftest import free_port
+from vlm_crash.cli import main
 
 ROOT = Path(__file__).parents[2]
 LAUNCHED = ("GLOO_SOCKET_IFNAME", "MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "WORLD_SIZE")
@@ -27,15 +28,15 @@ def clip_list(demo_clips, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def arguments(tiny_model, clip_list):
-    options = ["--model.path", tiny_model, "--data.clips", clip_list, "--data.batch_size", 2]
-    return ["-m", "vlm_crash", "predict", *map(str, [*QUICK, *options])]
+    options = ["--model.path", tiny_model, "--data.clips", clip_list, "--data.batch_size", 1]
+    return ["predict", *map(str, [*QUICK, *options])]
 
 
 @pytest.fixture(scope="module")
 def alone(arguments, tmp_path_factory):
     """What one process writes."""
     out = tmp_path_factory.mktemp("alone")
-    ended(launch([sys.executable, *arguments, "--output_dir", str(out)]))
+    assert main([*arguments, "--output_dir", str(out)]) == 0
     return out
 
 
@@ -60,7 +61,7 @@ def ended(*processes):
 def by_torchrun(arguments):
     port = ["--master_addr", "127.0.0.1", "--master_port", str(free_port())]
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", *port]
-    return [launch([sys.executable, *launcher, *arguments])]
+    return [launch([sys.executable, *launcher, "-m", "vlm_crash", *arguments])]
 
 
 def by_srun(arguments):
@@ -68,7 +69,7 @@ def by_srun(arguments):
     port = str(free_port())
     return [
         launch(
-            [sys.executable, *arguments],
+            [sys.executable, "-m", "vlm_crash", *arguments],
             SLURM_NTASKS="2", SLURM_NTASKS_PER_NODE="2", SLURM_NNODES="1", SLURM_NODEID="0", SLURM_PROCID=str(rank),
             SLURM_LOCALID=str(rank), SLURM_JOB_ID="7", SLURM_JOB_NAME="scoring", SLURM_NODELIST="127.0.0.1",
             MASTER_PORT=port,

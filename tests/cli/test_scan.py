@@ -180,7 +180,7 @@ def test_two_scans_never_write_one_folder(wrong, tiny_model, drive, tmp_path):
     (tmp_path / "out").mkdir()
     code = (
         "import sys; from pathlib import Path; from vlm_crash.callbacks.folder_lock import FolderLock\n"
-        "FolderLock(Path(sys.argv[1])).take(); print('taken', flush=True); sys.stdin.read()"
+        "lock = FolderLock(Path(sys.argv[1])); lock.take(); print('taken', flush=True); sys.stdin.read()"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out")], **pipes) as other:

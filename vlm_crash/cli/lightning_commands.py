@@ -193,8 +193,8 @@ class CrashCLI(LightningCLI):
             extra += [ValidationSamples(), ConfusionMatrices()]
         if self.subcommand == "predict":
             settings = scan.settings_of(self._get(self.config_init, "scan"))
-            self.scan = None if settings is None else ScanWriter(output_dir, settings, config["overwrite"])
-            options = (config[name] for name in ("overwrite", "retry_failed", "predictions_format"))
+            options = [config[name] for name in ("overwrite", "retry_failed", "predictions_format")]
+            self.scan = None if settings is None else ScanWriter(output_dir, settings, *options[:2])
             extra += [self.scan or PredictionWriter(output_dir, *options)]
         kwargs["default_root_dir"] = str(output_dir)
         if self.subcommand == "predict" and config["trainer"].get("logger") is None:

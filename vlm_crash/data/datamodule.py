@@ -59,8 +59,8 @@ class CrashDataModule(LightningDataModule):
             clips of similar length) or packed (as many as pack_tokens holds, in one row without padding).
         pack_tokens: most tokens of a packed batch; unset: batch_size times those of the longest clip.
         num_workers: processes that read clips.
-        clip_timeout_s: most seconds to read a clip; one that takes longer is failed, as one that cannot be read (null
-            or 0: no limit).
+        clip_timeout_s: most seconds to read a clip, of a recording (--scan) from one frame to the next; what takes
+            longer is failed, as one that cannot be read (null or 0: no limit).
         prompt: question to ask: full (lists all fields and terms), short, or dataset (the JSONL's human turn).
             Unset: what the model folder says, else full.
         prompt_file: UTF-8 text file with a question of your own wording, asked instead.

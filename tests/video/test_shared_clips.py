@@ -113,9 +113,10 @@ def test_every_torture_clip_is_read_right_or_rejected(row, torture, caplog):
     assert frames.frames_FHWC.shape[1:3] == SHOWN.get(name, (int(row["height"]), int(row["width"])))
     if name in DAMAGED:
         assert f"damaged: {true} of {DAMAGED[name]} frames can be decoded" in caplog.text
-        assert (frames.num_damaged > 0) == (name in ("corrupt_mid_3kB.mp4", "second_half_zeroed.mp4"))
+        assert (frames.num_damaged > 0) == (name != "corrupt_200_bytes_spread.mp4")
         assert frames.info.header_frames == DAMAGED[name]
-        _check_damaged(frames)
+        if name != "corrupt_200_bytes_spread.mp4":  # pictures that nobody can read
+            _check_damaged(frames)
         return
     assert "damaged" not in caplog.text and frames.num_damaged == 0
     again = 60 if name == "res_change_midway.ts" else 4096  # two recordings, one after the other
@@ -170,11 +171,13 @@ def test_a_second_camera_is_mentioned_and_a_cover_is_none(torture, caplog):
 @pytest.mark.parametrize("name", DECORD_WRONG)
 def test_where_decord_would_be_wrong(name, torture):
     pytest.importorskip("decord")
-    said = guarded.decord_disagreements(torture / name, FrameSampling(16), timeout_s=5)
+    said = guarded.decord_disagreements(torture / name, FrameSampling(16), timeout_s=8)
     assert said is not None and DECORD_WRONG[name] in said
 
 
-@pytest.mark.parametrize("name", ["00_good_360p.mp4", "closedgop_bframes.mp4", "portrait.mp4", "rotation90.mp4"])
+@pytest.mark.parametrize(
+    "name", ["00_good_360p.mp4", "closedgop_bframes.mp4", "portrait.mp4", "rotation90.mp4", "h264_10bit.mp4"]
+)
 def test_where_decord_is_right(name, torture):
     pytest.importorskip("decord")
     assert decord_disagreements(torture / name, FrameSampling(32)) is None

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from benches.common import Bar, Result, Table, side_by_side
+from benches.common import Bar, Result, Row, Table, side_by_side
 from vlm_crash.demo.clips import write_dataset
 from vlm_crash.video import FrameSampling, UnreadableClipError, guarded, list_clips, reader
 from vlm_crash.video.container import open_video, scan_packets
@@ -126,7 +126,8 @@ def _speed(options: argparse.Namespace, sets: dict[str, list[Path]]) -> Result:
         "clips", "old way (ms)", "ours, cold (ms)", "without the process that may die (ms)", "floor (ms)",
         "resizing (ms)", "cold / old way", "cold / (floor + resizing)", "rounds",
     )  # fmt: skip
-    rows, ratios, bars = [], {}, []
+    rows: list[Row] = []
+    ratios, bars = {}, []
     for name, clips in sets.items():
         if not clips:
             continue
@@ -178,7 +179,8 @@ def _clip_seconds(clip: Path, options: argparse.Namespace) -> tuple[list[float],
 
 
 def _pixels(options: argparse.Namespace, sets: dict[str, list[Path]]) -> Result:
-    rows, bars = [], []
+    rows: list[Row] = []
+    bars = []
     for name, clips in sets.items():
         if not clips:
             continue

@@ -14,8 +14,8 @@ from vlm_crash.video.container import UnreadableClipError
 from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.reader import Frames, check_reader, read_frames
 
-#: Grey levels by which the two may round a pixel's colours differently; 10-bit and interlaced clips do.
-_LEVELS = 12
+#: Grey levels by which the two may round a pixel's colours differently; of 10-bit and interlaced clips they do.
+_LEVELS = 6
 #: Share of a frame's values that may differ by more.
 _SHARE = 0.002
 _MOST_NAMED = 12

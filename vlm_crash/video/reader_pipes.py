@@ -43,7 +43,7 @@ def result_of(
     pickled, pixels = np.empty(size, np.uint8), np.empty(num_bytes, np.uint8)
     fill(process, pickled, deadline)
     fill(process, pixels, deadline)
-    found: tuple[Any, list[tuple[str, int, str]]] = pickle.loads(pickled.data, buffers=[pixels] if num_bytes else [])
+    found: tuple[Any, list[tuple[str, int, str]]] = pickle.loads(pickled.data, buffers=[pixels])
     return found
 
 

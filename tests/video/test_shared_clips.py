@@ -176,7 +176,7 @@ def test_where_decord_would_be_wrong(name, torture):
 
 
 @pytest.mark.parametrize(
-    "name", ["00_good_360p.mp4", "closedgop_bframes.mp4", "portrait.mp4", "rotation90.mp4", "h264_10bit.mp4"]
+    "name", ["00_good_360p.mp4", "closedgop_bframes.mp4", "h264_10bit.mp4", "interlaced_tff.mp4", "rotation90.mp4"]
 )
 def test_where_decord_is_right(name, torture):
     pytest.importorskip("decord")

@@ -106,7 +106,8 @@ class SampleRecipe:
             UnreadableClipError: the clip cannot be read.
             ValueError: the sample lacks what the recipe needs (an answer, an event to tell, a human turn).
         """
-        frames = read_frames(sample.path, self.sampling, self.reader, self.clip_timeout_s, self.image_size)
+        how = {"reader": self.reader, "timeout_s": self.clip_timeout_s, "image_size": self.image_size}
+        frames = read_frames(sample.path, self.sampling, **how)
         return self.item_of(sample, frames, supervised)
 
     def item_of(self, sample: VideoSample, frames: Frames, supervised: bool) -> Item:

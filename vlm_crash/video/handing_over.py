@@ -97,7 +97,7 @@ class Taker:
         end = handed.offset + int(np.prod(handed.shape))
         if self._memory is None or len(self._memory) < end:
             number = self._file.fileno()
-            self._memory = mmap.mmap(number, os.fstat(number).st_size, prot=mmap.PROT_READ)
+            self._memory = mmap.mmap(number, os.fstat(number).st_size)
         return np.frombuffer(self._memory, np.uint8, end - handed.offset, handed.offset).reshape(handed.shape)
 
     def close(self) -> None:

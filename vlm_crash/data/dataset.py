@@ -106,8 +106,13 @@ class SampleRecipe:
             UnreadableClipError: the clip cannot be read.
             ValueError: the sample lacks what the recipe needs (an answer, an event to tell, a human turn).
         """
-        how = {"reader": self.reader, "timeout_s": self.clip_timeout_s, "image_size": self.image_size}
-        frames = read_frames(sample.path, self.sampling, **how)
+        frames = read_frames(
+            sample.path,
+            self.sampling,
+            reader=self.reader,
+            timeout_s=self.clip_timeout_s,
+            image_size=self.image_size,
+        )
         return self.item_of(sample, frames, supervised)
 
     def item_of(self, sample: VideoSample, frames: Frames, supervised: bool) -> Item:

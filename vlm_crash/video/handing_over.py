@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: Frames that may lie there: one that is written, and one that is looked at.
-SLOTS = 2
+#: Frames that lie there at least: one that is written, and one that is looked at. Small ones may be more, up to so many
+#: bytes, so that neither end waits for the other at each.
+LEAST_SLOTS, ROOM = 2, 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -48,22 +49,30 @@ class Giver:
     def __init__(self, file: int, tell: Callable[[Handed], None], wait: Callable[[], None]) -> None:
         self._file, self._tell, self._wait = file, tell, wait
         self._memory: mmap.mmap | None = None
-        self._lying = self._slot = 0
+        self._lying = self._slot = self._size = 0
+        self._slots = LEAST_SLOTS
         self._shape: tuple[int, ...] = (0, 0, 3)
 
     def keep(self, places: Sequence[int], rgb_HWC: np.ndarray) -> None:
         size = rgb_HWC.nbytes
-        if self._lying == SLOTS:
+        if size != self._size:
+            self._divide(size)
+        if self._lying == self._slots:
             self._done()
-        if self._memory is None or len(self._memory) < SLOTS * size:
-            self.finish()
-            os.ftruncate(self._file, SLOTS * size)
-            self._memory = mmap.mmap(self._file, SLOTS * size)
+        assert self._memory is not None
         self._shape, offset = rgb_HWC.shape, self._slot * size
         height, width, channels = rgb_HWC.shape
         np.frombuffer(self._memory, np.uint8, size, offset).reshape(rgb_HWC.shape)[:] = rgb_HWC
         self._tell(Handed(offset, (height, width, channels), tuple(places)))
-        self._lying, self._slot = self._lying + 1, (self._slot + 1) % SLOTS
+        self._lying, self._slot = self._lying + 1, (self._slot + 1) % self._slots
+
+    def _divide(self, size: int) -> None:
+        """Make slots of that size; the memory grows where it is too small for them."""
+        self.finish()
+        self._size, self._slots = size, max(LEAST_SLOTS, ROOM // size)
+        if self._memory is None or len(self._memory) < self._slots * size:
+            os.ftruncate(self._file, self._slots * size)
+            self._memory = mmap.mmap(self._file, self._slots * size)
 
     def finish(self) -> None:
         """Wait until the owner has seen all."""

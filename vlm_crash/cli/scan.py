@@ -63,6 +63,8 @@ def check(schema: Schema, trainer: Trainer, datamodule: CrashDataModule, config:
         )
     if datamodule.tell_event:
         raise ValueError("--scan asks which event there is, and data.tell_event tells it; leave --data.tell_event off")
+    if datamodule.reader not in ("auto", "pyav"):
+        raise ValueError(f"--scan reads by PyAV, and --data.reader is {datamodule.reader}; leave it out")
 
 
 def predictor(trainer: Trainer, writer: ScanWriter) -> Callable[..., None]:

@@ -31,6 +31,7 @@ from vlm_crash.schema.records import VideoSample
 from vlm_crash.schema.wording import words
 from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S
+from vlm_crash.video.reader import check_reader
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,8 @@ class CrashDataModule(LightningDataModule):
             clips of similar length) or packed (as many as pack_tokens holds, in one row without padding).
         pack_tokens: most tokens of a packed batch; unset: batch_size times those of the longest clip.
         num_workers: processes that read clips.
+        reader: what decodes the clips: auto (right on all that can be read), pyav (what auto takes), decord (as the old
+            scripts read them, wrong on some) or torchcodec; the last two where they are installed.
         clip_timeout_s: most seconds to read a clip, of a recording (--scan) from one frame to the next; what takes
             longer is failed, as one that cannot be read (null or 0: no limit).
         prompt: question to ask: full (lists all fields and terms), short, or dataset (the JSONL's human turn).
@@ -99,6 +102,7 @@ class CrashDataModule(LightningDataModule):
         batching: str = "padded",
         pack_tokens: int | None = None,
         num_workers: int = 2,
+        reader: str = "auto",
         clip_timeout_s: float | None = CLIP_TIMEOUT_S,
         prompt: str | None = None,
         prompt_file: Path | None = None,
@@ -110,6 +114,7 @@ class CrashDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        check_reader(reader)
         _check_choices({"split": (split, SPLITS), "batching": (batching, BATCHING)})
         _check_leasts(1, batch_size=batch_size, pack_tokens=pack_tokens, num_frames=num_frames)
         _check_leasts(0, num_workers=num_workers, clip_timeout_s=clip_timeout_s)
@@ -131,7 +136,7 @@ class CrashDataModule(LightningDataModule):
             "template": template,
         }
         self.batch_size, self.num_workers, self.clip_timeout_s = batch_size, num_workers, clip_timeout_s
-        self.batching, self.pack_tokens = batching, pack_tokens
+        self.batching, self.pack_tokens, self.reader = batching, pack_tokens, reader
         self.tell_event, self.blank_frames = tell_event, blank_frames
         self.schema: Schema = load_schema(schema)
         #: The schema with its open fields filled with the dataset's terms, as soon as a dataset is read.
@@ -158,6 +163,7 @@ class CrashDataModule(LightningDataModule):
             blank_frames=self.blank_frames,
             question=inputs.question,
             clip_timeout_s=self.clip_timeout_s,
+            reader=self.reader,
         )
 
     def setup(self, stage: str) -> None:

@@ -75,6 +75,7 @@ class SampleRecipe:
         blank_frames: show black frames instead of the clip, as a blind baseline.
         question: the lab's own wording, asked instead of `prompt`.
         clip_timeout_s: most seconds to read a clip; None or 0: no limit.
+        reader: what decodes it (video/reader.py).
     """
 
     schema: Schema
@@ -86,6 +87,7 @@ class SampleRecipe:
     blank_frames: bool
     question: str | None = None
     clip_timeout_s: float | None = CLIP_TIMEOUT_S
+    reader: str = "auto"
 
     def __post_init__(self) -> None:
         if self.prompt not in PROMPTS:
@@ -104,7 +106,13 @@ class SampleRecipe:
             UnreadableClipError: the clip cannot be read.
             ValueError: the sample lacks what the recipe needs (an answer, an event to tell, a human turn).
         """
-        frames = read_frames(sample.path, self.sampling, timeout_s=self.clip_timeout_s)
+        frames = read_frames(
+            sample.path,
+            self.sampling,
+            reader=self.reader,
+            timeout_s=self.clip_timeout_s,
+            image_size=self.image_size,
+        )
         return self.item_of(sample, frames, supervised)
 
     def item_of(self, sample: VideoSample, frames: Frames, supervised: bool) -> Item:

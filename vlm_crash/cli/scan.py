@@ -56,6 +56,11 @@ def check(schema: Schema, trainer: Trainer, datamodule: CrashDataModule, config:
         )
     if datamodule.clip_timeout_s != CLIP_TIMEOUT_S:
         raise ValueError("--scan has no limit of time for a recording; leave out --data.clip_timeout_s")
+    if datamodule.recipe is not None and datamodule.recipe.sampling.has_window:
+        raise ValueError(
+            "--scan has windows of its own, and the frames are to be of another (data.frames, or the model's folder); "
+            "set --data.frames.start_s 0 --data.frames.end_s .inf"
+        )
     if schema.background is None:
         raise ValueError(
             f"--scan asks when something happens, and the events of {schema.source} ({', '.join(schema.event_names)}) "

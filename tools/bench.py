@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benches import card, clips, data, grammar, load, model, plan, predict, sentinel, train
+from benches import card, clips, data, grammar, load, model, plan, predict, sampling, sentinel, train
 from benches.common import Result, has_section, markers, write_section
 
 BENCHES = {
@@ -22,6 +22,7 @@ BENCHES = {
     "model": model,
     "plan": plan,
     "predict": predict,
+    "sampling": sampling,
     "sentinel": sentinel,
     "train": train,
 }

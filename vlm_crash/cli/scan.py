@@ -50,6 +50,11 @@ def check(schema: Schema, trainer: Trainer, datamodule: CrashDataModule, config:
             "--scan reads recordings to their end, and a limit would end their curves early; leave out "
             "--trainer.limit_predict_batches and --trainer.fast_dev_run"
         )
+    if datamodule.recipe is not None and datamodule.recipe.sampling.has_window:
+        raise ValueError(
+            "--scan has windows of its own, and the frames are to be of another (data.frames, or the model's folder); "
+            "set --data.frames.start_s 0 --data.frames.end_s .inf"
+        )
     if schema.background is None:
         raise ValueError(
             f"--scan asks when something happens, and the events of {schema.source} ({', '.join(schema.event_names)}) "

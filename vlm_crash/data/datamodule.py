@@ -19,6 +19,7 @@ from vlm_crash.data.clip_sources import limit_per_event, loose_clips
 from vlm_crash.data.collate import Batch, Collator, PackCollator
 from vlm_crash.data.conversation import read_question
 from vlm_crash.data.dataset import ClipDataset, ModelInputs, SampleRecipe
+from vlm_crash.data.frame_options import UNSET, FrameOptions, sampling_of
 from vlm_crash.data.prepared import load_prepared
 from vlm_crash.data.recordings import ScanPlan
 from vlm_crash.data.remaining import Remaining
@@ -29,14 +30,10 @@ from vlm_crash.data.workers import heed_parent_alone
 from vlm_crash.schema.fields import Schema, load_schema
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.schema.wording import words
-from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S
 from vlm_crash.video.reader import check_reader
 
 log = logging.getLogger(__name__)
-
-#: Frames per clip of the old scripts.
-DEFAULT_NUM_FRAMES = 32
 
 
 class CrashDataModule(LightningDataModule):
@@ -53,8 +50,11 @@ class CrashDataModule(LightningDataModule):
         num_videos: most clips per event to predict; 0: all. Unset: 10 of each event's folder, and all of `clips` or
             `folder`.
         num_frames: frames per clip. Unset: what the model folder says, else 32.
-        frame_rule: which frames: middle (of equal intervals, as in VideoChat-Flash's training) or card (as the model
-            card of InternVideo2_5_Chat_8B takes them). Unset: what the model folder says, else middle.
+        frame_rule: which frames: middle (of equal intervals, as in VideoChat-Flash's training), card (as the model
+            card of InternVideo2_5_Chat_8B takes them), fps (so many a second), duration (more of longer clips, as
+            VideoChat-Flash counts them) or event (half of them within a second around the largest change of motion).
+            Unset: what the model folder says, else middle.
+        frames: settings of the rule, and the part of each clip that is looked at. Unset: what the model folder says.
         batch_size: clips per batch and process.
         batching: how training clips of several lengths make a batch: padded (to the longest), grouped (the same, of
             clips of similar length) or packed (as many as pack_tokens holds, in one row without padding).
@@ -98,6 +98,7 @@ class CrashDataModule(LightningDataModule):
         num_videos: int | None = None,
         num_frames: int | None = None,
         frame_rule: str | None = None,
+        frames: FrameOptions = UNSET,
         batch_size: int = 1,
         batching: str = "padded",
         pack_tokens: int | None = None,
@@ -128,13 +129,12 @@ class CrashDataModule(LightningDataModule):
             raise ValueError("--data.prompt and --data.prompt_file are both given, and only one can be asked; drop one")
         # What is given here goes before what the model folder says; a given prompt also before its own wording.
         self.given: dict[str, Any] = {
-            "num_frames": num_frames,
-            "frame_rule": frame_rule,
             "prompt": prompt,
             "question": None if prompt_file is None else read_question(prompt_file),
             "preset": preset,
             "template": template,
         }
+        self.given_frames = (num_frames, frame_rule, frames)
         self.batch_size, self.num_workers, self.clip_timeout_s = batch_size, num_workers, clip_timeout_s
         self.batching, self.pack_tokens, self.reader = batching, pack_tokens, reader
         self.tell_event, self.blank_frames = tell_event, blank_frames
@@ -153,10 +153,12 @@ class CrashDataModule(LightningDataModule):
         if self.given["prompt"] is not None:
             inputs = replace(inputs, question=None)
         inputs = replace(inputs, **{name: value for name, value in self.given.items() if value is not None})
+        told = {"num_frames": inputs.num_frames, "rule": inputs.frame_rule}
+        remembered = {**told, **(inputs.frames or {})}
         self.recipe = SampleRecipe(
             schema=self.schema,
             tokenizer=inputs.conversation_tokenizer,
-            sampling=FrameSampling(inputs.num_frames or DEFAULT_NUM_FRAMES, inputs.frame_rule or "middle"),
+            sampling=sampling_of(*self.given_frames, remembered),
             image_size=inputs.image_size,
             prompt=inputs.prompt,
             tell_event=self.tell_event,

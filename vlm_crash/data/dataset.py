@@ -6,6 +6,7 @@ told to go on (prediction); training and validation stop at such a clip and name
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -13,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from vlm_crash.data.collate import FailedItem, Item
 from vlm_crash.data.conversation import PROMPTS, ChatTemplate, question
+from vlm_crash.data.frame_options import to_remember
 from vlm_crash.data.tokenization import ConversationTokenizer
 from vlm_crash.schema.fields import UNKNOWN, Schema
 from vlm_crash.schema.records import VideoSample
@@ -22,6 +24,11 @@ from vlm_crash.video.guarded import CLIP_TIMEOUT_S, UnreadableClipError, read_fr
 from vlm_crash.video.image_transform import to_pixel_values
 from vlm_crash.video.reader import Frames
 
+#: Of ModelInputs: what a model's folder says by the same name.
+REMEMBERED = (
+    *("prompt", "question", "num_frames", "frame_rule", "frames"),
+    *("system_message", "template", "preset"),
+)
 #: No clip is taken to last longer, in seconds.
 LONGEST_S = 9999.99
 
@@ -38,6 +45,7 @@ class ModelInputs:
         question: a wording of the lab's own that it knows better; None: none.
         num_frames: frames per clip; None: the folder does not say.
         frame_rule: how frames are chosen (video/frame_sampling.py); None: middle.
+        frames: further settings of the rule, and its window; None: none.
         system_message: its system turn; None: the template's own.
         template: its chat template; None: internvl2_5.
         preset: how the frames stand in its prompt; None: training.
@@ -50,6 +58,7 @@ class ModelInputs:
     question: str | None = None
     num_frames: int | None = None
     frame_rule: str | None = None
+    frames: dict[str, Any] | None = None
     system_message: str | None = None
     template: str | None = None
     preset: str | None = None
@@ -121,8 +130,8 @@ class SampleRecipe:
         tokens = self.tokenizer(
             self._question(sample),
             num_frames=len(frames.frames_FHWC),
-            # The clip's own length, not the CSV's: it is there in prediction too.
-            duration_s=frames.info.duration_s,
+            # The clip's own length, not the CSV's: it is there in prediction too. Of a window, as upstream, its own.
+            duration_s=self.sampling.seen_s(frames.info.duration_s),
             answer=answer,
             unsupervised=self._unknown_spans(sample, answer) if answer else (),
         )
@@ -154,13 +163,12 @@ class SampleRecipe:
         return np.zeros_like(frames.frames_FHWC) if self.blank_frames else frames.frames_FHWC
 
     @property
-    def remembered(self) -> dict[str, int | str | None]:
+    def remembered(self) -> dict[str, Any]:
         """What a model that was trained by this recipe must know of it to be asked the same way again."""
         return {
             "prompt": self.prompt,
             "question": self.question,
-            "num_frames": self.sampling.num_frames,
-            "frame_rule": self.sampling.rule,
+            **to_remember(self.sampling),
             "template": self.tokenizer.template.name,
             "preset": self.tokenizer.preset,
         }

@@ -118,16 +118,21 @@ class SampleRecipe:
 
     def item_of(self, sample: VideoSample, frames: Frames, supervised: bool) -> Item:
         """Put frames that have been read into tokens; ValueError as `item`."""
-        answer = self._answer(sample) if supervised else None
+        question, answer, unknown = self.texts(sample) if supervised else (self._question(sample), None, ())
         tokens = self.tokenizer(
-            self._question(sample),
+            question,
             num_frames=self.num_frames,
             # The clip's own length, not the CSV's: it is there in prediction too.
             duration_s=frames.info.duration_s,
             answer=answer,
-            unsupervised=self._unknown_spans(sample, answer) if answer else (),
+            unsupervised=unknown,
         )
         return Item(sample, tokens.input_ids_S, tokens.labels_S, to_pixel_values(self._pixels(frames), self.image_size))
+
+    def texts(self, sample: VideoSample) -> tuple[str, str, Sequence[tuple[int, int]]]:
+        """Question and answer, and the spans of the answer that nobody is to learn; ValueError as `item`."""
+        answer = self._answer(sample)
+        return self._question(sample), answer, self._unknown_spans(sample, answer)
 
     def longest(self, samples: Sequence[VideoSample], supervised: bool) -> int:
         """Tokens of the sample with the most words, its clip not looked at (where nobody says, it lasts LONGEST_S)."""

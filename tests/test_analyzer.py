@@ -80,7 +80,7 @@ def test_a_stream_takes_no_more_than_it_needs(analyzer, clips):
 
 def test_frames_and_dtype_act(analyzer, clips):
     other = CrashAnalyzer.from_pretrained(BASE, device="cpu", num_frames=2, max_new_tokens=3, dtype="bfloat16")
-    assert other.recipe.num_frames == 2 and analyzer.recipe.num_frames == 8
+    assert other.recipe.sampling.num_frames == 2 and analyzer.recipe.sampling.num_frames == 8
     assert next(other.module.parameters()).dtype == torch.bfloat16
     assert other(clips[0]).status == "ok" and analyzer.device.type == "cpu"
 

@@ -9,6 +9,7 @@ from torch._utils import ExceptionWrapper
 from vlm_crash.cli import errors
 from vlm_crash.cli.errors import user_message
 from vlm_crash.data.csv_table import read_table
+from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.reader import read_frames
 
 
@@ -60,8 +61,9 @@ def test_a_bug_while_handling_a_full_disk_is_a_bug():
 def test_from_a_worker(tmp_path):
     clip = tmp_path / "1.mp4"
     clip.write_bytes(b"")
-    assert user_message(in_worker(read_frames, clip, 2)) == f"{clip}: the file is empty (0 bytes)"
-    assert user_message(in_worker(read_frames, clip, 0)) == "num_frames=0: ask for at least 1 frame"
+    assert user_message(in_worker(read_frames, clip, FrameSampling(2))) == f"{clip}: the file is empty (0 bytes)"
+    no_reader = "reader='opencv' is not one of ['auto']; take one of them"
+    assert user_message(in_worker(read_frames, clip, FrameSampling(2), "opencv")) == no_reader
     problems = user_message(in_worker(read_table, tmp_path / "absent.csv"))
     assert problems is not None and "absent.csv: it does not exist; give the path" in problems
     assert user_message(in_worker(int, "x")) is None

@@ -216,9 +216,9 @@ def test_workers_read_the_next_clips_while_the_model_works(predict, monkeypatch,
     plain_read, plain_step = dataset.read_frames, CrashVLM.predict_step
     seen: list[bool] = []
 
-    def read(path: Path, *options: Any) -> Any:
+    def read(path: Path, *options: Any, **more: Any) -> Any:
         (tmp_path / f"read-{path.name}").touch()
-        return plain_read(path, *options)
+        return plain_read(path, *options, **more)
 
     def step(self: CrashVLM, batch: Any, batch_idx: int) -> Any:
         ends = time.monotonic() + 10 * num_workers

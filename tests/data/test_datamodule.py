@@ -81,9 +81,9 @@ def test_num_videos(inputs, prepared, demo_clips, tmp_path):
 
 
 def test_number_of_frames(inputs, prepared):
-    assert connected(inputs, "fit", folder=prepared, num_frames=None).recipe.num_frames == DEFAULT_NUM_FRAMES
+    assert connected(inputs, "fit", folder=prepared, num_frames=None).recipe.sampling.num_frames == DEFAULT_NUM_FRAMES
     told = ModelInputs(**{**vars(inputs), "num_frames": 8})
-    assert connected(told, "fit", folder=prepared, num_frames=None).recipe.num_frames == 8
+    assert connected(told, "fit", folder=prepared, num_frames=None).recipe.sampling.num_frames == 8
     data = connected(told, "predict", folder=prepared, num_frames=3, batch_size=2)
     assert next(iter(data.predict_dataloader())).pixel_values_N3HW.shape == (6, 3, 32, 32)
 
@@ -134,7 +134,7 @@ def test_the_frame_rule_acts(inputs, prepared):
     )
     assert torch.equal(middle.input_ids_BS, card.input_ids_BS)
     assert not torch.equal(middle.pixel_values_N3HW, card.pixel_values_N3HW)
-    with pytest.raises(ValueError, match=r"frame_rule='first' is not one of \['middle', 'card'\]"):
+    with pytest.raises(ValueError, match=r"frame_rule='first' is not one of \['middle', 'card', 'event'\]"):
         connected(inputs, "predict", **options, frame_rule="first")
 
 

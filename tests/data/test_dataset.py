@@ -15,7 +15,7 @@ from vlm_crash.data.tokenization import IGNORE_INDEX, ConversationTokenizer
 from vlm_crash.models.tokenizers import load_tokenizer
 from vlm_crash.schema import UNKNOWN, Annotation, load_schema, render
 from vlm_crash.schema.records import VideoSample
-from vlm_crash.video import guarded
+from vlm_crash.video import FrameSampling, guarded
 from vlm_crash.video.reader import UnreadableClipError
 
 SCHEMA = load_schema()
@@ -24,7 +24,9 @@ SCHEMA = load_schema()
 @pytest.fixture(scope="module")
 def recipe(tiny_model: Path) -> SampleRecipe:
     conversation = ConversationTokenizer(load_tokenizer(tiny_model), 16, ChatTemplate(""))
-    return SampleRecipe(SCHEMA, conversation, 2, 32, prompt="short", tell_event=False, blank_frames=False)
+    return SampleRecipe(
+        SCHEMA, conversation, FrameSampling(2), 32, prompt="short", tell_event=False, blank_frames=False
+    )
 
 
 @pytest.fixture(scope="module")

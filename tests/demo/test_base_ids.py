@@ -12,6 +12,7 @@ from vlm_crash.data.datamodule import CrashDataModule
 from vlm_crash.lightning_module import CrashVLM
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.video.container import ClipInfo
+from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.reader import Frames
 
 #: Run lengths [id, count] of the ids that it saw when it was trained, by prompt.
@@ -39,7 +40,8 @@ def test_ids_stay(name, system, monkeypatch):
 def item_ids(name: str, system: CrashVLM, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Ids of one clip of 7.4 s, through the settings of the model's folder, the data module and its recipe."""
 
-    def frames(path: Path, num_frames: int, *rest: object) -> Frames:
+    def frames(path: Path, sampling: FrameSampling, **rest: object) -> Frames:
+        num_frames = sampling.num_frames
         info = ClipInfo(path, 74, 10.0, 7.4, 8, 8, "none")
         return Frames(np.zeros((num_frames, 8, 8, 3), np.uint8), (0,) * num_frames, (0.0,) * num_frames, info, "none")
 

@@ -12,6 +12,7 @@ from vlm_crash.evaluation.confusion import MAX_TERMS, NO_ANSWER, RARER, field_ma
 from vlm_crash.evaluation.evaluate import evaluate
 from vlm_crash.evaluation.report import report
 from vlm_crash.schema.fields import Schema
+from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.reader import read_frames
 
 HOSTILE = "</script><script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\"> & \u2028 'q'"
@@ -227,4 +228,4 @@ def test_the_control_of_this_test_notices_an_error(page: Path, browse):
 
 def test_the_page_shows_what_the_reader_reads(page: Path, tmp_path: Path):
     times = _Page(page.read_text(encoding="utf-8")).json["frames-0"]["times"]
-    assert times == [round(time, 2) for time in read_frames(tmp_path / "clips/crash/1.mp4", 8).times_s]
+    assert times == [round(time, 2) for time in read_frames(tmp_path / "clips/crash/1.mp4", FrameSampling(8)).times_s]

@@ -4,15 +4,16 @@ import ctypes
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 
-from vlm_crash.video.reader import Frames, probe, read_frames
-from vlm_crash.video.reader_process import serve
+from vlm_crash.video.reader import Frames, probe
+from vlm_crash.video.reader_process import read_chosen, serve
 
 
-def read(path: Path, num_frames: int, rule: str) -> Frames:
+def read(path: Path, sampling: dict[str, Any], reader: str) -> Frames:
     os.write(1, b"a library that prints\n")
     match path.stem:
         case "hangs":  # for a writer that never comes, inside FFmpeg
@@ -33,7 +34,7 @@ def read(path: Path, num_frames: int, rule: str) -> Frames:
             import decord
 
             return decord.VideoReader(str(path), num_threads=1).get_batch([0, 100, 250])
-    return read_frames(path, num_frames, rule)
+    return read_chosen(path, sampling, reader)
 
 
 if __name__ == "__main__":

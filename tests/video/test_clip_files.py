@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from vlm_crash.video import UnreadableClipError, content_hash, list_clips, read_frames
+from vlm_crash.video import FrameSampling, UnreadableClipError, content_hash, list_clips, read_frames
 from vlm_crash.video.clip_files import log_other_files
 
 
@@ -22,14 +22,14 @@ def test_a_link_that_leads_nowhere_is_a_clip_that_cannot_be_read(tmp_path):
     assert [path.name for path in found] == ["dangling.mp4", "loop.mp4"]
     for path in found:
         with pytest.raises(UnreadableClipError):
-            read_frames(path, 1)
+            read_frames(path, FrameSampling(1))
 
 
 def test_a_pipe_is_a_clip_that_cannot_be_read(tmp_path):
     """And that nobody waits for."""
     os.mkfifo(tmp_path / "1.mp4")
     (path,) = list_clips(tmp_path)
-    for call in (lambda: read_frames(path, 1), lambda: content_hash(path)):
+    for call in (lambda: read_frames(path, FrameSampling(1)), lambda: content_hash(path)):
         with pytest.raises(UnreadableClipError, match="not a file"):
             call()
 
@@ -49,7 +49,7 @@ def test_files_of_other_kinds_are_named_in_one_line(tmp_path, caplog):
 def test_a_name_that_is_not_utf8(tmp_path, make_clip):
     clip = make_clip("a.mp4")
     odd = clip.rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.mp4"))
-    assert len(read_frames(odd, 2).frames_FHWC) == 2
+    assert len(read_frames(odd, FrameSampling(2)).frames_FHWC) == 2
 
 
 def test_missing_folder_is_named(tmp_path):

@@ -2,9 +2,11 @@ import json
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from vlm_crash.video.frame_sampling import FRAME_RULES, middle_frame_indices
+from vlm_crash.video.frame_sampling import FRAME_RULES, INDEX_RULES, FrameSampling, middle_frame_indices
+from vlm_crash.video.motion import Motion, motion_change
 
 CASES = json.loads((Path(__file__).parents[1] / "parity/frame_indices.json").read_text())["cases"]
 
@@ -39,8 +41,8 @@ def test_rules_are_upstreams(case):
         first, length = int(start * fps), int((min(end, total / fps - 0.1) - start) * fps)
         card_first = round(start * fps)
         card_length = min(round(end * fps), total - 1) - card_first + 1
-    middle = [first + index for index in FRAME_RULES["middle"](length, num_frames)]
-    card = [card_first + index for index in FRAME_RULES["card"](card_length, num_frames)]
+    middle = [first + index for index in INDEX_RULES["middle"](length, num_frames)]
+    card = [card_first + index for index in INDEX_RULES["card"](card_length, num_frames)]
     assert (middle, card) == (case["train_indices"], case["card_indices"])
 
 
@@ -57,11 +59,11 @@ def test_truncated_linspace_differs_from_integer_division():
     assert num_other / num_pairs < 0.05
 
 
-@pytest.mark.parametrize("rule", FRAME_RULES)
+@pytest.mark.parametrize("rule", INDEX_RULES)
 def test_indices_stay_inside_and_ascend(rule):
     for length in (1, 2, 5, 31, 257, 50400):
         for segments in (1, 2, 32, 128):
-            indices = FRAME_RULES[rule](length, segments)
+            indices = INDEX_RULES[rule](length, segments)
             assert len(indices) == segments
             assert indices == sorted(indices)
             assert indices[0] >= 0
@@ -69,7 +71,106 @@ def test_indices_stay_inside_and_ascend(rule):
 
 
 @pytest.mark.parametrize(("length", "segments", "name"), [(0, 4, "num_video_frames"), (4, 0, "num_segments")])
-@pytest.mark.parametrize("rule", FRAME_RULES)
+@pytest.mark.parametrize("rule", INDEX_RULES)
 def test_refuses_less_than_one(length, segments, name, rule):
     with pytest.raises(ValueError, match=name):
-        FRAME_RULES[rule](length, segments)
+        INDEX_RULES[rule](length, segments)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['total_frames']}-{case['num_frames']}-{case['clip']}")
+@pytest.mark.parametrize("rounded_s", [0.0, 1e-3], ids=["exact", "milliseconds"])
+def test_at_a_constant_rate_time_chooses_what_the_index_rules_do(case, rounded_s):
+    """Upstream's frames, also from a container that rounds its times; a part of a clip is a window."""
+    total, fps, num_frames = case["total_frames"], case["fps"], case["num_frames"]
+    times_s = np.arange(total) / fps
+    if rounded_s:
+        times_s = np.round(times_s / rounded_s) * rounded_s
+    parts = {"middle": (0, total), "card": (0, total)}
+    if case["clip"]:
+        start, end = case["clip"]
+        parts["middle"] = (int(start * fps), int((min(end, total / fps - 0.1) - start) * fps))
+        parts["card"] = (round(start * fps), min(round(end * fps), total - 1) - round(start * fps) + 1)
+    for rule, golden in (("middle", "train_indices"), ("card", "card_indices")):
+        first, length = parts[rule]
+        window = {"start_s": (first - 0.1) / fps, "end_s": (first + length - 0.1) / fps} if case["clip"] else {}
+        window = {name: max(0.0, value) for name, value in window.items()}
+        assert FrameSampling(num_frames, rule, **window).choose(times_s) == case[golden]
+
+
+def test_at_a_variable_rate_the_moments_are_equal_and_the_numbers_are_not():
+    """3 s at 10 frames a second, then 3 s at 30: by numbers three of four frames would be of the second half."""
+    times_s = np.concatenate([np.arange(30) / 10, 3 + np.arange(90) / 30])
+    chosen = FrameSampling(4).choose(times_s)
+    np.testing.assert_allclose(times_s[chosen], [0.75, 2.25, 3.75, 5.25], atol=0.1)
+    assert FrameSampling(4).choose(times_s) != middle_frame_indices(120, 4) == [14, 44, 74, 104]
+
+
+def test_a_frame_that_stays_is_shown_as_often_as_it_stands():
+    times_s = np.concatenate([np.arange(10) / 10, 9 + np.arange(10) / 10])
+    assert FrameSampling(5).choose(times_s) == [7, 9, 9, 9, 9]  # of 0.75, 2.75, 4.75, 6.75 and 8.75 s
+
+
+def test_windows():
+    times_s = np.arange(100) / 10
+    assert FrameSampling(4, start_s=2, end_s=4).choose(times_s) == [22, 27, 32, 37]
+    assert FrameSampling(4, start_s=8).choose(times_s) == FrameSampling(4, start_s=8, end_s=99).choose(times_s)
+    assert FrameSampling(4, end_s=2).choose(times_s) == [2, 7, 12, 17]
+    assert FrameSampling(3, start_s=4.11, end_s=4.15).choose(times_s) == [41, 41, 41]  # shown, though it began before
+    with pytest.raises(ValueError, match=r"begins at 10 s, and it ends at 10\.00 s"):
+        FrameSampling(4, start_s=10).choose(times_s)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"num_frames": 0}, "num_frames=0: ask for at least 1 frame"),
+        ({"rule": "first"}, r"frame_rule='first' is not one of \['middle', 'card'"),
+        ({"fps": 2.0}, "fps=2 has no effect with frame_rule='middle'"),
+        ({"start_s": -1.0}, "no window from -1 to its end s"),
+        ({"start_s": 2.0, "end_s": 2.0}, "no window from 2 to 2 s"),
+    ],
+)
+def test_settings_that_cannot_be(settings, reason):
+    with pytest.raises(ValueError, match=reason):
+        FrameSampling(**settings)
+
+
+def test_json_and_back():
+    sampling = FrameSampling(8, "event", start_s=1.5)
+    assert FrameSampling.from_json(json.loads(json.dumps(sampling.to_json()))) == sampling
+
+
+def moving(times_s: np.ndarray, since_s: float, until_s: float) -> Motion:
+    """A picture that changes steadily, and more between two moments."""
+    moved = np.where((times_s >= since_s) & (times_s < until_s), 9.0, 1.0)
+    return Motion(times_s, motion_change(times_s, moved))
+
+
+def test_event_is_dense_around_the_largest_change_of_motion():
+    times_s = np.arange(100) / 10
+    chosen = FrameSampling(8, "event").choose(times_s, moving(times_s, 6.0, 6.3))
+    assert len(set(chosen)) == 8
+    dense = [index for index in chosen if 55 <= index <= 65]
+    assert len(dense) >= 4 and set(dense) & {60, 61, 62}
+    assert chosen[0] < 20 and chosen[-1] > 80  # and the rest of the clip is looked at, too
+    inside = FrameSampling(8, "event", end_s=3.0).choose(times_s, moving(times_s, 6.0, 6.3))
+    assert max(inside) < 30
+    with pytest.raises(ValueError, match="needs the clip's motion"):
+        FrameSampling(8, "event").choose(times_s)
+
+
+@pytest.mark.parametrize("moment_s", [0.0, 0.1, 4.9, 9.9])
+def test_event_takes_different_frames_from_any_clip(moment_s):
+    for num_frames, count in ((8, 9), (8, 8), (8, 3), (32, 33), (4, 1), (16, 100)):
+        times_s = np.arange(count) / 10
+        chosen = FrameSampling(num_frames, "event").choose(times_s, moving(times_s, moment_s, moment_s + 0.2))
+        assert len(chosen) == num_frames and chosen == sorted(chosen)
+        assert chosen[0] >= 0 and chosen[-1] < count
+        assert len(set(chosen)) == min(num_frames, count)
+
+
+def test_every_rule_gives_as_many_frames_as_are_asked_for():
+    for rule in FRAME_RULES:
+        for count in (1, 5, 300):
+            times_s = np.arange(count) / 30
+            assert len(FrameSampling(16, rule).choose(times_s, moving(times_s, 1, 2))) == 16

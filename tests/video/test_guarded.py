@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tests.video.conftest import write_clip
 from vlm_crash.video import guarded, reader
+from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.guarded import ReaderProcess, UnreadableClipError, probe, read_frames
 
 ODD = "tests.video.odd_reader"
@@ -35,7 +36,7 @@ def odd() -> Iterator[ReaderProcess]:
 
 
 def ask(process: ReaderProcess, path: Path, timeout_s: float | None = 60) -> reader.Frames:
-    return process.ask("read_frames", path, [4, "middle"], timeout_s)
+    return process.ask("read_frames", path, [FrameSampling(4).to_json(), "auto"], timeout_s)
 
 
 def lives(pid: int) -> bool:
@@ -56,7 +57,7 @@ def gone_within(seconds: float, pid: int) -> bool:
 def test_gives_what_the_reader_gives(clip, monkeypatch):
     monkeypatch.chdir(clip.parent)
     path = Path(clip.name)
-    here, there = reader.read_frames(path, 8, "card"), read_frames(path, 8, "card")
+    here, there = reader.read_frames(path, FrameSampling(8, "card")), read_frames(path, FrameSampling(8, "card"))
     np.testing.assert_array_equal(there.frames_FHWC, here.frames_FHWC)
     assert (there.indices, there.times_s, there.info, there.reader) == (
         here.indices, here.times_s, here.info, here.reader,
@@ -66,13 +67,13 @@ def test_gives_what_the_reader_gives(clip, monkeypatch):
 
 
 def test_one_process_reads_clip_after_clip(clip):
-    read_frames(clip, 4)
+    read_frames(clip, FrameSampling(4))
     pid = guarded._own_process().pid
-    read_frames(clip, 256, timeout_s=None)
-    read_frames(clip, 4, timeout_s=0)
+    read_frames(clip, FrameSampling(256), timeout_s=None)
+    read_frames(clip, FrameSampling(4), timeout_s=0)
     assert guarded._own_process().pid == pid
     with pytest.raises(ValueError, match="num_frames=0"):
-        read_frames(clip, 0)
+        read_frames(clip, FrameSampling(0))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,8 @@ def test_the_process_ends_with_its_owner(clip, tmp_path, name, number):
     code = (
         "import sys, time; from pathlib import Path; from vlm_crash.video.guarded import ReaderProcess\n"
         f"process = ReaderProcess({ODD!r}); process._ready(); print(process.pid, flush=True)\n"
-        "process.ask('read_frames', Path(sys.argv[1]), [4, 'middle'], None); print('read', flush=True); time.sleep(60)"
+        "process.ask('read_frames', Path(sys.argv[1]), [{}, 'auto'], None); print('read', flush=True)\n"
+        "time.sleep(60)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / f"{name}.mp4")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as owner:
@@ -173,7 +175,7 @@ class Clips(Dataset):
         return 4
 
     def __getitem__(self, index: int) -> tuple[int, int, int]:
-        frames = read_frames(self.path, 4)
+        frames = read_frames(self.path, FrameSampling(4))
         pid = guarded._own_process().pid
         assert pid is not None
         return os.getpid(), pid, int(frames.frames_FHWC.sum())
@@ -181,14 +183,14 @@ class Clips(Dataset):
 
 def test_in_workers_that_may_have_no_children(clip):
     """A process for each; the one of their parent, which they were forked with, stays as it is."""
-    whole = int(read_frames(clip, 4).frames_FHWC.sum())
+    whole = int(read_frames(clip, FrameSampling(4)).frames_FHWC.sum())
     own = guarded._own_process().pid
     found = list(DataLoader(Clips(clip), num_workers=2, batch_size=None))
     assert len({worker for worker, _, _ in found}) == len({pid for _, pid, _ in found}) == 2
     assert own not in {pid for _, pid, _ in found}
     assert {total for _, _, total in found} == {whole}
     assert all(gone_within(5, pid) for _, pid, _ in found)
-    read_frames(clip, 4)
+    read_frames(clip, FrameSampling(4))
     assert guarded._own_process().pid == own
 
 
@@ -197,7 +199,7 @@ def test_threads_do_not_share_one(clip):
 
     def work() -> None:
         for _ in range(5):
-            found.append((guarded._own_process().pid, int(read_frames(clip, 4).frames_FHWC.sum())))
+            found.append((guarded._own_process().pid, int(read_frames(clip, FrameSampling(4)).frames_FHWC.sum())))
 
     threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads:
@@ -212,13 +214,13 @@ def test_what_the_reader_logs_is_logged_here(tmp_path, caplog):
     path = write_clip(tmp_path / "cut.mp4", movflags="faststart", g="1", crf="0")
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     with caplog.at_level("DEBUG", "vlm_crash.video"):
-        read_frames(path, 4)
+        read_frames(path, FrameSampling(4))
     said = {(record.levelname, record.name) for record in caplog.records}
     assert said == {("WARNING", "vlm_crash.video.reader"), ("DEBUG", "vlm_crash.video.reader")}
     assert "frames can be decoded" in caplog.text
     caplog.clear()
     with caplog.at_level("ERROR", "vlm_crash.video"):
-        read_frames(path, 4)
+        read_frames(path, FrameSampling(4))
     assert not caplog.records
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.video.conftest import write_clip
 from vlm_crash.video import keyframes, reader
 from vlm_crash.video.container import scan_packets
-from vlm_crash.video.frame_sampling import middle_frame_indices
+from vlm_crash.video.frame_sampling import FrameSampling, middle_frame_indices
 from vlm_crash.video.keyframes import read_from_keyframes, worth_seeking
 from vlm_crash.video.pixels import Chosen
 
@@ -75,7 +75,7 @@ def test_a_damaged_clip_is_read_through(make_clip, numbers, monkeypatch):
     content = path.read_bytes()
     third = len(content) // 3
     path.write_bytes(content[:third] + bytes(third) + content[2 * third :])
-    frames = reader.read_frames(path, 4)
+    frames = reader.read_frames(path, FrameSampling(4))
     count = frames.info.num_frames
     assert count < 40
     np.testing.assert_array_equal(frames.frames_FHWC, read_through(path, list(frames.indices)))
@@ -144,10 +144,10 @@ def test_hours_are_not_decoded_and_not_kept(hours, monkeypatch, name, kind, num_
             yield frame
 
     monkeypatch.setattr(keyframes, "_decoded", counted)
-    reader.read_frames(hours / name, 1)  # what is imported on first use is no clip's memory
+    reader.read_frames(hours / name, FrameSampling(1))  # what is imported on first use is no clip's memory
     num_decoded = 0
     tracemalloc.start()
-    frames = reader.read_frames(hours / name, num_frames)
+    frames = reader.read_frames(hours / name, FrameSampling(num_frames))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert frames.reader == kind
@@ -171,6 +171,6 @@ def test_packets_take_few_bytes(hours):
 
 def test_256_frames_of_a_short_clip_repeat_its_last(tmp_path):
     for name in ("short.mp4", "short.mkv"):
-        frames = reader.read_frames(write_clip(tmp_path / name, num_frames=3), 256)
+        frames = reader.read_frames(write_clip(tmp_path / name, num_frames=3), FrameSampling(256))
         assert frames.indices == (0, 1, *[2] * 254)
         assert (frames.frames_FHWC[3:] == frames.frames_FHWC[2]).all()

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlm_crash.video import UnreadableClipError, probe, read_frames
+from vlm_crash.video import FrameSampling, UnreadableClipError, probe, read_frames
 from vlm_crash.video import reader as reader_module
 
 CASES = json.loads((Path(__file__).parents[1] / "parity/frame_indices.json").read_text())["cases"]
 
 
 def test_decord_reads_the_middle_frames(make_clip, numbers):
-    frames = read_frames(make_clip(num_frames=40), 8)
+    frames = read_frames(make_clip(num_frames=40), FrameSampling(8))
     assert frames.reader == "decord"
     assert frames.indices == (2, 7, 12, 17, 22, 27, 32, 37)
     assert numbers(frames.frames_FHWC) == list(frames.indices)
@@ -27,7 +27,7 @@ def test_decord_reads_the_middle_frames(make_clip, numbers):
 def test_the_cards_frames(make_clip, numbers, suffix):
     """By both readers: decord and, for GIF, PyAV."""
     path = make_clip(f"clip{suffix}", num_frames=40, codec="gif" if suffix == ".gif" else "libx264")
-    frames = read_frames(path, 8, "card")
+    frames = read_frames(path, FrameSampling(8, "card"))
     assert frames.indices == (2, 7, 12, 17, 22, 26, 31, 36)
     assert numbers(frames.frames_FHWC) == list(frames.indices)
 
@@ -35,7 +35,7 @@ def test_the_cards_frames(make_clip, numbers, suffix):
 @pytest.mark.parametrize("case", [case for case in CASES if case["total_frames"] <= 50 and not case["clip"]])
 def test_the_duration_that_training_was_told(case, make_clip):
     path = make_clip(num_frames=case["total_frames"], fps=int(case["fps"]))
-    assert read_frames(path, 1).info.duration_s == pytest.approx(case["train_reader_duration"], abs=1e-3)
+    assert read_frames(path, FrameSampling(1)).info.duration_s == pytest.approx(case["train_reader_duration"], abs=1e-3)
 
 
 def test_probe_says_what_a_clip_is(make_clip):
@@ -45,7 +45,7 @@ def test_probe_says_what_a_clip_is(make_clip):
 
 
 def test_short_clip_repeats_its_last_frame(make_clip, numbers):
-    frames = read_frames(make_clip(num_frames=3), 5)
+    frames = read_frames(make_clip(num_frames=3), FrameSampling(5))
     assert numbers(frames.frames_FHWC) == [0, 1, 2, 2, 2]
     assert probe(make_clip("one.mp4", num_frames=1)).duration_s == pytest.approx(0.1)
 
@@ -61,7 +61,7 @@ def test_short_clip_repeats_its_last_frame(make_clip, numbers):
     ],
 )
 def test_pyav_reads_what_decord_gets_wrong(make_clip, numbers, name, settings):
-    frames = read_frames(make_clip(name, num_frames=40, **settings), 16)
+    frames = read_frames(make_clip(name, num_frames=40, **settings), FrameSampling(16))
     assert frames.reader == "pyav"
     assert numbers(frames.frames_FHWC) == list(frames.indices)
     assert frames.info.num_frames == 40
@@ -69,9 +69,9 @@ def test_pyav_reads_what_decord_gets_wrong(make_clip, numbers, name, settings):
 
 def test_both_readers_give_the_same_pixels(make_clip, monkeypatch):
     path = make_clip(num_frames=40)
-    quick = read_frames(path, 8)
+    quick = read_frames(path, FrameSampling(8))
     monkeypatch.setattr(reader_module, "_read_decord", lambda info, indices: "not today")
-    slow = read_frames(path, 8)
+    slow = read_frames(path, FrameSampling(8))
     assert (quick.reader, slow.reader) == ("decord", "pyav")
     assert quick.indices == slow.indices
     assert quick.times_s == slow.times_s
@@ -87,14 +87,14 @@ def test_works_where_decord_is_not_installed(make_clip, monkeypatch):
         return real_import(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_decord)
-    assert read_frames(make_clip(), 4).reader == "pyav"
+    assert read_frames(make_clip(), FrameSampling(4)).reader == "pyav"
 
 
 def test_truncated_clip_counts_what_can_be_decoded(make_clip, numbers, caplog):
     whole = make_clip(num_frames=40, movflags="faststart", g="1", crf="0")
     whole.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
     with caplog.at_level("WARNING"):
-        frames = read_frames(whole, 8)
+        frames = read_frames(whole, FrameSampling(8))
     assert frames.reader == "pyav"
     assert 5 < frames.info.num_frames < 35
     assert frames.info.duration_s < 3.6
@@ -108,7 +108,7 @@ def test_damaged_packets_shorten_the_clip_and_are_said(make_clip, numbers, caplo
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 6 // 10] + bytes(len(content) - len(content) * 6 // 10))
     with caplog.at_level("WARNING"):
-        frames = read_frames(path, 8)
+        frames = read_frames(path, FrameSampling(8))
     count = frames.info.num_frames
     assert 5 < count < 35
     assert f"{count} of 40 frames can be decoded" in caplog.text
@@ -125,7 +125,7 @@ def test_unreadable_clip_has_one_clean_line(tmp_path, content, reason):
     path = tmp_path / "1.mp4"
     if content is not None:
         path.write_bytes(content)
-    for call in (lambda: probe(path), lambda: read_frames(path, 4)):
+    for call in (lambda: probe(path), lambda: read_frames(path, FrameSampling(4))):
         with pytest.raises(UnreadableClipError, match=reason) as caught:
             call()
         assert caught.value.path == path
@@ -137,16 +137,16 @@ def test_folders_loops_and_odd_names(tmp_path, make_clip):
     (tmp_path / "loop.mp4").symlink_to("loop.mp4")
     for bad in (tmp_path / "x.mp4", tmp_path / "loop.mp4", tmp_path / "nul\0.mp4"):
         with pytest.raises(UnreadableClipError):
-            read_frames(bad, 2)
+            read_frames(bad, FrameSampling(2))
     for name in ("-dash.mp4", "two words.mp4", "co:lon.mp4", "new\nline.mp4", "per%03d.mp4", "ünï_事故_🚗.mp4"):
-        assert read_frames(make_clip("plain.mp4").rename(tmp_path / name), 2).info.num_frames == 40
+        assert read_frames(make_clip("plain.mp4").rename(tmp_path / name), FrameSampling(2)).info.num_frames == 40
 
 
 def test_relative_name_with_a_colon(tmp_path, make_clip, monkeypatch):
     """FFmpeg takes "co:lon.mp4" for a protocol."""
     make_clip("co:lon.mp4")
     monkeypatch.chdir(tmp_path)
-    assert read_frames("co:lon.mp4", 2).info.num_frames == 40
+    assert read_frames("co:lon.mp4", FrameSampling(2)).info.num_frames == 40
 
 
 def test_decord_error_is_stripped_and_left_to_pyav(make_clip, monkeypatch):
@@ -156,7 +156,7 @@ def test_decord_error_is_stripped_and_left_to_pyav(make_clip, monkeypatch):
         raise decord.DECORDError("[10:11:12] /x/video_reader.cc:270: broken\n\nStack trace returned 10 entries:\n[bt]")
 
     monkeypatch.setattr(decord, "VideoReader", fail)
-    assert read_frames(make_clip(), 2).reader == "pyav"
+    assert read_frames(make_clip(), FrameSampling(2)).reader == "pyav"
     info = probe(make_clip())
     assert reader_module._read_decord(info, [0]) == "broken"
 
@@ -164,7 +164,7 @@ def test_decord_error_is_stripped_and_left_to_pyav(make_clip, monkeypatch):
 def test_decord_is_not_believed_when_it_counts_otherwise(make_clip, monkeypatch, numbers):
     decord = pytest.importorskip("decord")
     monkeypatch.setattr(decord.VideoReader, "__len__", lambda self: 44)
-    frames = read_frames(make_clip(), 4)
+    frames = read_frames(make_clip(), FrameSampling(4))
     assert frames.reader == "pyav"
     assert numbers(frames.frames_FHWC) == list(frames.indices)
 
@@ -173,7 +173,7 @@ def test_only_chosen_frames_are_kept(make_clip):
     """4 of 50 frames, and what stacking them needs: far below all 50."""
     path = make_clip("a.mkv", num_frames=50)
     tracemalloc.start()
-    read_frames(path, 4)
+    read_frames(path, FrameSampling(4))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 20 * 64 * 48 * 3
@@ -184,6 +184,13 @@ def test_error_survives_pickling():
     assert (error.path.name, error.reason) == ("a.mp4", "broken")
 
 
-def test_refuses_no_frames(make_clip):
-    with pytest.raises(ValueError, match="num_frames=0"):
-        read_frames(make_clip(), 0)
+def test_refuses_a_reader_that_there_is_not(make_clip):
+    with pytest.raises(ValueError, match=r"reader='opencv' is not one of \['auto'\]"):
+        read_frames(make_clip(), FrameSampling(2), "opencv")
+
+
+def test_a_window_that_the_clip_does_not_have(make_clip):
+    frames = read_frames(make_clip(num_frames=40), FrameSampling(4, start_s=1.0, end_s=2.5))
+    assert 1.0 <= frames.times_s[0] < frames.times_s[-1] < 2.5
+    with pytest.raises(UnreadableClipError, match=r"begins at 9 s, and it ends at 4\.00 s"):
+        read_frames(make_clip(num_frames=40), FrameSampling(2, start_s=9.0))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlm_crash.video import UnreadableClipError, read_frames
+from vlm_crash.video import FrameSampling, UnreadableClipError, read_frames
 from vlm_crash.video import reader as reader_module
 
 CLIPS = Path(__file__).resolve().parents[3] / "shared" / "clips"
@@ -44,7 +44,7 @@ def rows(folder: str) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("row", rows("real"), ids=lambda row: row["file"])
 def test_real_clip_is_read(row):
-    frames = read_frames(CLIPS / "real" / row["file"], 4)
+    frames = read_frames(CLIPS / "real" / row["file"], FrameSampling(4))
     assert frames.info.num_frames == int(row["frames"])
     assert frames.frames_FHWC.shape == (4, int(row["height"]), int(row["width"]), 3)
     assert frames.info.duration_s == pytest.approx(float(row["duration_s"]), abs=0.1)
@@ -57,9 +57,9 @@ def test_torture_clip_gives_right_frames_or_a_named_error(row):
     num_frames = 4 if name == "4k_1s.mp4" else 32
     if name in UNREADABLE:
         with pytest.raises(UnreadableClipError):
-            read_frames(path, num_frames)
+            read_frames(path, FrameSampling(num_frames))
         return
-    frames = read_frames(path, num_frames)
+    frames = read_frames(path, FrameSampling(num_frames))
     if name == "corrupt_200_bytes_spread.mp4":  # decord hides the one frame that is lost
         assert frames.info.num_frames in (257, 258)
     else:
@@ -74,9 +74,9 @@ def test_torture_clip_gives_right_frames_or_a_named_error(row):
 @pytest.mark.skipif(not (CLIPS / "torture" / "rotation90.mp4").is_file(), reason="the rotated clip is absent")
 def test_both_readers_turn_a_clip_upright(monkeypatch):
     path = CLIPS / "torture" / "rotation90.mp4"
-    quick = read_frames(path, 4)
+    quick = read_frames(path, FrameSampling(4))
     monkeypatch.setattr(reader_module, "_read_decord", lambda info, indices: "not today")
-    slow = read_frames(path, 4)
+    slow = read_frames(path, FrameSampling(4))
     assert (quick.reader, slow.reader) == ("decord", "pyav")
     assert slow.frames_FHWC.shape == (4, 640, 360, 3)
     assert np.abs(quick.frames_FHWC.astype(int) - slow.frames_FHWC).mean() < 1

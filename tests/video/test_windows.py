@@ -11,12 +11,12 @@ import pytest
 from vlm_crash.demo.clips import encode
 from vlm_crash.demo.drives import sample_drive
 from vlm_crash.video.cutting import cut_clip
-from vlm_crash.video.frame_sampling import card_frame_indices
+from vlm_crash.video.frame_sampling import FrameSampling, card_frame_indices
 from vlm_crash.video.frame_stream import FrameStream
 from vlm_crash.video.reader import UnreadableClipError, probe, read_frames
 from vlm_crash.video.windows import WindowGrid, read_window, read_windows
 
-GRID = WindowGrid(window_s=6.0, stride_s=1.5, num_frames=4)
+GRID = WindowGrid(window_s=6.0, stride_s=1.5, sampling=FrameSampling(4))
 SECONDS, SIZE = 33.4, (160, 90)
 
 
@@ -45,7 +45,7 @@ def test_windows_overlap_and_the_last_one_ends_with_the_recording(all_windows):
 def test_a_window_has_the_frames_that_a_clip_of_its_span_gives(recording, all_windows, tmp_path, index):
     window = all_windows[index]
     assert cut_clip(recording, window.start_s, window.end_s, tmp_path / "cut.mp4") == 60
-    clip = read_frames(tmp_path / "cut.mp4", 4)
+    clip = read_frames(tmp_path / "cut.mp4", FrameSampling(4))
     assert window.frames.indices == clip.indices
     assert window.frames.info.duration_s == pytest.approx(clip.info.duration_s)
     np.testing.assert_allclose(np.array(window.frames.times_s) - window.start_s, clip.times_s, atol=1e-6)
@@ -54,7 +54,7 @@ def test_a_window_has_the_frames_that_a_clip_of_its_span_gives(recording, all_wi
 
 
 def test_the_frame_rule_is_the_clips(recording):
-    grid = WindowGrid(6.0, 6.0, 5, rule="card")
+    grid = WindowGrid(6.0, 6.0, FrameSampling(5, "card"))
     assert next(read_windows(recording, grid)).frames.indices == tuple(card_frame_indices(60, 5))
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from benches.common import Result, Table, side_by_side, timed
 from vlm_crash.demo.clips import write_dataset
-from vlm_crash.video import guarded, keyframes, list_clips, reader
+from vlm_crash.video import FrameSampling, guarded, keyframes, list_clips, reader
 
 PARTS = ("guard", "long")
 MIB = 2**20
@@ -56,7 +56,7 @@ def _guard(options: argparse.Namespace, folder: Path) -> Result:
             return sum(_milliseconds(module, clip, num) for clip in clips)
 
         (plain, safe), rounds = side_by_side([lambda: read(reader), lambda: read(guarded)], options.rounds, 60)
-        megabytes = sum(reader.read_frames(clip, num).frames_FHWC.nbytes for clip in clips) / MIB
+        megabytes = sum(reader.read_frames(clip, FrameSampling(num)).frames_FHWC.nbytes for clip in clips) / MIB
         per_clip = 1000 / len(clips)
         rows.append((num, megabytes / len(clips), rounds, plain * per_clip, safe * per_clip, safe / plain))
         ratios[f"guarded_vs_plain_{num}_frames"] = plain / safe
@@ -75,7 +75,7 @@ def _guard(options: argparse.Namespace, folder: Path) -> Result:
 
 
 def _milliseconds(module: object, clip: Path, num: int) -> float:
-    return timed(lambda: module.read_frames(clip, num))  # type: ignore[attr-defined]
+    return timed(lambda: module.read_frames(clip, FrameSampling(num)))  # type: ignore[attr-defined]
 
 
 def _restart(process: guarded.ReaderProcess) -> None:
@@ -158,7 +158,7 @@ def work(path: Path, num_frames: int, way: str) -> list[float]:
     Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM to VmRSS (man 5 proc)
     packets = timed(lambda: reader.scan_packets(path))
     start = time.perf_counter()
-    frames = reader.read_frames(path, num_frames)
+    frames = reader.read_frames(path, FrameSampling(num_frames))
     seconds = time.perf_counter() - start
     return [seconds, packets, (_resident("VmHWM") - before) / MIB, frames.frames_FHWC.nbytes / MIB]
 

@@ -17,7 +17,7 @@ from parity.report import Report
 from vlm_crash.data.conversation import IMAGE_PLACEHOLDER, ChatTemplate, user_turn
 from vlm_crash.data.tokenization import IGNORE_INDEX, IMAGE_CONTEXT, IMAGE_END, IMAGE_START, ConversationTokenizer
 from vlm_crash.models.tokenizers import load_tokenizer
-from vlm_crash.video.frame_sampling import FRAME_RULES
+from vlm_crash.video.frame_sampling import INDEX_RULES
 
 # What upstream's training scripts use. Its other functions give other labels, which no preset of ours has.
 TRAINED_WITH = "preprocess_phi3_fast"
@@ -80,7 +80,7 @@ def check_frame_indices(folder: Path, report: Report) -> None:
         for rule, golden in (("middle", "train_indices"), ("card", "card_indices")):
             if golden in case:  # upstream's reader fails on some clips
                 first, length = parts[rule]
-                got = [first + index for index in FRAME_RULES[rule](length, num_frames)]
+                got = [first + index for index in INDEX_RULES[rule](length, num_frames)]
                 report.equal("frame indices", f"{golden} of {num_frames} from {total} frames", got, case[golden])
 
 

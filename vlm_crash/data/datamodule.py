@@ -29,6 +29,7 @@ from vlm_crash.data.workers import heed_parent_alone
 from vlm_crash.schema.fields import Schema, load_schema
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.schema.wording import words
+from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S
 
 log = logging.getLogger(__name__)
@@ -150,12 +151,11 @@ class CrashDataModule(LightningDataModule):
         self.recipe = SampleRecipe(
             schema=self.schema,
             tokenizer=inputs.conversation_tokenizer,
-            num_frames=inputs.num_frames or DEFAULT_NUM_FRAMES,
+            sampling=FrameSampling(inputs.num_frames or DEFAULT_NUM_FRAMES, inputs.frame_rule or "middle"),
             image_size=inputs.image_size,
             prompt=inputs.prompt,
             tell_event=self.tell_event,
             blank_frames=self.blank_frames,
-            frame_rule=inputs.frame_rule or "middle",
             question=inputs.question,
             clip_timeout_s=self.clip_timeout_s,
         )

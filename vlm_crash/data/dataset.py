@@ -17,7 +17,7 @@ from vlm_crash.data.tokenization import ConversationTokenizer
 from vlm_crash.schema.fields import UNKNOWN, Schema
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.schema.response import parse, render
-from vlm_crash.video.frame_sampling import FRAME_RULES
+from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S, UnreadableClipError, read_frames
 from vlm_crash.video.image_transform import to_pixel_values
 from vlm_crash.video.reader import Frames
@@ -68,24 +68,22 @@ class SampleRecipe:
     Args:
         schema: events and fields.
         tokenizer: conversation -> ids.
-        num_frames: frames taken from each clip.
+        sampling: which frames of a clip are taken.
         image_size: side of the square the frames are resized to, in pixels.
         prompt: "full", "short", or "dataset" (the human turn of the sample's JSONL line).
         tell_event: name the event in the question.
         blank_frames: show black frames instead of the clip, as a blind baseline.
-        frame_rule: which frames are taken, a key of FRAME_RULES.
         question: the lab's own wording, asked instead of `prompt`.
         clip_timeout_s: most seconds to read a clip; None or 0: no limit.
     """
 
     schema: Schema
     tokenizer: ConversationTokenizer
-    num_frames: int
+    sampling: FrameSampling
     image_size: int
     prompt: str
     tell_event: bool
     blank_frames: bool
-    frame_rule: str = "middle"
     question: str | None = None
     clip_timeout_s: float | None = CLIP_TIMEOUT_S
 
@@ -98,13 +96,6 @@ class SampleRecipe:
                 f"{wording} own question, so tell_event would do nothing; "
                 "set --data.prompt to full or short, or leave --data.tell_event off"
             )
-        if self.frame_rule not in FRAME_RULES:
-            raise ValueError(
-                f"frame_rule={self.frame_rule!r} is not one of {list(FRAME_RULES)}; "
-                "set --data.frame_rule to one of them"
-            )
-        if self.num_frames < 1:
-            raise ValueError(f"num_frames={self.num_frames} is below 1; set --data.num_frames to 8, 16 or 32, say")
 
     def item(self, sample: VideoSample, supervised: bool) -> Item:
         """Read a clip and put it into tokens.
@@ -113,15 +104,15 @@ class SampleRecipe:
             UnreadableClipError: the clip cannot be read.
             ValueError: the sample lacks what the recipe needs (an answer, an event to tell, a human turn).
         """
-        frames = read_frames(sample.path, self.num_frames, self.frame_rule, self.clip_timeout_s)
+        frames = read_frames(sample.path, self.sampling, timeout_s=self.clip_timeout_s)
         return self.item_of(sample, frames, supervised)
 
     def item_of(self, sample: VideoSample, frames: Frames, supervised: bool) -> Item:
         """Put frames that have been read into tokens; ValueError as `item`."""
-        question, answer, unknown = self.texts(sample) if supervised else (self._question(sample), None, ())
+        asked, answer, unknown = self.texts(sample) if supervised else (self._question(sample), None, ())
         tokens = self.tokenizer(
-            question,
-            num_frames=self.num_frames,
+            asked,
+            num_frames=len(frames.frames_FHWC),
             # The clip's own length, not the CSV's: it is there in prediction too.
             duration_s=frames.info.duration_s,
             answer=answer,
@@ -143,7 +134,7 @@ class SampleRecipe:
         samples = getattr(samples, "one_of_each", samples)  # of a ClipStore, which may have millions
         asked, answer = max(map(words, samples), key=lambda texts: len(texts[0]) + len(texts[1] or ""))
         duration_s = max((sample.duration_s or LONGEST_S for sample in samples), default=0.0)
-        return len(self.tokenizer(asked, self.num_frames, duration_s, answer).input_ids_S)
+        return len(self.tokenizer(asked, self.sampling.num_frames, duration_s, answer).input_ids_S)
 
     def lengths(self, samples: Sequence[VideoSample]) -> list[int]:
         """Tokens of each supervised sample, the clip not looked at: as many as the longest duration would take."""
@@ -152,7 +143,7 @@ class SampleRecipe:
         for sample in samples:
             asked = self._question(sample)
             if asked not in prompts:  # mostly one for all
-                prompts[asked] = len(self.tokenizer(asked, self.num_frames, LONGEST_S).input_ids_S)
+                prompts[asked] = len(self.tokenizer(asked, self.sampling.num_frames, LONGEST_S).input_ids_S)
             found.append(prompts[asked] + self.tokenizer.num_answer_tokens(self._answer(sample)))
         return found
 
@@ -165,8 +156,8 @@ class SampleRecipe:
         return {
             "prompt": self.prompt,
             "question": self.question,
-            "num_frames": self.num_frames,
-            "frame_rule": self.frame_rule,
+            "num_frames": self.sampling.num_frames,
+            "frame_rule": self.sampling.rule,
             "template": self.tokenizer.template.name,
             "preset": self.tokenizer.preset,
         }

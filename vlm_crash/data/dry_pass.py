@@ -51,10 +51,10 @@ def dry_pass(recipe: SampleRecipe, samples: Sequence[VideoSample], split: str, n
             token to learn from, or an answer that was cut off.
     """
     lower = "lower --data.num_frames, or set --data.prompt short"
-    num_image_tokens = recipe.num_frames * recipe.tokenizer.tokens_per_frame
+    num_image_tokens = recipe.sampling.num_frames * recipe.tokenizer.tokens_per_frame
     if num_places is not None and num_image_tokens > num_places:
         raise ValueError(
-            f"{split}: the {recipe.num_frames} frames of a clip are {num_image_tokens} image tokens, and the model has "
+            f"{split}: the {recipe.sampling.num_frames} frames of a clip are {num_image_tokens} image tokens, and the model has "
             f"places for {num_places} (max_position_embeddings in its config.json); {lower}"
         )
     too_long, unsupervised, cut = _Found(lower), _Found(_ANSWER), _Found("complete them, or run `prepare` again")
@@ -106,7 +106,7 @@ class _Lengths:
         return length, num_learned
 
     def _num_prompt(self, question: str, duration_s: float) -> int:
-        return len(self.recipe.tokenizer(question, self.recipe.num_frames, duration_s).input_ids_S)
+        return len(self.recipe.tokenizer(question, self.recipe.sampling.num_frames, duration_s).input_ids_S)
 
 
 def _num_labels(tokens: TokenizedSample) -> int:

@@ -60,7 +60,7 @@ class ScanPlan:
     again: Sequence[WindowSample] | None = None
 
     def grid(self, recipe: SampleRecipe) -> WindowGrid:
-        return WindowGrid(self.window_s, self.stride_s, recipe.num_frames, recipe.frame_rule)
+        return WindowGrid(self.window_s, self.stride_s, recipe.sampling)
 
     def loader(
         self, recordings: Sequence[VideoSample], recipe: SampleRecipe, batch_size: int, num_workers: int

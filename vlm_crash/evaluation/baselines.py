@@ -20,6 +20,7 @@ from vlm_crash.metrics.functional import comparable, is_scored, majority
 from vlm_crash.metrics.text_similarity import SentenceEmbedder
 from vlm_crash.schema.fields import Field, Schema
 from vlm_crash.schema.records import Answer, ParsedResponse, VideoSample
+from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.guarded import probe, read_frames
 
 logger = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ def clip_features(paths: Sequence[Path]) -> NDArray[np.float32]:
     """[N, 2 * 32 * 32 * 3]: the mean frame and the last frame of each clip, RGB from 0 to 1."""
     features = []
     for path in paths:
-        frames_FHWC = read_frames(path, min(probe(path).num_frames, MAX_FRAMES)).frames_FHWC
+        frames_FHWC = read_frames(path, FrameSampling(min(probe(path).num_frames, MAX_FRAMES))).frames_FHWC
         small_FHWC = np.stack([_shrink(frame_HWC) for frame_HWC in frames_FHWC])
         features.append(np.concatenate([small_FHWC.mean(0).ravel(), small_FHWC[-1].ravel()]))
     return np.stack(features)

@@ -23,6 +23,7 @@ from vlm_crash.evaluation.answers_page import answer_data, answers_context
 from vlm_crash.evaluation.loading import read_predictions
 from vlm_crash.evaluation.report_page import clip_data, page_context
 from vlm_crash.schema.fields import Schema
+from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.guarded import UnreadableClipError, read_frames
 
 logger = logging.getLogger(__name__)
@@ -136,7 +137,7 @@ def _frames(record: dict[str, Any], clips: Path | None) -> dict[str, Any]:
         where = record["path"] or record["video"]
         return {"images": [], "times": [], "reason": f"{where} is not there; give the folder of the clips by --clips"}
     try:
-        frames = read_frames(path, NUM_FRAMES)
+        frames = read_frames(path, FrameSampling(NUM_FRAMES))
     except UnreadableClipError as error:
         return {"images": [], "times": [], "reason": str(error)}
     return {

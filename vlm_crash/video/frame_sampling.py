@@ -1,13 +1,28 @@
 """Which frames of a clip are looked at.
 
-In: the number of frames that can be decoded, and how many are wanted. Out: indices, ascending. Touches no file.
+In: the times of the frames that can be decoded, and a rule. Out: indices of these frames, ascending. Touches no file.
+Must hold: frames are chosen by when they are shown; at a constant frame rate that is what the index rules below take,
+so it is what upstream's code takes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from vlm_crash.video.motion import Motion
+
+#: Seconds; times are floats: 0.1 + 0.2 is not a later moment than 0.3.
+_CLOSE_S = 1e-6
+
+
+class EmptyWindowError(ValueError):
+    """The window lies behind the end of the clip."""
 
 
 def middle_frame_indices(num_video_frames: int, num_segments: int) -> list[int]:
@@ -49,8 +64,148 @@ def card_frame_indices(num_video_frames: int, num_segments: int) -> list[int]:
     return [int(size / 2 + round(size * i)) for i in range(num_segments)]
 
 
+#: Rules by the frames' numbers, by name.
+INDEX_RULES = {"middle": middle_frame_indices, "card": card_frame_indices}
 #: Ways to choose frames, by name.
-FRAME_RULES = {"middle": middle_frame_indices, "card": card_frame_indices}
+FRAME_RULES = (*INDEX_RULES, "event")
+#: Of the frames of `event`: how many are taken around the moment, and within how many seconds.
+EVENT_SHARE, EVENT_SPAN_S = 0.5, 1.0
+
+
+@dataclass(frozen=True)
+class FrameSampling:
+    """How the frames of a clip are chosen: one object for training, validation and prediction.
+
+    Args:
+        num_frames: frames of a clip.
+        rule: which ones, one of FRAME_RULES.
+        fps: frames a second, of the rules that take so many.
+        start_s, end_s: only what is shown in [start_s, end_s) counts, in seconds from the first frame on; None: from
+            the first frame, to the last.
+
+    >>> FrameSampling(4).choose(np.arange(8) / 25)
+    [0, 2, 4, 6]
+
+    Raises:
+        ValueError: a setting cannot be, or has no effect under the rule.
+    """
+
+    num_frames: int = 32
+    rule: str = "middle"
+    fps: float | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 1:
+            raise ValueError(f"num_frames={self.num_frames}: ask for at least 1 frame (8, 16 or 32, say)")
+        if self.rule not in FRAME_RULES:
+            raise ValueError(f"frame_rule={self.rule!r} is not one of {list(FRAME_RULES)}; take one of them")
+        if self.fps is not None:
+            raise ValueError(f"fps={self.fps:g} has no effect with frame_rule={self.rule!r}; leave it out")
+        start_s = self.start_s or 0.0
+        if start_s < 0 or (self.end_s is not None and self.end_s <= start_s):
+            end = "its end" if self.end_s is None else f"{self.end_s:g}"
+            raise ValueError(
+                f"there is no window from {start_s:g} to {end} s; it begins at 0 or later, and ends after that"
+            )
+
+    @property
+    def needs_motion(self) -> bool:
+        """Whether the clip has to be looked through first."""
+        return self.rule == "event"
+
+    def choose(self, times_s: np.ndarray, motion: Motion | None = None) -> list[int]:
+        """Indices of the chosen frames, ascending; a clip with fewer frames repeats some.
+
+        Args:
+            times_s: [N] when each frame that can be decoded is first shown, ascending, from 0 on.
+            motion: of the clip, where the rule needs it.
+
+        Raises:
+            EmptyWindowError: the clip ends before the window begins.
+            ValueError: there are no frames, or no motion although the rule needs it.
+        """
+        first, shown_s = self._window(np.asarray(times_s, dtype=float))
+        return [first + number for number in self._chosen(shown_s, motion)]
+
+    def _chosen(self, shown_s: np.ndarray, motion: Motion | None) -> list[int]:
+        """Numbers among the frames of the window."""
+        if self.needs_motion:
+            if motion is None:
+                raise ValueError(f"frame_rule={self.rule!r} needs the clip's motion; give it")
+            if len(shown_s) > self.num_frames:
+                return _around(shown_s, motion.peak_s(shown_s[0], shown_s[-1] + _step_s(shown_s)), self.num_frames)
+        numbers = INDEX_RULES.get(self.rule, middle_frame_indices)(len(shown_s), self.num_frames)
+        # Where there are no more frames than are asked for, every one is shown.
+        return _shown_at(shown_s, numbers) if len(shown_s) > self.num_frames else numbers
+
+    def to_json(self) -> dict[str, Any]:
+        """As a plain dict, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, said: Mapping[str, Any]) -> FrameSampling:
+        """The one that `to_json` wrote; keys that it does not know are an error (TypeError)."""
+        return cls(**said)
+
+    def _window(self, times_s: np.ndarray) -> tuple[int, np.ndarray]:
+        """The window's first frame by its number, and the times of its frames."""
+        if len(times_s) < 1:
+            raise ValueError("a clip needs at least 1 frame")
+        first, end = 0, len(times_s)
+        if self.start_s is not None:
+            last_s = float(times_s[-1]) + _step_s(times_s)
+            if self.start_s >= last_s - _CLOSE_S:
+                raise EmptyWindowError(f"the window begins at {self.start_s:g} s, and it ends at {last_s:.2f} s")
+            first = int(np.searchsorted(times_s, self.start_s - _CLOSE_S))
+        if self.end_s is not None:
+            end = int(np.searchsorted(times_s, self.end_s - _CLOSE_S))
+        if first >= end:  # no frame begins in it: the one that is on show then
+            first = max(0, end - 1)
+            end = first + 1
+        return first, times_s[first:end]
+
+
+def _step_s(times_s: np.ndarray) -> float:
+    """Seconds that a frame is on show; of the last one nobody says."""
+    return float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
+
+
+def _shown_at(times_s: np.ndarray, numbers: list[int]) -> list[int]:
+    """Frames of a constant rate, by their numbers -> the frames on show when the middles of these would be.
+
+    The constant rate has as many frames in the same time. Where the clip has it, nothing changes, even if its times are
+    off by up to half a frame (containers round them).
+    """
+    step_s = (times_s[-1] - times_s[0] + _step_s(times_s)) / len(times_s)
+    moments_s = times_s[0] + (np.array(numbers) + 0.5) * step_s
+    found: list[int] = (np.searchsorted(times_s, moments_s, side="right") - 1).tolist()
+    return found
+
+
+def _around(times_s: np.ndarray, moment_s: float, num_frames: int) -> list[int]:
+    """Different frames: their density is EVENT_SHARE within EVENT_SPAN_S around the moment, and the rest over all."""
+    start_s, end_s = float(times_s[0]), float(times_s[-1]) + _step_s(times_s)
+    span_s = min(EVENT_SPAN_S, end_s - start_s)
+    dense_s = min(max(moment_s - span_s / 2, start_s), end_s - span_s)
+    edges_s = np.array([start_s, dense_s, dense_s + span_s, end_s])
+    sparse = (1 - EVENT_SHARE) * (edges_s - start_s) / (end_s - start_s)
+    dense = EVENT_SHARE * np.array([0.0, 0.0, 1.0, 1.0])
+    # The middle of each of num_frames parts of equal weight, and the frame on show then.
+    moments_s = np.interp((np.arange(num_frames) + 0.5) / num_frames, sparse + dense, edges_s)
+    numbers = (np.searchsorted(times_s, moments_s, side="right") - 1).tolist()
+    return _all_different(numbers, len(times_s))
+
+
+def _all_different(numbers: list[int], count: int) -> list[int]:
+    """Ascending numbers below `count`, each moved up, or down from the end, by as little as makes them different."""
+    for place in range(1, len(numbers)):
+        numbers[place] = max(numbers[place], numbers[place - 1] + 1)
+    limit = count
+    for place in reversed(range(len(numbers))):
+        limit = numbers[place] = min(numbers[place], limit - 1)
+    return numbers
 
 
 def _check(num_video_frames: int, num_segments: int) -> None:

@@ -30,7 +30,8 @@ from typing import IO, Any
 import numpy as np
 
 from vlm_crash.video.container import ClipInfo, UnreadableClipError
-from vlm_crash.video.reader import Frames
+from vlm_crash.video.frame_sampling import FrameSampling
+from vlm_crash.video.reader import Frames, check_reader
 from vlm_crash.video.reader_process import HEADER, READY, widened
 
 __all__ = ["CLIP_TIMEOUT_S", "UnreadableClipError", "probe", "read_frames"]
@@ -48,7 +49,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 def read_frames(
-    path: str | Path, num_frames: int, rule: str = "middle", timeout_s: float | None = CLIP_TIMEOUT_S
+    path: str | Path, sampling: FrameSampling, reader: str = "auto", timeout_s: float | None = CLIP_TIMEOUT_S
 ) -> Frames:
     """As reader.read_frames, in a process that may die.
 
@@ -57,12 +58,11 @@ def read_frames(
 
     Raises:
         UnreadableClipError: nothing of it can be decoded, it took too long, or the decoder died of it.
-        ValueError: num_frames is below 1.
+        ValueError: there is no such reader.
         RuntimeError: the process cannot be started.
     """
-    if num_frames < 1:
-        raise ValueError(f"num_frames={num_frames}: ask for at least 1 frame")
-    frames: Frames = _own_process().ask("read_frames", Path(path), [num_frames, rule], timeout_s)
+    check_reader(reader)
+    frames: Frames = _own_process().ask("read_frames", Path(path), [sampling.to_json(), reader], timeout_s)
     return replace(frames, info=replace(frames.info, path=Path(path)))
 
 

@@ -1,6 +1,6 @@
 """A clip file becomes uint8 frames; every failure is an UnreadableClipError with one line of reason.
 
-In: a path, a number of frames and the rule that chooses them. Out: the frames, their indices and times.
+In: a path, and how frames are chosen. Out: the frames, their indices and times.
 Must hold: an index counts the frames that can be decoded (headers lie), no frame stands in for another one silently,
 and only the chosen frames are kept in memory.
 
@@ -12,8 +12,9 @@ frames (keyframes.py), where an index counts the packets.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,17 @@ import av
 import numpy as np
 
 from vlm_crash.video.container import ClipInfo, PacketScan, UnreadableClipError, one_line, open_video, scan_packets
-from vlm_crash.video.frame_sampling import FRAME_RULES
+from vlm_crash.video.frame_sampling import EmptyWindowError, FrameSampling
 from vlm_crash.video.keyframes import read_from_keyframes, worth_seeking
+from vlm_crash.video.motion import Motion, clip_motion
 from vlm_crash.video.pixels import Chosen
 
-__all__ = ["Frames", "UnreadableClipError", "probe", "read_frames"]
+__all__ = ["READERS", "Frames", "UnreadableClipError", "check_reader", "probe", "read_frames"]
 
 logger = logging.getLogger(__name__)
 
+#: What decodes clips: auto takes what is right for each.
+READERS = ("auto",)
 _DECORD_PART = 16  # frames
 
 
@@ -55,28 +59,44 @@ def probe(path: str | Path) -> ClipInfo:
     raise UnreadableClipError(path, "no frame of it can be decoded")
 
 
-def read_frames(path: str | Path, num_frames: int, rule: str = "middle") -> Frames:
-    """Read `num_frames` frames; a shorter clip repeats some.
+def read_frames(path: str | Path, sampling: FrameSampling, reader: str = "auto") -> Frames:
+    """Read the chosen frames.
 
     Args:
-        rule: which frames, a key of FRAME_RULES: by default the middles of equal intervals.
+        sampling: which ones.
+        reader: what decodes them, one of READERS.
 
     Raises:
-        UnreadableClipError: nothing of it can be decoded.
-        ValueError: num_frames is below 1.
+        UnreadableClipError: nothing of it can be decoded, or it ends before the window begins.
+        ValueError: there is no such reader.
     """
-    if num_frames < 1:
-        raise ValueError(f"num_frames={num_frames}: ask for at least 1 frame")
+    check_reader(reader)
     scan = scan_packets(Path(path))
+    choose = partial(_choose, scan, sampling, clip_motion(scan.info.path) if sampling.needs_motion else None)
     doubt = scan.doubt
     if doubt is None:
-        indices = FRAME_RULES[rule](scan.info.num_frames, num_frames)
+        indices = choose(scan.info.num_frames)
         frames = _read_decord(scan.info, indices)
         if isinstance(frames, np.ndarray):
             return _frames(scan, frames, indices, "decord")
         doubt = frames
     logger.debug("%s: read through with PyAV (%s)", path, doubt)
-    return _read_pyav(scan, num_frames, rule)
+    return _read_pyav(scan, choose)
+
+
+def check_reader(reader: str) -> None:
+    """ValueError where there is no such reader."""
+    if reader not in READERS:
+        raise ValueError(f"reader={reader!r} is not one of {list(READERS)}; take one of them")
+
+
+def _choose(scan: PacketScan, sampling: FrameSampling, motion: Motion | None, num_frames: int) -> list[int]:
+    """Indices among so many frames that can be decoded."""
+    times_s = scan.times_s[np.minimum(np.arange(num_frames), len(scan.times_s) - 1)]
+    try:
+        return sampling.choose(times_s, motion)
+    except EmptyWindowError as error:
+        raise UnreadableClipError(scan.info.path, str(error)) from error
 
 
 def _frames(scan: PacketScan, frames_FHWC: np.ndarray, indices: Sequence[int], reader: str) -> Frames:
@@ -132,17 +152,17 @@ def _decode(path: Path) -> Iterator[Any]:
             yield from frames
 
 
-def _read_pyav(scan: PacketScan, num_frames: int, rule: str) -> Frames:
+def _read_pyav(scan: PacketScan, choose: Callable[[int], list[int]]) -> Frames:
     """Decode from the beginning, keep the chosen frames; once more where the packets promised another count."""
     expected = scan.info.num_frames
-    indices = FRAME_RULES[rule](expected, num_frames)
+    indices = choose(expected)
     if worth_seeking(scan, indices):
         frames_FHWC = read_from_keyframes(scan, indices)
         if frames_FHWC is not None:
             return _frames(scan, frames_FHWC, indices, "pyav")
         logger.debug("%s: not what its packets promise", scan.info.path)
     for _attempt in range(2):
-        indices = FRAME_RULES[rule](expected, num_frames)
+        indices = choose(expected)
         chosen = Chosen(indices)
         count = 0
         for frame in _decode(scan.info.path):

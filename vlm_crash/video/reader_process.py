@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from vlm_crash.video.container import UnreadableClipError
-from vlm_crash.video.reader import probe, read_frames
+from vlm_crash.video.frame_sampling import FrameSampling
+from vlm_crash.video.reader import Frames, probe, read_frames
 
 #: Two of them stand before an answer: bytes of the pickle, bytes of the frames.
 HEADER = np.dtype("<u8")
@@ -101,5 +102,10 @@ def _write(pipe: int, data: bytes | memoryview) -> None:
         rest = rest[os.write(pipe, rest) :]
 
 
+def read_chosen(path: Path, sampling: dict[str, Any], reader: str) -> Frames:
+    """As reader.read_frames, of what JSON can carry."""
+    return read_frames(path, FrameSampling.from_json(sampling), reader)
+
+
 if __name__ == "__main__":
-    serve({"read_frames": read_frames, "probe": probe})
+    serve({"read_frames": read_chosen, "probe": probe})

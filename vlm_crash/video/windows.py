@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from vlm_crash.video.container import ClipInfo
-from vlm_crash.video.frame_sampling import FRAME_RULES
+from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.frame_stream import FrameStream
+from vlm_crash.video.motion import frames_motion
 from vlm_crash.video.pixels import to_rgb
 from vlm_crash.video.reader import Frames
 
@@ -27,16 +28,15 @@ _CLOSE_S = 1e-6  # times are floats: 0.1 + 0.2 is not a later moment than 0.3
 
 @dataclass(frozen=True)
 class WindowGrid:
-    """Windows of `window_s` seconds, one every `stride_s`, of `num_frames` frames each.
+    """Windows of `window_s` seconds, one every `stride_s`, whose frames are chosen as those of clips.
 
-    >>> WindowGrid(6.0, 1.5, 8).span(2)
+    >>> WindowGrid(6.0, 1.5, FrameSampling(8)).span(2)
     (3.0, 9.0)
     """
 
     window_s: float
     stride_s: float
-    num_frames: int
-    rule: str = "middle"
+    sampling: FrameSampling
 
     def span(self, index: int) -> tuple[float, float]:
         """Start and end of a window in seconds."""
@@ -124,10 +124,11 @@ def _window(
 
 def _chosen(stream: FrameStream, grid: WindowGrid, shown: Sequence[tuple[float, Any]]) -> Frames:
     """The frames that the rule takes from those shown; sized as the first one (a stream may change its size)."""
-    indices = FRAME_RULES[grid.rule](len(shown), grid.num_frames)
+    times_s = [time_s for time_s, _ in shown]
+    motion = frames_motion(shown) if grid.sampling.needs_motion else None
+    indices = grid.sampling.choose(np.array(times_s) - times_s[0], motion)
     size = (shown[0][1].width, shown[0][1].height)
     rgb = {index: to_rgb(shown[index][1], size) for index in sorted(set(indices))}
-    times_s = [time_s for time_s, _ in shown]
     step_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else stream.step_s
     duration_s = times_s[-1] - times_s[0] + step_s
     info = ClipInfo(stream.path, len(shown), stream.fps, duration_s, *size, stream.codec)

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -59,7 +60,7 @@ class _Progress:
     """A bar on a terminal, a line every few seconds in a log."""
 
     def __init__(self) -> None:
-        self._bar = None
+        self._bar: Any = None
         self._start = self._logged = time.monotonic()
         self._first: int | None = None
 

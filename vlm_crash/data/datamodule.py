@@ -20,6 +20,7 @@ from vlm_crash.data.collate import Batch, Collator, PackCollator
 from vlm_crash.data.conversation import read_question
 from vlm_crash.data.dataset import ClipDataset, ModelInputs, SampleRecipe
 from vlm_crash.data.prepared import load_prepared
+from vlm_crash.data.quarantine import Checks, in_use
 from vlm_crash.data.recordings import ScanPlan
 from vlm_crash.data.remaining import Remaining
 from vlm_crash.data.sampler import SharedSampler
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 
 #: Frames per clip of the old scripts.
 DEFAULT_NUM_FRAMES = 32
+ON_BAD_CLIP = ("raise", "skip")
 
 
 class CrashDataModule(LightningDataModule):
@@ -61,6 +63,8 @@ class CrashDataModule(LightningDataModule):
         num_workers: processes that read clips.
         clip_timeout_s: most seconds to read a clip; one that takes longer is failed, as one that cannot be read (null
             or 0: no limit).
+        on_bad_clip: what training does at a clip that cannot be read: raise (stop and name it) or skip (leave it out,
+            on all processes, and say so after each epoch). Scores are never taken over fewer clips.
         prompt: question to ask: full (lists all fields and terms), short, or dataset (the JSONL's human turn).
             Unset: what the model folder says, else full.
         prompt_file: UTF-8 text file with a question of your own wording, asked instead.
@@ -100,6 +104,7 @@ class CrashDataModule(LightningDataModule):
         pack_tokens: int | None = None,
         num_workers: int = 2,
         clip_timeout_s: float | None = CLIP_TIMEOUT_S,
+        on_bad_clip: str = "raise",
         prompt: str | None = None,
         prompt_file: Path | None = None,
         preset: str | None = None,
@@ -111,6 +116,7 @@ class CrashDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         _check_choices({"split": (split, SPLITS), "batching": (batching, BATCHING)})
+        _check_choices({"on_bad_clip": (on_bad_clip, ON_BAD_CLIP)})
         _check_leasts(1, batch_size=batch_size, pack_tokens=pack_tokens, num_frames=num_frames)
         _check_leasts(0, num_workers=num_workers, clip_timeout_s=clip_timeout_s)
         if pack_tokens is not None and batching != "packed":
@@ -131,7 +137,7 @@ class CrashDataModule(LightningDataModule):
             "template": template,
         }
         self.batch_size, self.num_workers, self.clip_timeout_s = batch_size, num_workers, clip_timeout_s
-        self.batching, self.pack_tokens = batching, pack_tokens
+        self.batching, self.pack_tokens, self.on_bad_clip = batching, pack_tokens, on_bad_clip
         self.tell_event, self.blank_frames = tell_event, blank_frames
         self.schema: Schema = load_schema(schema)
         #: The schema with its open fields filled with the dataset's terms, as soon as a dataset is read.
@@ -142,6 +148,8 @@ class CrashDataModule(LightningDataModule):
         self.resumed_kind: dict[str, Any] = {}
         #: Most tokens of each training clip; unmeasured (0) where batches do not ask for them.
         self.lengths: list[int] = []
+        #: Training clips that were found unreadable, for all processes that read (callbacks/left_out.py); None: stop.
+        self.left_out: torch.Tensor | None = None
 
     def connect(self, inputs: ModelInputs) -> None:
         """Say which model is fed; the command line does this once, before any loader is made."""
@@ -170,10 +178,11 @@ class CrashDataModule(LightningDataModule):
         splits = load_prepared(self.folder, self.schema)
         terms = observed_vocabularies([sample for samples in splits.values() for sample in samples], self.schema)
         self.dataset_schema = self.schema.with_vocabularies({name: seen for name, seen in terms.items() if seen})
-        for split in ("train", "val") if stage == "fit" else ("val",) if stage == "validate" else ("test",):
-            self.samples[split] = splits[split]
-            log.info("%s: %d clips of %s", split, len(splits[split]), self.folder)
-            if not splits[split] and split != "val":
+        stages = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+        for split, marked in Checks.of(self.folder).marked({name: splits[name] for name in stages[stage]}).items():
+            self.samples[split] = in_use(marked)
+            log.info("%s: %d clips of %s", split, len(self.samples[split]), self.folder)
+            if not self.samples[split] and split != "val":
                 raise ValueError(
                     f"{self.folder} has no {split} clips; run `prepare` with more clips or other fractions"
                 )
@@ -186,6 +195,8 @@ class CrashDataModule(LightningDataModule):
         self.samples = {name: _alternating(samples) for name, samples in self.samples.items()}
         if stage == "fit":
             self._measure()
+            if self.on_bad_clip == "skip":
+                self.left_out = torch.zeros(len(self.samples["train"]), dtype=torch.bool).share_memory_()
         if self.recipe is not None and self.recipe.prompt == "dataset" and self.recipe.question is None:
             _warn_of_told_events(self.samples, self.schema)
 
@@ -242,7 +253,7 @@ class CrashDataModule(LightningDataModule):
             raise ValueError(
                 "there is nothing to predict; set --data.crash_dir, --data.nearmiss_dir, --data.clips or --data.folder"
             )
-        samples = load_prepared(self.folder, self.schema)[self.split]
+        samples = Checks.of(self.folder).mark(load_prepared(self.folder, self.schema)[self.split])
         if not samples:
             raise ValueError(f"the split {self.split} of {self.folder} has no clips; set --data.split to another")
         # A line is known by its clip's path, from whatever folder the command was given.
@@ -253,9 +264,9 @@ class CrashDataModule(LightningDataModule):
         assert self.recipe is not None, "connect() comes before the loaders"
         train, predict = name == "train", name == "predict"
         collate = Collator(self.recipe.tokenizer.end_token_id, "left" if predict else "right")
-        dataset = ClipDataset(
-            self.samples[name], self.recipe, supervised=not predict, on_unreadable="fail" if predict else "raise"
-        )
+        on_unreadable = self.on_bad_clip if train else "fail" if predict else "raise"
+        left_out = self.left_out if train else None
+        dataset = ClipDataset(self.samples[name], self.recipe, not predict, on_unreadable, left_out)
         is_packed = train and self.batching == "packed"
         in_lists = is_packed or predict
         return DataLoader(

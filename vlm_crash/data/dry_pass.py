@@ -51,11 +51,12 @@ def dry_pass(recipe: SampleRecipe, samples: Sequence[VideoSample], split: str, n
             token to learn from, or an answer that was cut off.
     """
     lower = "lower --data.num_frames, or set --data.prompt short"
-    num_image_tokens = recipe.sampling.num_frames * recipe.tokenizer.tokens_per_frame
+    num_frames = recipe.sampling.num_frames
+    num_image_tokens = num_frames * recipe.tokenizer.tokens_per_frame
     if num_places is not None and num_image_tokens > num_places:
         raise ValueError(
-            f"{split}: the {recipe.sampling.num_frames} frames of a clip are {num_image_tokens} image tokens, and the model has "
-            f"places for {num_places} (max_position_embeddings in its config.json); {lower}"
+            f"{split}: the {num_frames} frames of a clip are {num_image_tokens} image tokens, and the model has places "
+            f"for {num_places} (max_position_embeddings in its config.json); {lower}"
         )
     too_long, unsupervised, cut = _Found(lower), _Found(_ANSWER), _Found("complete them, or run `prepare` again")
     longest = 0

@@ -8,8 +8,9 @@ now says nothing, and its clip is named; nothing is dropped without a line in th
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 
 from vlm_crash.data.clip_table import CLIPS_FILE, QUARANTINED, ClipRow, Key, Stamp, read_rows
@@ -40,6 +41,11 @@ class Checks:
         """
         folder = folder.parent if folder.suffix == ".json" else folder
         return cls(folder, read_rows(folder / CLIPS_FILE))
+
+    def marked(self, splits: Mapping[str, Sequence[VideoSample]]) -> dict[str, list[VideoSample]]:
+        """`mark` of several splits in one."""
+        found = iter(self.mark(chain.from_iterable(splits.values())))
+        return {name: list(islice(found, len(samples))) for name, samples in splits.items()}
 
     def mark(self, samples: Iterable[VideoSample]) -> list[VideoSample]:
         """The samples in their order, `quarantined` set where a clip is; one line of the log says how many are used."""

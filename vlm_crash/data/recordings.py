@@ -97,7 +97,9 @@ class WindowBatches(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         for recording in self.recordings:
             first = self.plan.first.get(recording.id, 0)
-            if first is not None:
+            if first is not None and recording.quarantined is not None:
+                yield self.collate([FailedItem(recording, f"quarantined: {recording.quarantined}")])
+            elif first is not None:
                 for items in self._batches(recording, first):
                     yield dataclasses.replace(self.collate(items), events_only=True)
 

@@ -142,7 +142,7 @@ def test_names_stand_on_one_line(tmp_path, clip_bytes, schema):
 def test_what_is_no_target(tmp_path, schema, clip_bytes):
     with pytest.raises(ValueError, match="no such folder; give what `prepare` wrote, or a folder of clips"):
         run(tmp_path / "nothing", schema)
-    with pytest.raises(ValueError, match="has no clips and no diy_ft_data.json"):
+    with pytest.raises(ValueError, match="has no clips and no diy_ft_data"):
         run(tmp_path, schema)
     (tmp_path / "1.mp4").write_bytes(clip_bytes(100))
     with pytest.raises(ValueError, match="num_workers=0 is below 1"):
@@ -152,6 +152,11 @@ def test_what_is_no_target(tmp_path, schema, clip_bytes):
     (tmp_path / "clips.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="its columns are not those of `check`"):
         run(tmp_path, schema)
+    assert (tmp_path / "clips.csv").read_text() == "a,b\n1,2\n"
+    (tmp_path / "clips.csv").write_text("1.mp4")
+    with pytest.raises(ValueError, match="its columns are not those of `check`"):
+        run(tmp_path, schema)
+    assert (tmp_path / "clips.csv").read_text() == "1.mp4"
     (tmp_path / "clips.csv").write_text(",".join(COLUMNS) + "\na,b\n")
     with pytest.raises(ValueError, match="line 2: it is no row of `check`"):
         ClipTable(tmp_path / "clips.csv")

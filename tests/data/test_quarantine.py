@@ -59,6 +59,13 @@ def test_nobody_has_checked(dataset, caplog):
     assert f"10 of 10 clips used, 0 quarantined, 10 not checked (run `check {dataset}`)" in caplog.text
 
 
+def test_a_list_of_that_name_is_not_taken_for_ours(dataset, tmp_path, caplog):
+    caplog.set_level("INFO")
+    (tmp_path / "clips" / "crash" / "clips.csv").write_text("path\n1.mp4\n")
+    assert quarantined(dataset) == []
+    assert "its columns are not those of `check`; it says nothing here" in caplog.text
+
+
 def test_a_clip_that_has_changed_since_is_named(dataset, schema, caplog):
     bad, other = samples_of(dataset, "train")[:2]
     check(dataset, schema, Limits(), num_workers=2)

@@ -1,4 +1,4 @@
-"""A training clip that cannot be read is left out on all processes, which stay in step; no token is weighed otherwise."""
+"""A training clip that cannot be read is left out on all processes, which stay in step; tokens keep their weight."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A process that looks at clips as vlm_crash.video.preflight_process does, and ends as decoders end: by a clip's name."""
+"""A process that looks at clips as preflight_process.py does, and ends as decoders end: by a clip's name."""
 
 import ctypes
 import time

@@ -26,7 +26,7 @@ from vlm_crash.data.clip_table import (
     ClipTable,
     Key,
     Stamp,
-    read_rows,
+    rows_in,
 )
 from vlm_crash.data.prepared import DATA_FILE, load_samples
 from vlm_crash.data.problems import MAX_SHOWN
@@ -154,7 +154,7 @@ def _clips(target: Path, schema: Schema) -> tuple[list[CheckedClip], Path]:
 
 def _known(clips: Sequence[CheckedClip], rows: Mapping[Key, ClipRow]) -> dict[Key, ClipRow]:
     """Rows of these clips; also those that a check of the folder they lie in has left there."""
-    folders = {folder: read_rows(folder / CLIPS_FILE) for folder in {clip.path.parent for clip in clips}}
+    folders = rows_in(clip.path.parent for clip in clips)
     known: dict[Key, ClipRow] = {}
     for clip in clips:
         beside = folders[clip.path.parent].get(Key.of(None, clip.path.name))

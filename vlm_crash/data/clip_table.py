@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import fcntl
 import io
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import IO, NamedTuple
 
 from vlm_crash.data.files import write_files
 from vlm_crash.video.clip_files import readable_name
+
+log = logging.getLogger(__name__)
 
 CLIPS_FILE = "clips.csv"
 #: Every frame is there; some is not, or not as it was filmed; it is kept out of every split.
@@ -82,22 +85,47 @@ class ClipRow:
         return _line(self.cells[column] for column in COLUMNS)
 
 
+class NotOurs(ValueError):
+    """A clips.csv that `check` has not written: a list of somebody's."""
+
+
+def rows_in(folders: Iterable[Path]) -> dict[Path, dict[Key, ClipRow]]:
+    """Rows of the clips.csv in each of these folders; none where there is no such file, or one of somebody else.
+
+    Raises:
+        ValueError: a file of ours is damaged.
+    """
+    found = {}
+    for folder in set(folders):
+        try:
+            found[folder] = read_rows(folder / CLIPS_FILE)
+        except NotOurs as error:
+            log.info("%s; it says nothing here", str(error).partition(";")[0])
+            found[folder] = {}
+    return found
+
+
 def read_rows(path: Path) -> dict[Key, ClipRow]:
     """Rows of a clips.csv; none where there is no such file. A last line that was cut off is left out.
 
     Raises:
-        ValueError: it is no file of ours, or damaged.
+        NotOurs: (a ValueError) `check` has not written it.
+        ValueError: it is damaged.
     """
-    content = path.read_bytes() if path.is_file() else b""
-    if b"\n" not in content:
+    return _rows(path, path.read_bytes()) if path.is_file() else {}
+
+
+def _rows(path: Path, content: bytes) -> dict[Key, ClipRow]:
+    header = _line(COLUMNS).encode()
+    if header.startswith(content):
         return {}
+    if not content.startswith(header):
+        raise NotOurs(f"{path}: its columns are not those of `check`; move it away, or set --out to another folder")
     try:
         # By "\n" only: a name may hold other characters at which splitlines would cut.
         lines = list(csv.reader(content[: content.rfind(b"\n")].decode("utf-8").split("\n")))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: it cannot be read ({error}); {_REMEDY}") from error
-    if lines and tuple(lines[0]) != COLUMNS:
-        raise ValueError(f"{path}: its columns are not those of `check` ({', '.join(COLUMNS)}); {_REMEDY}")
     rows: dict[Key, ClipRow] = {}
     for number, cells in enumerate(lines[1:], start=2):
         if len(cells) != len(COLUMNS) or cells[COLUMNS.index("status")] not in STATUSES:
@@ -124,16 +152,19 @@ class ClipTable:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.rows = read_rows(path)
-        self._file: IO[bytes] = path.open("ab")
+        self._file: IO[bytes] = path.open("a+b")
         try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Not lockf, whose lock ends as soon as any reader of the file in this process closes it.
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
             self._file.close()
             raise ValueError(f"another check writes into {path}; wait for its end, or set --out") from error
         except OSError:  # a disk that has no locks
             pass
-        whole = path.read_bytes().rfind(b"\n") + 1
+        self._file.seek(0)
+        content = self._file.read()
+        self.rows = _rows(path, content)
+        whole = content.rfind(b"\n") + 1
         self._file.truncate(whole)
         if whole == 0:
             self._write(_line(COLUMNS))

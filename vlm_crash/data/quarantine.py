@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
-from vlm_crash.data.clip_table import CLIPS_FILE, QUARANTINED, ClipRow, Key, Stamp, read_rows
+from vlm_crash.data.clip_table import CLIPS_FILE, QUARANTINED, ClipRow, Key, Stamp, rows_in
 from vlm_crash.schema.records import VideoSample
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Checks:
             folder: as `load_prepared` takes it.
         """
         folder = folder.parent if folder.suffix == ".json" else folder
-        return cls(folder, read_rows(folder / CLIPS_FILE))
+        return cls(folder, rows_in([folder])[folder])
 
     def marked(self, splits: Mapping[str, Sequence[VideoSample]]) -> dict[str, list[VideoSample]]:
         """`mark` of several splits in one."""
@@ -50,7 +50,7 @@ class Checks:
     def mark(self, samples: Iterable[VideoSample]) -> list[VideoSample]:
         """The samples in their order, `quarantined` set where a clip is; one line of the log says how many are used."""
         samples = list(samples)
-        folders = {folder: read_rows(folder / CLIPS_FILE) for folder in {sample.path.parent for sample in samples}}
+        folders = rows_in(sample.path.parent for sample in samples)
         marked, changed, num_unchecked = [], [], 0
         for sample in samples:
             stamp = Stamp.of(sample.path)

@@ -3,7 +3,7 @@
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -37,7 +37,8 @@ log = logging.getLogger(__name__)
 
 #: Frames per clip of the old scripts.
 DEFAULT_NUM_FRAMES = 32
-ON_BAD_CLIP = ("raise", "skip")
+#: Words that an option may be.
+CHOICES = {"split": SPLITS, "batching": BATCHING, "on_bad_clip": ("raise", "skip")}
 
 
 class CrashDataModule(LightningDataModule):
@@ -84,6 +85,8 @@ class CrashDataModule(LightningDataModule):
 
     #: Set where clips are scanned as recordings: what of them is read next.
     scan: ScanPlan | None = None
+    #: By place, training clips found unreadable, for all processes that read (callbacks/left_out.py); None: stop there.
+    left_out: torch.Tensor | None = None
     #: (epoch, clips of it that all processes have seen) where a checkpoint was restored.
     resumed: tuple[int, int] = (0, 0)
 
@@ -115,8 +118,7 @@ class CrashDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _check_choices({"split": (split, SPLITS), "batching": (batching, BATCHING)})
-        _check_choices({"on_bad_clip": (on_bad_clip, ON_BAD_CLIP)})
+        _check_choices(split=split, batching=batching, on_bad_clip=on_bad_clip)
         _check_leasts(1, batch_size=batch_size, pack_tokens=pack_tokens, num_frames=num_frames)
         _check_leasts(0, num_workers=num_workers, clip_timeout_s=clip_timeout_s)
         if pack_tokens is not None and batching != "packed":
@@ -148,8 +150,6 @@ class CrashDataModule(LightningDataModule):
         self.resumed_kind: dict[str, Any] = {}
         #: Most tokens of each training clip; unmeasured (0) where batches do not ask for them.
         self.lengths: list[int] = []
-        #: Training clips that were found unreadable, for all processes that read (callbacks/left_out.py); None: stop.
-        self.left_out: torch.Tensor | None = None
 
     def connect(self, inputs: ModelInputs) -> None:
         """Say which model is fed; the command line does this once, before any loader is made."""
@@ -347,11 +347,11 @@ class CrashDataModule(LightningDataModule):
         return self.scan.loader(self.samples["predict"], self.recipe, self.batch_size, self.num_workers)
 
 
-def _check_choices(choices: Mapping[str, tuple[str, Iterable[str]]]) -> None:
-    """ValueError for a word that is none of those it may be: by option, (word, those)."""
-    for name, (word, known) in choices.items():
-        if word not in known:
-            raise ValueError(f"{name}={word!r} is not one of {list(known)}; set --data.{name} to one of them")
+def _check_choices(**words: str) -> None:
+    """ValueError for an option's word that is none of CHOICES."""
+    for name, word in words.items():
+        if word not in CHOICES[name]:
+            raise ValueError(f"{name}={word!r} is not one of {list(CHOICES[name])}; set --data.{name} to one of them")
 
 
 def _check_leasts(least: int, **values: float | None) -> None:

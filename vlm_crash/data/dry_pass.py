@@ -8,6 +8,7 @@ Must hold: what passes here cannot fail later for its texts; all processes of a 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -50,6 +51,7 @@ def dry_pass(recipe: SampleRecipe, samples: Sequence[VideoSample], split: str, n
         ValueError: some sample has more image tokens, a longer prompt or a longer whole than there are places, no
             token to learn from, or an answer that was cut off.
     """
+    start = time.perf_counter()
     lower = "lower --data.num_frames, or set --data.prompt short"
     num_frames = recipe.sampling.num_frames
     num_image_tokens = num_frames * recipe.tokenizer.tokens_per_frame
@@ -79,7 +81,8 @@ def dry_pass(recipe: SampleRecipe, samples: Sequence[VideoSample], split: str, n
     found = [wrong for wrong in (too_long, unsupervised, cut) if wrong.clips]
     if found:
         raise ValueError(f"of {len(samples):,} {split} clips, " + "; ".join(map(str, found)))
-    log.info("%s: the tokens of %s clips are in order", split, f"{len(samples):,}")
+    took_s = time.perf_counter() - start
+    log.info("%s: the tokens of %s clips are in order (looked at in %.1f s)", split, f"{len(samples):,}", took_s)
 
 
 class _Lengths:

@@ -49,7 +49,7 @@ def test_fit_names_a_bad_clip_or_keeps_it_out(dataset, checked, tiny_model, wron
     args = ["--model.path", tiny_model, *QUICK, *QUICK_FIT, "--trainer.max_steps", 5, "--trainer.limit_val_batches", 0]
     message = wrong("fit", "--data.folder", dataset, "--output_dir", tmp_path / "a", *args)
     assert str(bad.path) in message and "not a video" in message
-    assert "keep it out by `check`, or in training by --data.on_bad_clip skip" in message
+    assert "run `check`, which keeps such clips out, or leave them out of training by --data.on_bad_clip" in message
     assert say("fit", "--data.folder", checked, "--output_dir", tmp_path / "b", *args)[0] == 0
     assert f"13 of 14 clips used, 1 quarantined: {checked / 'clips.csv'}" in caplog.text
     assert (

@@ -68,9 +68,9 @@ def test_each_bad_clip_costs_a_row(folder, schema, odd):
 def test_a_decoder_that_hangs(tmp_path, clip_bytes, schema, odd):
     for name in ("hangs", "z"):
         (tmp_path / f"{name}.mp4").write_bytes(clip_bytes(100))
-    report = run(tmp_path, schema, replace(LIMITS, timeout_s=10), num_workers=1)
+    report = run(tmp_path, schema, replace(LIMITS, timeout_s=5), num_workers=1)
     assert statuses(report) == {"hangs.mp4": "quarantined", "z.mp4": "ok"}
-    assert report.rows[0].reason == "the decoder took longer than 10 s and was killed"
+    assert report.rows[0].reason == "the decoder took longer than 5 s and was killed"
 
 
 def test_what_is_done_is_not_done_again(folder, schema, clip_bytes, odd):

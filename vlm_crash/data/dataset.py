@@ -25,7 +25,7 @@ from vlm_crash.video.reader import Frames
 
 #: No clip is taken to last longer, in seconds.
 LONGEST_S = 9999.99
-UNREADABLE_REMEDY = "keep it out by `check`, or in training by --data.on_bad_clip skip"
+UNREADABLE_REMEDY = "run `check`, which keeps such clips out, or leave them out of training by --data.on_bad_clip skip"
 
 
 @dataclass(frozen=True)

@@ -97,13 +97,14 @@ class WindowBatches(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         for recording in self.recordings:
             first = self.plan.first.get(recording.id, 0)
-            if first is not None and recording.quarantined is not None:
-                yield self.collate([FailedItem(recording, f"quarantined: {recording.quarantined}")])
-            elif first is not None:
+            if first is not None:
                 for items in self._batches(recording, first):
                     yield dataclasses.replace(self.collate(items), events_only=True)
 
     def _batches(self, recording: VideoSample, first: int) -> Iterator[list[Item | FailedItem]]:
+        if recording.quarantined is not None:
+            yield [FailedItem(recording, f"quarantined: {recording.quarantined}")]
+            return
         items: list[Item | FailedItem] = []
         try:
             for window in read_windows(recording.path, self.plan.grid(self.recipe), first):

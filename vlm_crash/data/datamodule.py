@@ -1,11 +1,9 @@
 """Wiring: which samples each stage sees, and their loaders."""
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +12,27 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
-from vlm_crash.data.batching import BATCHING, Packs, check_batching, train_sampler
+from vlm_crash.data.batching import Packs, check_batching, train_sampler
 from vlm_crash.data.clip_sources import limit_per_event, loose_clips
 from vlm_crash.data.collate import Batch, Collator, PackCollator
 from vlm_crash.data.conversation import read_question
 from vlm_crash.data.dataset import ClipDataset, ModelInputs, SampleRecipe
 from vlm_crash.data.frame_options import UNSET, FrameOptions, sampling_of
+from vlm_crash.data.option_checks import check_choices, check_leasts
 from vlm_crash.data.prepared import load_prepared
 from vlm_crash.data.quarantine import Checks, in_use
 from vlm_crash.data.recordings import ScanPlan
 from vlm_crash.data.remaining import Remaining
 from vlm_crash.data.sampler import SharedSampler
-from vlm_crash.data.splits import SPLITS
+from vlm_crash.data.told_events import warn_of_told_events
 from vlm_crash.data.vocabularies import observed_vocabularies
 from vlm_crash.data.workers import heed_parent_alone
 from vlm_crash.schema.fields import Schema, load_schema
 from vlm_crash.schema.records import VideoSample
-from vlm_crash.schema.wording import words
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S
 from vlm_crash.video.reader import check_reader
 
 log = logging.getLogger(__name__)
-
-#: Words that an option may be.
-CHOICES = {"split": SPLITS, "batching": BATCHING, "on_bad_clip": ("raise", "skip")}
 
 
 class CrashDataModule(LightningDataModule):
@@ -125,9 +120,9 @@ class CrashDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         check_reader(reader)
-        _check_choices(split=split, batching=batching, on_bad_clip=on_bad_clip)
-        _check_leasts(1, batch_size=batch_size, pack_tokens=pack_tokens, num_frames=num_frames)
-        _check_leasts(0, num_workers=num_workers, clip_timeout_s=clip_timeout_s)
+        check_choices(split=split, batching=batching, on_bad_clip=on_bad_clip)
+        check_leasts(1, batch_size=batch_size, pack_tokens=pack_tokens, num_frames=num_frames)
+        check_leasts(0, num_workers=num_workers, clip_timeout_s=clip_timeout_s)
         if pack_tokens is not None and batching != "packed":
             raise ValueError(f"pack_tokens={pack_tokens} has no effect with batching={batching!r}; leave it out")
         self.folder, self.split, self.num_videos = folder, split, num_videos
@@ -149,9 +144,13 @@ class CrashDataModule(LightningDataModule):
         self.reader, self.on_bad_clip = reader, on_bad_clip
         self.tell_event, self.blank_frames = tell_event, blank_frames
         self.schema: Schema = load_schema(schema)
+        self.seed = seed
+        self._begin()
+
+    def _begin(self) -> None:
+        """What is known later."""
         #: The schema with its open fields filled with the dataset's terms, as soon as a dataset is read.
         self.dataset_schema: Schema = self.schema
-        self.seed = seed
         self.recipe: SampleRecipe | None = None
         self.samples: dict[str, Any] = {}
         self.resumed_kind: dict[str, Any] = {}
@@ -208,7 +207,7 @@ class CrashDataModule(LightningDataModule):
             if self.on_bad_clip == "skip":
                 self.left_out = torch.zeros(len(self.samples["train"]), dtype=torch.bool).share_memory_()
         if self.recipe is not None and self.recipe.prompt == "dataset" and self.recipe.question is None:
-            _warn_of_told_events(self.samples, self.schema)
+            warn_of_told_events(self.samples, self.schema)
 
     def _measure(self) -> None:
         """Lengths of the training clips, from their texts, where batches are made by them."""
@@ -355,39 +354,6 @@ class CrashDataModule(LightningDataModule):
             return self._loader("predict")
         assert self.recipe is not None, "connect() comes before the loaders"
         return self.scan.loader(self.samples["predict"], self.recipe, self.batch_size, self.num_workers)
-
-
-def _check_choices(**words: str) -> None:
-    """ValueError for an option's word that is none of CHOICES."""
-    for name, word in words.items():
-        if word not in CHOICES[name]:
-            raise ValueError(f"{name}={word!r} is not one of {list(CHOICES[name])}; set --data.{name} to one of them")
-
-
-def _check_leasts(least: int, **values: float | None) -> None:
-    """ValueError for an option's number below the least that it may be."""
-    for name, value in values.items():
-        if value is not None and not value >= least:  # nan is not
-            raise ValueError(f"{name}={value} is below {least}; set --data.{name} to {least} or more")
-
-
-def _warn_of_told_events(samples: dict[str, list[VideoSample]], schema: Schema) -> None:
-    """Say it where the dataset's own question names the clip's event, and no other: the answer is given away."""
-    wordings = [(text, event.name) for event in schema.events for text in (event.title, *event.openings)]
-    events = {" ".join(words(text)): name for text, name in wordings}
-    # The longest first: "near crash" is no crash.
-    pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, sorted(events, key=len, reverse=True)))})\b")
-    told: Counter[str] = Counter()
-    for sample in chain.from_iterable(samples.values()):
-        named = {events[found] for found in pattern.findall(" ".join(words(sample.question or "")))}
-        if len(schema.events) > 1 and named == {sample.event}:
-            told[str(sample.event)] += 1
-    if told:
-        log.warning(
-            "the human turn of %d clips names their event (%s), so the model is told it; set --data.prompt to full or "
-            "short if it is to find out",
-            told.total(), ", ".join(f"{event}: {count}" for event, count in told.items()),
-        )  # fmt: skip
 
 
 def _alternating(samples: list[VideoSample]) -> list[VideoSample]:

@@ -20,7 +20,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from vlm_crash.data.collate import Batch, prompts_of
-from vlm_crash.data.dataset import ModelInputs
+from vlm_crash.data.dataset import REMEMBERED, ModelInputs
 from vlm_crash.data.dry_pass import dry_pass
 from vlm_crash.data.tokenization import ConversationTokenizer
 from vlm_crash.metrics.field_match import FieldMatch
@@ -158,13 +158,7 @@ class CrashVLM(LightningModule):
             tokenizer=self.tokenizer,
             tokens_per_frame=tokens_per_frame(config),
             image_size=height,
-            prompt=settings.prompt,
-            question=settings.question,
-            num_frames=settings.num_frames,
-            frame_rule=settings.frame_rule,
-            system_message=settings.system_message,
-            template=settings.template,
-            preset=settings.preset,
+            **{name: getattr(settings, name) for name in REMEMBERED},
         )
 
     @cached_property

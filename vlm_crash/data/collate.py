@@ -64,6 +64,8 @@ class Batch:
     pixel_values_N3HW: Tensor
     num_fillers: int = 0
     clip_lengths: tuple[int, ...] | None = None
+    #: Frames of each clip: some rules take more of longer clips.
+    frames_per_clip: tuple[int, ...] = ()
     #: Only the probabilities of the events are asked for, and no answer (data/recordings.py).
     events_only: bool = False
 
@@ -78,9 +80,9 @@ class Batch:
         )
 
     def first(self, num_rows: int, num_clips: int) -> "Batch":
-        """Its first rows alone (all have as many frames), those after the first clips as fillers."""
+        """Its first rows alone, those after the first clips as fillers."""
         assert self.clip_lengths is None, "a row is a clip"
-        num_frames = len(self.pixel_values_N3HW) // max(1, len(self.input_ids_BS))
+        frames_per_clip = self.frames_per_clip[:num_rows]
         input_ids_BS = self.input_ids_BS[:num_rows]
         samples = self.samples[: min(num_rows, num_clips)]
         return replace(
@@ -90,7 +92,8 @@ class Batch:
             input_ids_BS=input_ids_BS,
             attention_mask_BS=self.attention_mask_BS[:num_rows],
             labels_BS=None if self.labels_BS is None else self.labels_BS[:num_rows],
-            pixel_values_N3HW=self.pixel_values_N3HW[: num_rows * num_frames],
+            pixel_values_N3HW=self.pixel_values_N3HW[: sum(frames_per_clip)],
+            frames_per_clip=frames_per_clip,
         )
 
     @property
@@ -147,6 +150,7 @@ class Collator:
             attention_mask_BS=attention_mask_BS,
             labels_BS=labels_BS,
             pixel_values_N3HW=torch.cat(pixels) if pixels else torch.zeros(0, 3, 1, 1),
+            frames_per_clip=tuple(map(len, pixels)),
         )
 
 
@@ -180,6 +184,7 @@ class PackCollator:
             labels_BS=torch.cat(labels)[None],
             pixel_values_N3HW=torch.cat([item.pixel_values_F3HW for item in items]),
             clip_lengths=lengths,
+            frames_per_clip=tuple(len(item.pixel_values_F3HW) for item in items),
         )
 
 

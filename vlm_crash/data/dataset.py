@@ -6,6 +6,7 @@ told to go on (prediction); training and validation stop at such a clip and name
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from vlm_crash.data.collate import FailedItem, Item
 from vlm_crash.data.conversation import PROMPTS, ChatTemplate, question
+from vlm_crash.data.frame_options import to_remember
 from vlm_crash.data.tokenization import ConversationTokenizer
 from vlm_crash.schema.fields import UNKNOWN, Schema
 from vlm_crash.schema.records import VideoSample
@@ -23,6 +25,11 @@ from vlm_crash.video.guarded import CLIP_TIMEOUT_S, UnreadableClipError, read_fr
 from vlm_crash.video.image_transform import to_pixel_values
 from vlm_crash.video.reader import Frames
 
+#: Of ModelInputs: what a model's folder says by the same name.
+REMEMBERED = (
+    *("prompt", "question", "num_frames", "frame_rule", "frames"),
+    *("system_message", "template", "preset"),
+)
 #: No clip is taken to last longer, in seconds.
 LONGEST_S = 9999.99
 UNREADABLE_REMEDY = "run `check`, which keeps such clips out, or leave them out of training by --data.on_bad_clip skip"
@@ -40,6 +47,7 @@ class ModelInputs:
         question: a wording of the lab's own that it knows better; None: none.
         num_frames: frames per clip; None: the folder does not say.
         frame_rule: how frames are chosen (video/frame_sampling.py); None: middle.
+        frames: further settings of the rule, and its window; None: none.
         system_message: its system turn; None: the template's own.
         template: its chat template; None: internvl2_5.
         preset: how the frames stand in its prompt; None: training.
@@ -52,6 +60,7 @@ class ModelInputs:
     question: str | None = None
     num_frames: int | None = None
     frame_rule: str | None = None
+    frames: dict[str, Any] | None = None
     system_message: str | None = None
     template: str | None = None
     preset: str | None = None
@@ -77,6 +86,7 @@ class SampleRecipe:
         blank_frames: show black frames instead of the clip, as a blind baseline.
         question: the lab's own wording, asked instead of `prompt`.
         clip_timeout_s: most seconds to read a clip; None or 0: no limit.
+        reader: what decodes it (video/reader.py).
     """
 
     schema: Schema
@@ -88,6 +98,7 @@ class SampleRecipe:
     blank_frames: bool
     question: str | None = None
     clip_timeout_s: float | None = CLIP_TIMEOUT_S
+    reader: str = "auto"
 
     def __post_init__(self) -> None:
         if self.prompt not in PROMPTS:
@@ -106,7 +117,13 @@ class SampleRecipe:
             UnreadableClipError: the clip cannot be read.
             ValueError: the sample lacks what the recipe needs (an answer, an event to tell, a human turn).
         """
-        frames = read_frames(sample.path, self.sampling, timeout_s=self.clip_timeout_s)
+        frames = read_frames(
+            sample.path,
+            self.sampling,
+            reader=self.reader,
+            timeout_s=self.clip_timeout_s,
+            image_size=self.image_size,
+        )
         return self.item_of(sample, frames, supervised)
 
     def item_of(self, sample: VideoSample, frames: Frames, supervised: bool) -> Item:
@@ -115,8 +132,8 @@ class SampleRecipe:
         tokens = self.tokenizer(
             asked,
             num_frames=len(frames.frames_FHWC),
-            # The clip's own length, not the CSV's: it is there in prediction too.
-            duration_s=frames.info.duration_s,
+            # The clip's own length, not the CSV's: it is there in prediction too. Of a window, as upstream, its own.
+            duration_s=self.sampling.seen_s(frames.info.duration_s),
             answer=answer,
             unsupervised=unknown,
         )
@@ -161,13 +178,12 @@ class SampleRecipe:
         return np.zeros_like(frames.frames_FHWC) if self.blank_frames else frames.frames_FHWC
 
     @property
-    def remembered(self) -> dict[str, int | str | None]:
+    def remembered(self) -> dict[str, Any]:
         """What a model that was trained by this recipe must know of it to be asked the same way again."""
         return {
             "prompt": self.prompt,
             "question": self.question,
-            "num_frames": self.sampling.num_frames,
-            "frame_rule": self.sampling.rule,
+            **to_remember(self.sampling),
             "template": self.tokenizer.template.name,
             "preset": self.tokenizer.preset,
         }

@@ -18,7 +18,7 @@ from vlm_crash.data.collate import Batch, Collator, PackCollator
 from vlm_crash.data.conversation import read_question
 from vlm_crash.data.dataset import ClipDataset, ModelInputs, SampleRecipe
 from vlm_crash.data.frame_options import UNSET, FrameOptions, sampling_of
-from vlm_crash.data.option_checks import check_choices, check_leasts
+from vlm_crash.data.option_checks import check_leasts, check_together, check_words
 from vlm_crash.data.prepared import load_prepared
 from vlm_crash.data.quarantine import Checks, in_use
 from vlm_crash.data.recordings import ScanPlan
@@ -120,17 +120,14 @@ class CrashDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         check_reader(reader)
-        check_choices(split=split, batching=batching, on_bad_clip=on_bad_clip)
+        check_words(split=split, batching=batching, on_bad_clip=on_bad_clip)
         check_leasts(1, batch_size=batch_size, pack_tokens=pack_tokens, num_frames=num_frames)
         check_leasts(0, num_workers=num_workers, clip_timeout_s=clip_timeout_s)
-        if pack_tokens is not None and batching != "packed":
-            raise ValueError(f"pack_tokens={pack_tokens} has no effect with batching={batching!r}; leave it out")
+        check_together(batching, pack_tokens, prompt, prompt_file)
         self.folder, self.split, self.num_videos = folder, split, num_videos
         self.clips = [clips] if isinstance(clips, Path | str) else list(clips or [])
         named = {"crash": crash_dir, "nearmiss": nearmiss_dir}
         self.event_dirs = {**{event: path for event, path in named.items() if path}, **(event_dirs or {})}
-        if prompt is not None and prompt_file is not None:
-            raise ValueError("--data.prompt and --data.prompt_file are both given, and only one can be asked; drop one")
         # What is given here goes before what the model folder says; a given prompt also before its own wording.
         self.given: dict[str, Any] = {
             "prompt": prompt,
@@ -140,8 +137,8 @@ class CrashDataModule(LightningDataModule):
         }
         self.given_frames = (num_frames, frame_rule, frames)
         self.batch_size, self.num_workers, self.clip_timeout_s = batch_size, num_workers, clip_timeout_s
-        self.batching, self.pack_tokens = batching, pack_tokens
-        self.reader, self.on_bad_clip = reader, on_bad_clip
+        self.batching, self.pack_tokens, self.reader = batching, pack_tokens, reader
+        self.on_bad_clip = on_bad_clip
         self.tell_event, self.blank_frames = tell_event, blank_frames
         self.schema: Schema = load_schema(schema)
         self.seed = seed

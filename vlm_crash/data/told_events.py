@@ -9,8 +9,8 @@ from collections import Counter
 from itertools import chain
 
 from vlm_crash.schema.fields import Schema
-from vlm_crash.schema.lines import words
 from vlm_crash.schema.records import VideoSample
+from vlm_crash.schema.wording import words
 
 log = logging.getLogger(__name__)
 

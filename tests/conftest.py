@@ -1,13 +1,36 @@
-"""For the whole suite: tests marked `gpu` are skipped where there is no CUDA device; tests leave no choices behind."""
+"""For the whole suite: what is long comes first, examples are the same each time and may take long on a busy machine,
+tests marked `gpu` are skipped where there is no CUDA device; tests leave no choices behind."""
 
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
+
+#: Files that take longest, in seconds about: a worker of pytest-xdist that begins one last keeps the others waiting.
+LONG = {
+    "parallel/test_hosts.py": 90, "parallel/test_resume.py": 80, "parallel/test_numbers.py": 70,
+    "cli/test_interrupt.py": 50, "cli/test_predict_resume.py": 50, "cli/test_demo.py": 45, "cli/test_odd_clips.py": 40,
+    "parallel/test_command_line.py": 40, "parallel/test_traps.py": 35, "tools/test_bench_load.py": 31,
+    "cli/test_real_clips.py": 28, "cli/test_scan.py": 25, "cli/test_predict.py": 25, "parallel/test_sentinel.py": 25,
+    "doctor/test_examination.py": 25, "cli/test_convert.py": 20, "tools/test_bench_predict.py": 20,
+    "tools/test_bench_train.py": 20, "tools/test_bench_clips.py": 15, "tools/test_check_parity.py": 15,
+}  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False  # pytest-xdist's own order: files of many tests, though short, first
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    seconds = {here / name: number for name, number in LONG.items()}
+    items.sort(key=lambda item: -seconds.get(item.path, 0))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return

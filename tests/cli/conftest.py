@@ -1,5 +1,6 @@
 """Commands in this process, with what they say; small options for the tiny model."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -8,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.command import DISTURBANCE, FILE_LIMIT
+from tests.parallel.conftest import free_port
+from tests.parallel.forked import Forked
 from vlm_crash.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -58,11 +62,33 @@ def wrong(say: Callable[..., tuple[int, str]]) -> Callable[..., str]:
     return run
 
 
-def start(*args: object, prefix: str = "", **options: object) -> subprocess.Popen[str]:
-    """A command in a process of its own, stderr in a pipe; `prefix` is shell code that runs before it."""
+#: Seconds that a process may take: only what hangs takes longer, on a slow machine that others use, too.
+PATIENCE_S = 900
+
+
+def begin(
+    *args: object, file_limit_kib: int | None = None, signal_after: tuple[str, int, signal.Signals] | None = None
+) -> Forked:
+    """A command in a process of its own, forked from one that has imported the libraries.
+
+    Args:
+        file_limit_kib: most that a file may grow to.
+        signal_after: a function ("package.module.Class.name"), how many calls of it return before the signal comes,
+            and which one; Ctrl-C comes to its workers, too.
+    """
+    environment = {"MASTER_PORT": str(free_port())}  # Lightning would choose one that may be taken before it is used
+    if file_limit_kib is not None:
+        environment[FILE_LIMIT] = str(file_limit_kib)
+    if signal_after is not None:
+        after, count, number = signal_after
+        disturbance = {"after": after, "count": count, "signal": number.value, "group": number == signal.SIGINT}
+        environment[DISTURBANCE] = json.dumps(disturbance)
+    return Forked("tests.cli.command", environment, [str(arg) for arg in args], ends_as_python=True)
+
+
+def start(*args: object, **options: object) -> subprocess.Popen[str]:
+    """A command in a process as a shell starts it, stderr in a pipe: where how it begins and ends is what is tested."""
     command = [sys.executable, "-m", "vlm_crash", *map(str, args)]
-    if prefix:
-        command = ["bash", "-c", f'{prefix}; exec "$@"', "bash", *command]
     return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
         command, cwd=ROOT, text=True, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=_hear_ctrl_c, **options
     )

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from tests.cli.conftest import start
+from tests.cli.conftest import PATIENCE_S
+from tests.parallel.conftest import finish, start
 from vlm_crash.cli.demo import BASE_MODEL
 from vlm_crash.schema.fields import load_schema
 from vlm_crash.schema.response import parse
@@ -39,8 +41,9 @@ def test_neighbours_batches_and_processes_change_nothing(say, demo_clips, tmp_pa
     same(predicted(say, demo_clips, tmp_path / "batch", "--data.batch_size", 6), alone)
     folders = ["--data.crash_dir", demo_clips / "crash", "--data.nearmiss_dir", demo_clips / "nearmiss"]
     many = ["--trainer.devices", 2, "--trainer.strategy", "ddp", "--data.batch_size", 2]
-    process = start("predict", *OPTIONS, *folders, "--output_dir", tmp_path / "processes", *many)
-    assert process.wait(timeout=300) == 0, process.communicate()
+    command = ["predict", *OPTIONS, *folders, "--output_dir", tmp_path / "processes", *many]
+    said = finish(start(2, "command_line", tmp_path, *command), PATIENCE_S)
+    assert [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)] == [0, 0], said
     lines = (tmp_path / "processes" / "predictions.jsonl").read_text().splitlines()
     same([json.loads(line) for line in lines], alone)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import QUICK, QUICK_FIT, start
+from tests.cli.conftest import PATIENCE_S, QUICK, QUICK_FIT, begin
 
 FULL = os.strerror(errno.ENOSPC)
 
@@ -57,8 +57,8 @@ def test_checkpoint_and_model_folder(tiny_model, prepared, tmp_path, blocks, opt
     """A real limit: files may grow to so many KiB, the rest the system refuses."""
     out = tmp_path / "fit"
     args = ["fit", *QUICK, *QUICK_FIT, *options, "--model.path", tiny_model, "--data.folder", prepared]
-    process = start(*args, "--output_dir", out, prefix=f"ulimit -f {blocks}")
-    _, error = process.communicate(timeout=300)
+    process = begin(*args, "--output_dir", out, file_limit_kib=blocks)
+    error = process.communicate(PATIENCE_S)[0]
     assert process.returncode == 2, error
     assert "Traceback" not in error
     assert error.strip().splitlines()[-1].startswith(f"vlm_crash fit: error: {out / file}: cannot write (")

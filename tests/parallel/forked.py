@@ -3,6 +3,7 @@
 To import them takes longer than most checks do.
 """
 
+import ctypes
 import importlib
 import multiprocessing
 import os
@@ -18,13 +19,18 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     ["tests.parallel.stock", "tests.parallel.journey", "vlm_crash.cli.lightning_commands", "torch.utils.tensorboard"]
 )
+#: An environment variable: the network namespace to be in (`ip netns`).
+NETWORK = "TEST_NETWORK"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
-def run(module: str, environment: Mapping[str, str], arguments: Sequence[str], said: str) -> None:
+def run(module: str, environment: Mapping[str, str], arguments: Sequence[str], said: str, ends_as_python: bool) -> None:
     """In the new process: what `python -m module arguments` does, with output in a file."""
     os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # of workers: Linux' own, not that of this process
     os.environ.update(environment)
+    if NETWORK in environment:
+        _enter_network(environment[NETWORK])
     output = os.open(said, os.O_WRONLY | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -39,18 +45,30 @@ def run(module: str, environment: Mapping[str, str], arguments: Sequence[str], s
         traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
-    # multiprocessing would wait for threads of gloo and leave handlers of exit out.
-    os._exit(code)
+    if ends_as_python:  # multiprocessing ends workers and waits for threads, as an interpreter does
+        sys.exit(code)
+    os._exit(code)  # without waiting for threads of gloo
+
+
+def _enter_network(name: str) -> None:
+    clone_newnet = 0x40000000  # linux/sched.h; os.setns is Python 3.12's
+    with Path("/run/netns", name).open() as file:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.setns(file.fileno(), clone_newnet):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), name)
 
 
 class Forked:
     """As much of subprocess.Popen as tests need."""
 
-    def __init__(self, module: str, environment: Mapping[str, str], arguments: Sequence[str]) -> None:
+    def __init__(
+        self, module: str, environment: Mapping[str, str], arguments: Sequence[str], ends_as_python: bool = False
+    ) -> None:
         descriptor, name = tempfile.mkstemp(prefix="said-")
         os.close(descriptor)
         self._said = Path(name)
-        self._process = CONTEXT.Process(target=run, args=(module, dict(environment), list(arguments), name))
+        told = (module, dict(environment), list(arguments), name, ends_as_python)
+        self._process = CONTEXT.Process(target=run, args=told)
         with patch.dict(os.environ, ONE_THREAD):
             forkserver.ensure_running()
         self._process.start()
@@ -77,6 +95,6 @@ class Forked:
         self._process.join(timeout)
         if self.returncode is None:
             raise TimeoutError(f"{self.pid} has not ended within {timeout} s: {self._said.read_text()[-2000:]}")
-        text = self._said.read_text() if self._said.exists() else ""
+        text = self._said.read_text(errors="replace") if self._said.exists() else ""
         self._said.unlink(missing_ok=True)
         return text, ""

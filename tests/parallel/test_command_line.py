@@ -1,7 +1,6 @@
 """titan.yaml from the command line: two processes in fp16 on CPUs, SIGTERM, a requeue, and what comes of it."""
 
 import itertools
-import os
 import signal
 
 import pytest
@@ -9,7 +8,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.cli.conftest import start
+from tests.cli.conftest import PATIENCE_S, begin
 from tests.parallel.conftest import finish
 from tests.parallel.conftest import start as start_each
 from vlm_crash.cli import main
@@ -36,14 +35,9 @@ def fitted(micro_model, prepared, tmp_path_factory):
     """The folder of a run that was told to stop, and went on: it ends two steps later."""
     out = tmp_path_factory.mktemp("titan") / "fit"
     command = ["fit", "--model.path", micro_model, "--data.folder", prepared, "--output_dir", out, *OPTIONS]
-    process = start(*command, "--trainer.max_steps", 500)
-    said = []
-    for line in process.stderr:
-        said.append(line)
-        if "step 3 of 500" in line:
-            os.kill(process.pid, signal.SIGTERM)
-            break
-    said = "".join(said) + process.communicate(timeout=300)[1]
+    step = ("vlm_crash.callbacks.monitoring.TrainingMonitor._log_work", 3, signal.SIGTERM)
+    process = begin(*command, "--trainer.max_steps", 500, signal_after=step)
+    said = process.communicate(PATIENCE_S)[0]
     assert process.returncode == 143, said
     assert "Traceback" not in said
     assert "vlm_crash fit: ended by SIGTERM; what was finished is kept" in said
@@ -54,7 +48,7 @@ def fitted(micro_model, prepared, tmp_path_factory):
 
     # This time as torchrun or Slurm start it: every process by itself.
     processes = start_each(2, "command_line", out.parent, *command, "--trainer.max_steps", step + 2)
-    said = finish(processes, timeout=300)[0]
+    said = finish(processes, PATIENCE_S)[0]
     assert [torch.load(out.parent / f"{rank}.pt") for rank in range(2)] == [0, 0], said
     assert f"step {step + 1} of {step + 2}" in said and f"step {step - 1} of {step + 2}" not in said
     return out, step + 2

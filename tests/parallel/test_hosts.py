@@ -1,12 +1,11 @@
 """Two machines, as network namespaces on this one: a lost one ends the other, the run goes on. Slurm's variables."""
 
+import json
 import os
 import re
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,14 @@ import pytest
 import torch
 import yaml
 
+from tests.cli.command import DISTURBANCE
+from tests.cli.conftest import PATIENCE_S
 from tests.parallel.conftest import free_port
+from tests.parallel.forked import NETWORK, Forked
 from tests.parallel.network import ADDRESSES, LINK, ip, two_hosts
 from vlm_crash.parallel.checkpoint import Stored
 
-ROOT = Path(__file__).parents[2]
-STEPS, TIMEOUT = 14, 6
+STEPS = 14
 LAST = "checkpoints/last.ckpt"
 PORT = 29507  # free in a namespace that has just been made
 FIT = {
@@ -29,7 +30,7 @@ FIT = {
         "log_every_n_steps": 1, "logger": False,
         "strategy": {
             "class_path": "vlm_crash.parallel.FSDPStrategy",
-            "init_args": {"timeout": f"0:00:{TIMEOUT:02}", "checkpoint_timeout": f"0:00:{TIMEOUT:02}"},
+            "init_args": {"timeout": "0:10:00", "checkpoint_timeout": "0:10:00"},
         },
         "callbacks": {
             "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
@@ -43,6 +44,9 @@ FIT = {
     "data": {"num_frames": 2, "num_workers": 1},
     "ckpt_path": "auto",
 }  # fmt: skip
+#: Where nothing comes: long enough for a process that others keep waiting.
+SOON_S = 12
+SOON = [f"--trainer.strategy.init_args.{name}=0:00:{SOON_S}" for name in ("timeout", "checkpoint_timeout")]
 
 
 @pytest.fixture(scope="module")
@@ -53,55 +57,42 @@ def arguments(micro_model: Path, prepared: Path, tmp_path_factory: pytest.TempPa
 
 
 class Run:
-    """Processes of one run, each with what it has said."""
+    """Processes of one run; once they have ended, what each has said."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.logs: list[Path] = []
+    def __init__(self) -> None:
+        self.processes: list[Forked] = []
+        self.said: list[str] = []
 
-    def start(self, command: list[str], prefix: tuple[str, ...] = (), **environment: str) -> None:
-        self.logs.append(self.folder / f"log{len(self.logs)}")
-        plain = {k: v for k, v in os.environ.items() if k not in ("GLOO_SOCKET_IFNAME", "MASTER_ADDR", "MASTER_PORT")}
-        with self.logs[-1].open("wb") as log:
-            self.processes.append(
-                subprocess.Popen(
-                    [*prefix, sys.executable, "-m", *command], cwd=ROOT, stdout=log, stderr=log, start_new_session=True,
-                    env={**plain, "OMP_NUM_THREADS": "1", **environment},
-                )
-            )  # fmt: skip
+    def start(
+        self, arguments: list[str], environment: dict[str, str], module: str = "tests.cli.command", **disturbance: Any
+    ) -> None:
+        """Disturbance: of tests/cli/command.py, after so many steps."""
+        if disturbance:
+            after = {"after": "vlm_crash.callbacks.monitoring.TrainingMonitor._log_work", **disturbance}
+            environment = {**environment, DISTURBANCE: json.dumps(after)}
+        plain = {"GLOO_SOCKET_IFNAME": ""}
+        self.processes.append(Forked(module, {**plain, **environment}, arguments, ends_as_python=True))
 
-    def said(self, rank: int) -> str:
-        return self.logs[rank].read_text(errors="replace")
-
-    def wait_for_step(self, step: int) -> None:
-        end = time.monotonic() + 240
-        while f"step {step} of" not in self.said(0):
-            assert time.monotonic() < end and self.processes[0].poll() is None, self.said(0)[-4000:]
-            time.sleep(0.05)
-
-    def finish(self, seconds: float = 240) -> list[int]:
-        return [process.wait(timeout=seconds) for process in self.processes]
+    def finish(self) -> list[int | None]:
+        self.said = [process.communicate(PATIENCE_S)[0] for process in self.processes]
+        return [process.returncode for process in self.processes]
 
     def losses(self) -> dict[int, str]:
-        return {int(n): loss for n, loss in re.findall(rf"step (\d+) of {STEPS}: loss ([\d.]+)", self.said(0))}
+        return {int(n): loss for n, loss in re.findall(rf"step (\d+) of {STEPS}: loss ([\d.]+)", self.said[0])}
 
     def end(self) -> None:
         for process in self.processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # its workers, too
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Any]:
+def run() -> Iterator[Any]:
     """A maker of runs, all of whose processes are gone at the end."""
     made: list[Run] = []
 
     def make() -> Run:
-        folder = tmp_path / f"run{len(made)}"
-        folder.mkdir()
-        made.append(Run(folder))
+        made.append(Run())
         return made[-1]
 
     yield make
@@ -109,38 +100,36 @@ def run(tmp_path: Path) -> Iterator[Any]:
         one.end()
 
 
-def start_on(hosts: tuple[str, str], run: Run, arguments: list[str], by_torchrun: bool) -> None:
-    """One process on each host, by torchrun or by the variables that it sets."""
+def start_on(
+    hosts: tuple[str, str], run: Run, arguments: list[str], by_torchrun: bool = False, disturbed: int = 0, **how: Any
+) -> None:
+    """One process on each host, by torchrun or by the variables that it sets; one of them is disturbed."""
     options = ["--trainer.devices", "1", "--trainer.num_nodes", "2"]
     for rank, host in enumerate(hosts):
-        inside = ("ip", "netns", "exec", host)
-        meeting = {"MASTER_ADDR": ADDRESSES[0], "MASTER_PORT": str(PORT)}
+        place = {NETWORK: host, "MASTER_ADDR": ADDRESSES[0], "MASTER_PORT": str(PORT)}
         if by_torchrun:
-            launcher = ["torch.distributed.run", "--nnodes", "2", "--node_rank", str(rank), "--nproc_per_node", "1"]
+            launcher = ["--nnodes", "2", "--node_rank", str(rank), "--nproc_per_node", "1"]
             launcher += ["--master_addr", ADDRESSES[0], "--master_port", str(PORT), "-m"]
-            run.start([*launcher, "vlm_crash", *arguments, *options], inside)
+            run.start([*launcher, "vlm_crash", *arguments, *options], {NETWORK: host}, "torch.distributed.run")
         else:
             ranks = {"RANK": str(rank), "LOCAL_RANK": "0", "GROUP_RANK": str(rank), "WORLD_SIZE": "2"}
             ranks |= {"LOCAL_WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "test"}
-            run.start(["vlm_crash", *arguments, *options], inside, **meeting, **ranks)
+            run.start([*arguments, *options], {**place, **ranks}, **(how if rank == disturbed else {}))
 
 
 @pytest.fixture(scope="module")
 def on_one_machine(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Run]]:
     """Two processes as Slurm starts them, ended by signals to them and their workers."""
-    out, one, port = tmp_path_factory.mktemp("slurm"), Run(tmp_path_factory.mktemp("job")), str(free_port())
+    out, one, port = tmp_path_factory.mktemp("slurm"), Run(), str(free_port())
     try:
-        for rank in range(2):
+        for rank, number in enumerate((signal.SIGTERM, signal.SIGUSR1)):
             slurm = {
                 "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1", "SLURM_NODEID": "0",
                 "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_JOB_ID": "7",
                 "SLURM_JOB_NAME": "titan", "SLURM_NODELIST": "127.0.0.1", "MASTER_PORT": port,
             }  # fmt: skip
             options = ["--trainer.devices", "2", "--trainer.num_nodes", "1", "--output_dir", str(out)]
-            one.start(["vlm_crash", *arguments, *options], **slurm)
-        one.wait_for_step(8)
-        for process, number in zip(one.processes, (signal.SIGTERM, signal.SIGUSR1), strict=True):
-            os.killpg(process.pid, number)
+            one.start([*arguments, *options], slurm, count=8, signal=number.value, group=True)
         one.finish()
         yield out, one
     finally:
@@ -156,10 +145,11 @@ def weights(checkpoint: Path, step: int) -> dict[str, torch.Tensor]:
 def test_slurm(on_one_machine):
     """SIGTERM and SIGUSR1, also to data workers, as some sites send them: saved, and 143."""
     out, one = on_one_machine
-    assert [process.returncode for process in one.processes] == [143, 143], one.said(0)[-4000:]
-    assert "ended by SIGTERM; what was finished is kept" in one.said(0)
+    assert [process.returncode for process in one.processes] == [143, 143], one.said[0][-4000:]
+    assert "ended by SIGTERM; what was finished is kept" in one.said[0]
+    assert max(one.losses()) == 8
     assert all(tensor.isfinite().all() for tensor in weights(out / LAST, max(one.losses())).values())
-    assert not list(out.glob("hpc_ckpt*")) and "auto-requeueing" not in one.said(0), "Lightning's own way is off"
+    assert not list(out.glob("hpc_ckpt*")) and "auto-requeueing" not in one.said[0], "Lightning's own way is off"
 
 
 def test_two_hosts_lose_each_other_and_go_on(on_one_machine, arguments, run, tmp_path):
@@ -170,33 +160,25 @@ def test_two_hosts_lose_each_other_and_go_on(on_one_machine, arguments, run, tmp
     with two_hosts() as hosts:
         cut, killed, whole = run(), run(), run()
 
-        start_on(hosts, cut, arguments, by_torchrun=False)
-        cut.wait_for_step(3)
-        ip("-n", hosts[1], "link", "set", LINK, "down")
-        began = time.monotonic()
-        assert cut.finish(TIMEOUT + 60) == [3, 3]
-        assert time.monotonic() - began < TIMEOUT + 12
-        for rank in range(2):
-            said = cut.said(rank)
-            lost = rf"error: another process is lost[^:]*: waited {TIMEOUT} s (for|while) .*, in vain"
+        network = ["ip", "-n", hosts[1], "link", "set", LINK, "down"]
+        start_on(hosts, cut, [*arguments, *SOON], count=3, command=network)
+        assert cut.finish() == [3, 3], cut.said
+        for said in cut.said:
+            lost = rf"error: another process is lost[^:]*: waited {SOON_S} s (for|while) .*, in vain"
             assert re.search(lost, said), said
             assert "Traceback" not in said
         ip("-n", hosts[1], "link", "set", LINK, "up")
 
-        start_on(hosts, killed, arguments, by_torchrun=False)
-        killed.wait_for_step(7)
-        killed.processes[1].kill()
-        began = time.monotonic()
-        assert killed.processes[0].wait(timeout=TIMEOUT + 60) == 3
-        assert time.monotonic() - began < TIMEOUT + 10
-        said = killed.said(0)
+        start_on(hosts, killed, arguments, disturbed=1, count=4, signal=signal.SIGKILL.value)
+        assert killed.finish() == [3, -signal.SIGKILL], killed.said
+        said = killed.said[0]
         assert "Traceback" not in said
+        # At once: it does not wait for as long as it might.
         assert f"vlm_crash fit: error: another process is lost ({ADDRESSES[1]}): it closed the connection" in said
         assert "start all processes again: fit " in said
-        killed.end()
 
         start_on(hosts, whole, arguments, by_torchrun=True)
-        assert whole.finish() == [0, 0], whole.said(0)[-4000:]
+        assert whole.finish() == [0, 0], whole.said[0][-4000:]
     steps = [sorted(one.losses()) for one in (cut, killed, whole)]
     assert steps[1][0] in (steps[0][-1], steps[0][-1] + 1) and steps[2][-1] == STEPS, steps
     seen = [(step, loss) for one in (cut, killed, whole) for step, loss in one.losses().items() if step <= common]

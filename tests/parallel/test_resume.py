@@ -1,4 +1,8 @@
-"""A run that goes on from a checkpoint is the run that was not stopped, bit for bit."""
+"""A run that goes on from a checkpoint is the run that was not stopped, bit for bit; killed at any moment, too."""
+
+import json
+import random
+import time
 
 import pytest
 
@@ -130,8 +134,48 @@ def test_a_validation_stops_at_once_and_is_what_the_run_begins_with_that_goes_on
 def test_an_error_on_one_process_ends_the_others(micro_model, prepared, tmp_path):
     """At once: it does not wait for parts of a checkpoint that nobody sends (for half an hour, if it did)."""
     processes = start(2, "fail", tmp_path, micro_model, prepared, tmp_path)
-    said = finish(processes, timeout=100)
+    said = finish(processes)
     assert all(process.returncode for process in processes), said
     assert "RuntimeError: stumbled" in said[1]
     names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
     assert names == ["best-epoch=0-step=3.ckpt"], "what was there before, and nothing half written"
+
+
+def lines(path):
+    """Whole ones: another may be under way."""
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
+
+
+def kill_after(processes, journal, num_lines):
+    """Once so many steps are written, and a moment more."""
+    patient_until = time.monotonic() + 900
+    while len(lines(journal)) < num_lines:
+        assert all(process.poll() is None for process in processes), finish(processes)[0][-4000:]
+        assert time.monotonic() < patient_until
+        time.sleep(0.02)
+    time.sleep(random.random() / 5)
+    for process in processes:
+        process.kill()
+    finish(processes)
+
+
+def test_killed_twice(resumed, micro_model, prepared, tmp_path):
+    """`kill -9` in the middle of a run that saves after every step; it goes on each time."""
+    out = tmp_path / "run"
+    arguments = ("keep_going", tmp_path, micro_model, prepared, out)
+    for num_lines in (4, 9):
+        kill_after(start(2, *arguments), out / "journal0", num_lines)
+        stored = Stored(out / "last.ckpt")
+        assert stored.is_sharded
+        last = lines(out / "journal0")[-1]["step"]
+        assert stored.rest["global_step"] in (last - 1, last), "of the step that ended last, or that before it"
+    processes = start(2, *arguments)
+    said = finish(processes)
+    assert all(process.returncode == 0 for process in processes), said[0][-4000:]
+    for rank, of_rank in enumerate(resumed):
+        whole, _ = of_rank["sharded whole"]
+        written = lines(out / f"journal{rank}")
+        assert {line["step"] for line in written} == set(whole)
+        assert len(written) < 17 + 2 * 3, "each time at most the step that was being saved is done again"
+        for line in written:
+            assert line == whole[line["step"]]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from torch.utils.data import DataLoader, Dataset
@@ -17,7 +18,9 @@ from tests.video.conftest import write_clip
 from vlm_crash.video import guarded, reader
 from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.guarded import ReaderProcess, UnreadableClipError, probe, read_frames
+from vlm_crash.video.image_transform import resized
 
+PATIENCE_S = 300  # only what hangs takes longer
 ODD = "tests.video.odd_reader"
 ROOT = Path(__file__).resolve().parents[2]
 HANGS_DECORD = ROOT.parent / "shared/clips/torture/dashcam.ts"
@@ -35,7 +38,7 @@ def odd() -> Iterator[ReaderProcess]:
     process.stop()
 
 
-def ask(process: ReaderProcess, path: Path, timeout_s: float | None = 60) -> reader.Frames:
+def ask(process: ReaderProcess, path: Path, timeout_s: float | None = PATIENCE_S) -> reader.Frames:
     return process.ask("read_frames", path, [FrameSampling(4).to_json(), "auto"], timeout_s)
 
 
@@ -47,11 +50,19 @@ def lives(pid: int) -> bool:
         return False
 
 
-def gone_within(seconds: float, pid: int) -> bool:
-    end = time.monotonic() + seconds
-    while lives(pid) and time.monotonic() < end:
+def ends(pid: int) -> bool:
+    patient_until = time.monotonic() + PATIENCE_S
+    while lives(pid) and time.monotonic() < patient_until:
         time.sleep(0.02)
     return not lives(pid)
+
+
+def wait_for(path: Path) -> None:
+    """What odd_reader makes where it hangs."""
+    patient_until = time.monotonic() + PATIENCE_S
+    while not path.exists():
+        assert time.monotonic() < patient_until
+        time.sleep(0.02)
 
 
 def test_gives_what_the_reader_gives(clip, monkeypatch):
@@ -81,10 +92,14 @@ def test_one_process_reads_clip_after_clip(clip):
     [
         ("hangs", 0.5, "the decoder took longer than 0.5 s and was killed"),
         ("crashes", None, "the decoder died by SIGSEGV"),
-        ("aborts", 60, "the decoder died by SIGABRT"),
-        ("killed", 60, "the decoder was killed by SIGKILL, as the system does where memory is full"),
-        ("grows", 60, "the decoder failed: numpy._core._exceptions._ArrayMemoryError: Unable to allocate 8.00 PiB"),
-        ("vanishes", 60, "no such file or directory"),
+        ("aborts", PATIENCE_S, "the decoder died by SIGABRT"),
+        ("killed", PATIENCE_S, "the decoder was killed by SIGKILL, as the system does where memory is full"),
+        (
+            "grows",
+            PATIENCE_S,
+            "the decoder failed: numpy._core._exceptions._ArrayMemoryError: Unable to allocate 8.00 PiB",
+        ),
+        ("vanishes", PATIENCE_S, "no such file or directory"),
     ],
 )
 def test_one_clip_is_lost(odd, clip, tmp_path, name, timeout_s, reason):
@@ -92,10 +107,8 @@ def test_one_clip_is_lost(odd, clip, tmp_path, name, timeout_s, reason):
     path.write_bytes(clip.read_bytes())
     first = ask(odd, clip).frames_FHWC
     pid = odd.pid
-    start = time.monotonic()
     with pytest.raises(UnreadableClipError) as caught:
         ask(odd, path, timeout_s)
-    assert time.monotonic() - start < 10
     assert caught.value.path == path
     assert caught.value.reason.startswith(reason)
     np.testing.assert_array_equal(ask(odd, clip).frames_FHWC, first)
@@ -114,8 +127,8 @@ def test_a_clip_that_hangs_decord(odd, clip):
 def test_a_process_that_dies_between_two_clips_costs_none(odd, clip):
     ask(odd, clip)
     os.kill(odd.pid, signal.SIGKILL)
-    assert gone_within(5, odd.pid)
-    assert ask(odd, clip).reader == "decord"
+    assert ends(odd.pid)
+    assert ask(odd, clip).reader == "pyav"
 
 
 def test_signals_to_all_are_the_owners(odd, clip):
@@ -133,11 +146,17 @@ def test_ctrl_c_while_a_clip_is_read(odd, clip, tmp_path):
     path.write_bytes(clip.read_bytes())
     ask(odd, clip)
     pid = odd.pid
-    threading.Timer(0.5, signal.pthread_kill, (threading.get_ident(), signal.SIGINT)).start()
+    main = threading.get_ident()
+
+    def press() -> None:
+        wait_for(tmp_path / "pipe")
+        signal.pthread_kill(main, signal.SIGINT)
+
+    threading.Thread(target=press).start()
     with pytest.raises(KeyboardInterrupt):
         ask(odd, path)
     assert not lives(pid)
-    assert ask(odd, clip).reader == "decord"
+    assert ask(odd, clip).reader == "pyav"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -149,7 +168,7 @@ def test_the_process_ends_with_its_owner(clip, tmp_path, name, number):
         "import sys, time; from pathlib import Path; from vlm_crash.video.guarded import ReaderProcess\n"
         f"process = ReaderProcess({ODD!r}); process._ready(); print(process.pid, flush=True)\n"
         "process.ask('read_frames', Path(sys.argv[1]), [{}, 'auto'], None); print('read', flush=True)\n"
-        "time.sleep(60)"
+        "time.sleep(900)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / f"{name}.mp4")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as owner:
@@ -158,13 +177,11 @@ def test_the_process_ends_with_its_owner(clip, tmp_path, name, number):
         if name == "clip":
             assert owner.stdout.readline() == "read\n"
         else:
-            end = time.monotonic() + 20
-            while not (tmp_path / "pipe").exists() and time.monotonic() < end:
-                time.sleep(0.02)
+            wait_for(tmp_path / "pipe")
         assert lives(pid)
         owner.send_signal(number)
-        owner.wait(10)
-        assert gone_within(5, pid)
+        owner.wait(PATIENCE_S)
+        assert ends(pid)
 
 
 class Clips(Dataset):
@@ -189,7 +206,7 @@ def test_in_workers_that_may_have_no_children(clip):
     assert len({worker for worker, _, _ in found}) == len({pid for _, pid, _ in found}) == 2
     assert own not in {pid for _, pid, _ in found}
     assert {total for _, _, total in found} == {whole}
-    assert all(gone_within(5, pid) for _, pid, _ in found)
+    assert all(ends(pid) for _, pid, _ in found)
     read_frames(clip, FrameSampling(4))
     assert guarded._own_process().pid == own
 
@@ -216,7 +233,7 @@ def test_what_the_reader_logs_is_logged_here(tmp_path, caplog):
     with caplog.at_level("DEBUG", "vlm_crash.video"):
         read_frames(path, FrameSampling(4))
     said = {(record.levelname, record.name) for record in caplog.records}
-    assert said == {("WARNING", "vlm_crash.video.reader"), ("DEBUG", "vlm_crash.video.reader")}
+    assert said == {(level, "vlm_crash.video.reader") for level in ("WARNING", "INFO", "DEBUG")}
     assert "frames can be decoded" in caplog.text
     caplog.clear()
     with caplog.at_level("ERROR", "vlm_crash.video"):
@@ -227,3 +244,36 @@ def test_what_the_reader_logs_is_logged_here(tmp_path, caplog):
 def test_a_process_that_does_not_start_is_no_clips_fault(clip):
     with pytest.raises(RuntimeError, match=r"does not start: .*No module named tests\.video\.nothing"):
         ask(ReaderProcess("tests.video.nothing"), clip)
+
+
+def test_frames_are_resized_as_they_come(tmp_path):
+    """More than lie in the memory at once, some twice; the clips in between are larger and smaller."""
+    small, large = write_clip(tmp_path / "small.mp4", num_frames=5), tmp_path / "large.mp4"
+    with av.open(str(large), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for number in range(12):
+            noise = np.random.default_rng(number).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
+        container.mux(stream.encode())
+    for path in (small, large, small):
+        for reader_name in ("auto", "decord"):
+            whole = reader.read_frames(path, FrameSampling(9), reader_name)
+            frames = read_frames(path, FrameSampling(9), reader_name, image_size=56)
+            np.testing.assert_array_equal(frames.frames_FHWC, resized(whole.frames_FHWC, 56))
+            assert (frames.indices, frames.times_s) == (whole.indices, whole.times_s)
+            np.testing.assert_array_equal(
+                read_frames(path, FrameSampling(9), reader_name).frames_FHWC, whole.frames_FHWC
+            )
+
+
+def test_a_clip_that_is_read_twice_gives_the_second(tmp_path):
+    """Its damage is found behind frames that were handed over."""
+    path = write_clip(tmp_path / "cut.mp4", movflags="faststart", g="1", crf="0")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 6 // 10] + bytes(len(content) - len(content) * 6 // 10))
+    whole = reader.read_frames(path, FrameSampling(16))
+    assert whole.num_damaged > 0
+    frames = read_frames(path, FrameSampling(16))
+    np.testing.assert_array_equal(frames.frames_FHWC, whole.frames_FHWC)
+    assert frames.num_damaged == whole.num_damaged

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -144,10 +145,11 @@ def write_large(folder: Path) -> None:
 
 def _rounds(system: System, clips: Sequence[Clip], shape: str, options: argparse.Namespace) -> dict[str, list[Run]]:
     """Every way in turns, so that noise meets all."""
-    found: dict[str, list[Run]] = {way.key: [] for way in ways(options.least_tokens)}
+    all_ways = ways(options.least_tokens, is_random=shape != "tiny")
+    found: dict[str, list[Run]] = {way.key: [] for way in all_ways}
     warm = 1 if shape == "tiny" else 0
     for number in range(warm + (options.rounds if warm else options.large_rounds)):
-        for way in ways(options.least_tokens):
+        for way in sorted(all_ways, key=lambda way: way.key != "d"):  # the others are led to its answers
             start = time.perf_counter()
             run = answer(system, clips if warm or way.is_batched else clips[:1], way)
             print(f"{time.perf_counter() - start:.1f} s for {shape}, {way}: {run.passes} passes", file=sys.stderr)
@@ -177,7 +179,7 @@ def ratios_of(runs: Mapping[str, Run], least_tokens: int, is_whole: bool) -> dic
     by_key = {way.key: way for way in ways(least_tokens)}
     new = runs["d"]
     for key, old in runs.items():
-        if key == "d":
+        if key in ("d", "a, free"):
             continue
         found[f"language_seconds_{key}_over_d"] = (old.language / old.clips) / (new.language / new.clips)
         found[f"language_passes_d_over_{key}"] = passes(new, by_key["d"]) / passes(old, by_key[key])
@@ -192,11 +194,19 @@ def fields_answered(texts: Sequence[str]) -> float:
     return statistics.mean(len(parse(schema, text).values) for text in texts)
 
 
+def longest_text(texts: Sequence[str], tokenizer: Any) -> int:
+    """Tokens of the longest text field."""
+    schema = load_schema()
+    names = {field.name for field in schema.fields if field.kind == "text"}
+    values = [value for text in texts for name, value in parse(schema, text).values.items() if name in names]
+    return max((len(tokenizer(value).input_ids) for value in values), default=0)
+
+
 def _table(
     shape: str, frames: int, rounds: Mapping[str, Sequence[Run]], options: argparse.Namespace, system: System
 ) -> Table:
     rows: list[Row] = []
-    for way in ways(options.least_tokens):
+    for way in ways(options.least_tokens, is_random=shape != "tiny"):
         run = median_run(rounds[way.key])
         per_clip = [run.prefill / run.clips, run.decode / run.clips, run.language / run.clips]
         whole = [run.loading / run.clips, run.vision / run.clips] if shape == "tiny" else []
@@ -204,7 +214,7 @@ def _table(
             [
                 way.key, way.what, run.clips if way.is_batched else 1, *whole, *per_clip,
                 *([run.seconds / run.clips] if whole else []), passes(run, way), run.passes / run.clips,
-                run.tokens / run.clips, fields_answered(run.texts),
+                run.tokens / run.clips, fields_answered(run.texts), longest_text(run.texts, system.tokenizer),
             ]
         )  # fmt: skip
     prompt = len(random_clips(system.recipe, 1)[0].item.input_ids_S)  # type: ignore[union-attr]
@@ -212,19 +222,20 @@ def _table(
     what = (
         f"{frames} frames, a prompt of {prompt} tokens, fp32 on the CPU; seconds and tokens per clip, medians of "
         f"{counted} round{'s' if counted > 1 else ''} in turns. a: transformers' generate, one clip at a time, eager "
-        f"attention, at most {options.most_tokens} new tokens, frames loaded as the old scripts did. b to d: CrashVLM; "
-        f"c and d with at most {options.text_tokens} tokens a text field. Passes: forward passes of the language model "
-        "that a clip waits for, and divided by the clips of its batch. Fields: with a value, of 19 or 9."
+        f"attention, at most {options.most_tokens} new tokens, frames loaded as the old scripts did. b to d: CrashVLM "
+        f"with --model.attention auto; texts of at most {options.text_tokens} tokens. a and b are led token by token "
+        "to the answers of d, so that all write the same fields. Passes: forward passes of the language model that a "
+        "clip waits for, and divided by the clips of its batch. Fields: with a value, of 19 or 9. Longest text: tokens."
     )
     parts = ["loading (s)", "vision (s)"] if shape == "tiny" else []
     if shape != "tiny":
-        what += " Random weights, which end no answer and write no form freely; the vision tower is measured below."
+        what += " Random weights; the vision tower is measured below."
     return Table(
         f"Answers of the {shape} model, {frames} frames",
         what,
         [
             "", "way", "clips at once", *parts, "prefill (s)", "decode (s)", "language (s)",
-            *(["whole (s)"] if parts else []), "passes", "passes / clip", "tokens", "fields",
+            *(["whole (s)"] if parts else []), "passes", "passes / clip", "tokens", "fields", "longest text",
         ],
         rows,
     )  # fmt: skip
@@ -256,7 +267,9 @@ def _vision(frames: int, runs: Mapping[str, Run]) -> Table:
 def _memory(options: argparse.Namespace) -> Result:
     rows: list[Row] = []
     for shape, frames in sizes(options):
-        for way in ways(options.least_tokens)[1:]:
+        for way in ways(options.least_tokens):
+            if way.decoding is None and not way.least_tokens:
+                continue  # the longest answers take the most
             # A process each: what a way leaves behind would stand beside the next one.
             with get_context("spawn").Pool(1) as pool:
                 before, peak = pool.apply(resident_peak, (shape, frames, way, options))
@@ -278,9 +291,12 @@ def resident_peak(shape: str, frames: int, way: Way, options: argparse.Namespace
     """Resident bytes before the first answer and at most; to be called once in a process."""
     options.most_tokens = max(options.least_tokens, way.least_tokens)
     with system_of(shape, frames, options) as (system, clips):
+        mine = clips if shape == "tiny" or way.is_batched else clips[:1]
+        if way.is_led:
+            system.answers = dict.fromkeys((clip.sample.video for clip in mine), "one " * options.least_tokens)
         before = _status("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # from here on VmHWM begins again
-        answer(system, clips if shape == "tiny" or way.is_batched else clips[:1], way)
+        answer(system, mine, way)
     return before, _status("VmHWM")
 
 

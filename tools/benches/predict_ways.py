@@ -1,17 +1,20 @@
 """Ways to answer a clip: as the scripts did that vlm_crash succeeds, and as CrashVLM does.
 
 Enters: a system, clips (a file to read, or pixels that are there). Leaves: a Run of each way: seconds by part, forward
-passes of the language model, answers. All ways see the same prompts and the same weights.
+passes of the language model, answers. All ways see the same prompts and the same weights; those that write freely are
+led to the answers of the form (Script), so that all give the same fields with the same texts, whatever the weights.
 """
 
 # Suffixes: F frames, S sequence, H height, W width.
 
 import copy
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -20,13 +23,14 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.functional import InterpolationMode
-from transformers import InternVLForConditionalGeneration
+from transformers import InternVLForConditionalGeneration, LogitsProcessor, LogitsProcessorList
 
 from vlm_crash.data.collate import Collator, Item
 from vlm_crash.data.conversation import question
 from vlm_crash.data.datamodule import CrashDataModule
 from vlm_crash.data.dataset import SampleRecipe
 from vlm_crash.lightning_module import CrashVLM
+from vlm_crash.models.decoding import Decoder
 from vlm_crash.models.vision import embed_prompt
 from vlm_crash.schema.records import VideoSample
 
@@ -44,6 +48,7 @@ class Way:
         decoding: CrashVLM's; None: transformers' generate, eager attention, the scripts' own frames.
         is_batched: all clips at once, not one by one.
         least_tokens: fewest new tokens (generate's min_new_tokens).
+        is_led: to the form's answers; False: it writes what it likes.
     """
 
     key: str
@@ -51,17 +56,55 @@ class Way:
     decoding: str | None
     is_batched: bool
     least_tokens: int = 0
+    is_led: bool = False
 
 
-def ways(least_tokens: int) -> list[Way]:
-    """All of them, the old ones first."""
+def ways(least_tokens: int, is_random: bool = False) -> list[Way]:
+    """All of them, the old ones first.
+
+    Args:
+        is_random: of random weights, which end no answer by themselves.
+    """
+    free = Way("a, free", "generate, writes what it likes and stops by itself", None, False)
     return [
-        Way("a", "generate, stops by itself", None, False),
-        Way(f"a{least_tokens}", f"generate, {least_tokens} tokens at least", None, False, least_tokens),
-        Way("b", "free, batched", "free", True),
+        *([] if is_random else [free]),
+        Way("a", "generate, stops after the answer", None, False, is_led=True),
+        Way(f"a{least_tokens}", f"generate, {least_tokens} tokens at least", None, False, least_tokens, is_led=True),
+        Way("b", "free, batched", "free", True, is_led=True),
         Way("c", "schema-constrained, one by one", "best_term", False),
         Way("d", "schema-constrained, batched", "best_term", True),
     ]
+
+
+class Script(LogitsProcessor):
+    """Leads free decoding to given answers: the model makes its logits for each token, and the token is the answer's.
+
+    Args:
+        ids: tokens of each row's answer.
+        end_token_id: ends an answer.
+        least: fewest new tokens; between the end of the answer and these, tokens are the model's own.
+    """
+
+    def __init__(self, ids: Sequence[Sequence[int]], end_token_id: int, least: int = 0) -> None:
+        self.ids, self.end, self.least = ids, end_token_id, least
+        self._step = 0
+
+    def __call__(self, input_ids: Any, scores: Tensor) -> Tensor:
+        """Logits [B, V] of the next step (names of transformers')."""
+        for row, answer in enumerate(self.ids):
+            token = answer[self._step] if self._step < len(answer) else self.end
+            if self._step < len(answer) or self._step >= self.least:
+                scores[row] = -1e9
+                scores[row, token] = 0
+        self._step += 1
+        return scores
+
+    @contextmanager
+    def of_decoder(self) -> Iterator[None]:
+        """CrashVLM's free decoding follows the script, as long as this is entered."""
+        own = Decoder.logits
+        with patch.object(Decoder, "logits", property(lambda decoder: self(None, own.__get__(decoder)))):
+            yield
 
 
 @dataclass
@@ -158,15 +201,21 @@ class Watch:
 
 
 def answer(system: "System", clips: Sequence[Clip], way: Way) -> Run:
-    """Answer clips in one of the ways."""
+    """Answer clips in one of the ways; led ones need `system.answers`, which a schema-constrained one leaves there."""
     run = Run(clips=len(clips))
     groups = [list(clips)] if way.is_batched else [[clip] for clip in clips]
     with torch.inference_mode():
         for group in groups:
+            script = system.script(group, way.least_tokens) if way.is_led else None
             if way.decoding is None:
-                _generate(system, group[0], way.least_tokens, run)
+                _generate(system, group[0], way.least_tokens, script, run)
+            elif script is not None:
+                with script.of_decoder():
+                    _predict(system.modules[way.decoding], system.recipe, group, run)
             else:
                 _predict(system.modules[way.decoding], system.recipe, group, run)
+    if way.decoding == "best_term":
+        system.answers |= {clip.sample.video: text for clip, text in zip(clips, run.texts, strict=True)}
     return run
 
 
@@ -182,7 +231,7 @@ def _predict(module: CrashVLM, recipe: SampleRecipe, clips: Sequence[Clip], run:
     run.tokens += sum(len(module.tokenizer(text).input_ids) for text in texts)
 
 
-def _generate(system: "System", clip: Clip, least_tokens: int, run: Run) -> None:
+def _generate(system: "System", clip: Clip, least_tokens: int, script: Script | None, run: Run) -> None:
     """The old way, for one clip."""
     start = time.perf_counter()
     recipe, model = system.recipe, system.eager
@@ -196,6 +245,7 @@ def _generate(system: "System", clip: Clip, least_tokens: int, run: Run) -> None
             max_new_tokens=system.most_tokens,
             min_new_tokens=least_tokens or None,
             do_sample=False,
+            logits_processor=LogitsProcessorList([] if script is None else [script]),
             eos_token_id=recipe.tokenizer.end_token_id,
             pad_token_id=recipe.tokenizer.end_token_id,
         )[0]
@@ -245,16 +295,23 @@ class System:
         modules: CrashVLM by decoding.
         eager: the model as generate had it.
         most_tokens: of generate and of a free answer.
+        answers: of the form, by clip.
     """
 
     recipe: SampleRecipe
     modules: dict[str, CrashVLM]
     eager: InternVLForConditionalGeneration
     most_tokens: int
+    answers: dict[str, str] = field(default_factory=dict)
 
     @property
     def tokenizer(self) -> Any:
         return self.recipe.tokenizer.tokenizer
+
+    def script(self, clips: Sequence[Clip], least_tokens: int) -> Script:
+        """That leads to the answers of the form to these clips."""
+        ids = [self.tokenizer(self.answers[clip.sample.video]).input_ids for clip in clips]
+        return Script(ids, self.recipe.tokenizer.end_token_id, least_tokens)
 
 
 def system_for(
@@ -283,7 +340,8 @@ def system_for(
 def module_for(folder: Path, init: str, decoding: str, most_tokens: int) -> CrashVLM:
     """A CrashVLM that answers."""
     torch.manual_seed(0)
-    return CrashVLM(folder, init=init, embedder=None, decoding=decoding, max_new_tokens=most_tokens).eval()
+    options: dict[str, Any] = {"decoding": decoding, "max_new_tokens": most_tokens}
+    return CrashVLM(folder, init=init, embedder=None, attention="auto", **options).eval()
 
 
 def with_eager_attention(model: InternVLForConditionalGeneration) -> InternVLForConditionalGeneration:

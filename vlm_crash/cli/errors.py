@@ -16,6 +16,8 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from vlm_crash.cli.interrupt import ctrl_c_arrives
+
 PACKAGE = Path(__file__).resolve().parents[1]
 DONE, USER_ERROR, OUR_ERROR, INTERRUPTED, TERMINATED = 0, 2, 3, 130, 143
 
@@ -26,7 +28,8 @@ def run_guarded(command: str, args: Sequence[str], module: str) -> int:
     for noisy in ("httpx", "huggingface_hub", "sentence_transformers", "fsspec", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        return importlib.import_module(f"vlm_crash.cli.{module}").run(command, list(args))
+        with ctrl_c_arrives():
+            return importlib.import_module(f"vlm_crash.cli.{module}").run(command, list(args))
     except KeyboardInterrupt:
         return _interrupted(command)
     except SystemExit as stop:

@@ -1,7 +1,7 @@
 """A list of samples -> items. One path for training, validation and prediction.
 
 Enters: frozen samples. Leaves: per index an Item, or a FailedItem where the clip cannot be read and the dataset is
-told to go on (prediction); training and validation stop at such a clip and name it.
+told to go on (prediction); training and validation stop at such a clip and name it, or a filler stands for it.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
@@ -33,6 +34,7 @@ REMEMBERED = (
 )
 #: No clip is taken to last longer, in seconds.
 LONGEST_S = 9999.99
+UNREADABLE_REMEDY = "run `check`, which keeps such clips out, or leave them out of training by --data.on_bad_clip skip"
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class SampleRecipe:
         question: the lab's own wording, asked instead of `prompt`.
         clip_timeout_s: most seconds to read a clip; None or 0: no limit.
         augmentation: how training clips are changed; None: not at all.
+        reader: what decodes it (video/reader.py).
     """
 
     schema: Schema
@@ -99,6 +102,7 @@ class SampleRecipe:
     question: str | None = None
     clip_timeout_s: float | None = CLIP_TIMEOUT_S
     augmentation: Augmentation | None = None
+    reader: str = "auto"
 
     def __post_init__(self) -> None:
         if self.augmentation is not None and self.augmentation.acts and self.blank_frames:
@@ -129,7 +133,13 @@ class SampleRecipe:
             UnreadableClipError: the clip cannot be read.
             ValueError: the sample lacks what the recipe needs (an answer, an event to tell, a human turn).
         """
-        frames = read_frames(sample.path, self.sampling, timeout_s=self.clip_timeout_s)
+        frames = read_frames(
+            sample.path,
+            self.sampling,
+            reader=self.reader,
+            timeout_s=self.clip_timeout_s,
+            image_size=self.image_size,
+        )
         if draw is not None:
             other = mirrored(self.schema, sample) if draw.flipped else sample
             draw, sample = (replace(draw, flipped=False), sample) if other is None else (draw, other)
@@ -138,16 +148,29 @@ class SampleRecipe:
 
     def item_of(self, sample: VideoSample, frames: Frames, supervised: bool) -> Item:
         """Put frames that have been read into tokens; ValueError as `item`."""
-        answer = self._answer(sample) if supervised else None
+        asked, answer, unknown = self.texts(sample) if supervised else (self._question(sample), None, ())
         tokens = self.tokenizer(
-            self._question(sample),
+            asked,
             num_frames=len(frames.frames_FHWC),
             # The clip's own length, not the CSV's: it is there in prediction too. Of a window, as upstream, its own.
             duration_s=self.sampling.seen_s(frames.info.duration_s),
             answer=answer,
-            unsupervised=self._unknown_spans(sample, answer) if answer else (),
+            unsupervised=unknown,
         )
         return Item(sample, tokens.input_ids_S, tokens.labels_S, to_pixel_values(self._pixels(frames), self.image_size))
+
+    def texts(self, sample: VideoSample) -> tuple[str, str, Sequence[tuple[int, int]]]:
+        """Question and answer, and the spans of the answer that nobody is to learn; ValueError as `item`."""
+        answer = self._answer(sample)
+        return self._question(sample), answer, self._unknown_spans(sample, answer)
+
+    def absent(self, sample: VideoSample, reason: str) -> Item:
+        """What stands for a supervised sample whose clip cannot be read: nothing to see, and nothing to learn from."""
+        num_frames, side = self.sampling.num_frames, self.image_size
+        tokens = self.tokenizer(self._question(sample), num_frames, sample.duration_s, self._answer(sample))
+        pixels_F3HW = torch.zeros(num_frames, 3, side, side)
+        item = Item(sample, tokens.input_ids_S, tokens.labels_S, pixels_F3HW, unreadable=reason)
+        return item.as_filler()
 
     def longest(self, samples: Sequence[VideoSample], supervised: bool) -> int:
         """Tokens of the sample with the most words, its clip not looked at (where nobody says, it lasts LONGEST_S)."""
@@ -227,7 +250,9 @@ class ClipDataset(Dataset[Item | FailedItem | None]):
         samples: the clips.
         recipe: how each becomes an item.
         supervised: make labels.
-        on_unreadable: "raise" or "fail" (give a FailedItem and go on).
+        on_unreadable: "raise", "fail" (give a FailedItem and go on) or "skip" (give a filler in its place).
+        left_out: by index, whether a clip was found unreadable before: it is not tried again; one for all processes
+            that read, for "skip".
         augment_seed: of what is drawn for the clips, where the recipe changes training clips; None: they are not.
 
     An index may have the epoch in it (SharedSampler.stamped): what is drawn is of that epoch.
@@ -239,30 +264,40 @@ class ClipDataset(Dataset[Item | FailedItem | None]):
         recipe: SampleRecipe,
         supervised: bool,
         on_unreadable: str,
+        left_out: torch.Tensor | None = None,
         augment_seed: int | None = None,
     ) -> None:
         self.samples = samples
         self.recipe = recipe
         self.supervised = supervised
         self.on_unreadable = on_unreadable
+        self.left_out = left_out
         self.augment_seed = augment_seed
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Item | FailedItem | None:
-        if index < 0:
-            # In prediction no process waits for another.
-            sample = self.samples[~index % len(self.samples)]
-            return self.recipe.item(sample, self.supervised).as_filler() if self.supervised else None
-        epoch, index = divmod(index, len(self.samples))
-        sample = self.samples[index]
+        if index < 0 and not self.supervised:
+            return None  # in prediction no process waits for another
+        item = self._item(index if index >= 0 else ~index)
+        return item.as_filler() if index < 0 and isinstance(item, Item) else item
+
+    def _item(self, stamped: int) -> Item | FailedItem:
+        epoch, place = divmod(stamped, len(self.samples))
+        sample = self.samples[place]
+        if sample.quarantined is not None and self.on_unreadable == "fail":
+            return FailedItem(sample, f"quarantined: {sample.quarantined}")
+        if self.left_out is not None and self.left_out[place]:
+            return self.recipe.absent(sample, "it was not readable before")
         draw = None
         if self.augment_seed is not None and self.recipe.augmentation is not None:
-            draw = self.recipe.augmentation.draw(self.augment_seed, epoch, index)
+            draw = self.recipe.augmentation.draw(self.augment_seed, epoch, place)
         try:
             return self.recipe.item(sample, self.supervised, draw)
         except UnreadableClipError as error:
-            if self.on_unreadable == "raise":
-                raise
-            return FailedItem(sample, error.reason)
+            if self.on_unreadable == "fail":
+                return FailedItem(sample, error.reason)
+            if self.on_unreadable == "skip":
+                return self.recipe.absent(sample, error.reason)
+            raise UnreadableClipError(error.path, f"{error.reason}; {UNREADABLE_REMEDY}") from error

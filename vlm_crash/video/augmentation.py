@@ -55,16 +55,14 @@ class Augmentation:
     def draw(self, seed: int, epoch: int, clip: int) -> Draw:
         """What is done to a clip in an epoch. Every number is drawn, so that one option does not shift the others."""
         number = np.random.default_rng([seed, epoch, clip]).random(9)
-        factors = [1 + width * (2 * u - 1) for width, u in zip(self._widths, number[:3], strict=True)]
+        widths = np.array([self.brightness, self.contrast, self.saturation])
+        light, contrast, colour = map(float, 1 + widths * (2 * number[:3] - 1))
         height, width = 1 - self.crop * number[3:5]
         quality = round(self.jpeg + (_BEST_JPEG - self.jpeg) * number[7]) if self.jpeg else None
         flipped = bool(number[8] < self.flip)
         top, left = (1 - height) * number[5], (1 - width) * number[6]
-        return Draw(*map(float, factors), (float(top), float(left), float(height), float(width)), quality, flipped)
-
-    @property
-    def _widths(self) -> tuple[float, float, float]:
-        return self.brightness, self.contrast, self.saturation
+        box = (float(top), float(left), float(height), float(width))
+        return Draw(light, contrast, colour, box, quality, flipped)
 
 
 #: Nothing is changed.

@@ -65,6 +65,15 @@ def test_each_bad_clip_costs_a_row(folder, schema, odd):
     assert (float(first["fps"]), float(first["duration_s"]), float(first["last_s"])) == (10, 0.5, 0.4)
 
 
+def test_decord_is_compared_where_that_may_kill_its_process(folder, schema, odd):
+    pytest.importorskip("decord")
+    report = run(folder, schema, decord=True)
+    found = {row.key.clip: row.cells["decord"] for row in report.rows}
+    died = "the decoder died by SIGSEGV"
+    assert found == {"1.mp4": "right", "2.mp4": died, "3.mp4": "", "crashes.mp4": "", "eats.mp4": "", "z.mp4": "right"}
+    assert statuses(report)["2.mp4"] == "ok" and "decord would get 1 of them wrong" in str(report)
+
+
 def test_a_decoder_that_hangs(tmp_path, clip_bytes, schema, odd):
     for name in ("hangs", "z"):
         (tmp_path / f"{name}.mp4").write_bytes(clip_bytes(100))

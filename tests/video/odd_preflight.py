@@ -25,6 +25,12 @@ def examine(path: Path, memory_gib: float | None) -> ClipFacts:
     return preflight.examine(path, memory_gib)
 
 
+def compare(path: Path, memory_gib: float | None) -> str | None:
+    if path.stem == "2":
+        ctypes.string_at(0)
+    return TASKS["compare"](path, memory_gib)
+
+
 def eat(path: Path) -> ClipFacts:
     eaten = []
     while True:
@@ -33,4 +39,4 @@ def eat(path: Path) -> ClipFacts:
 
 
 if __name__ == "__main__":
-    serve({**TASKS, "examine": examine})
+    serve({**TASKS, "examine": examine, "compare": compare})

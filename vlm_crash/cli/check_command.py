@@ -33,6 +33,11 @@ def _parser(parser: ArgumentParser) -> None:
         help="Most memory that the decoder may take for a clip, in GiB (0: no limit).",
     )
     add("--recheck", type=bool, default=False, help="Look at the quarantined clips again, after a limit was raised.")
+    add(
+        "--decord",
+        type=bool | None,
+        help="Record what decord, with which the old scripts read, gets wrong; unset: where it is installed.",
+    )
     add("--strict", type=bool, default=False, help="Exit code 1 where a clip is quarantined.")
 
 
@@ -50,10 +55,27 @@ def _check(options: Namespace) -> int:
             workers,
             options.out,
             options.recheck,
+            _compares(options.decord),
             progress,
         )
     print(report)
     return 1 if options.strict and report.num_quarantined else 0
+
+
+def _compares(decord: bool | None) -> bool:
+    """Whether decord is compared; ValueError where it is asked for and not installed."""
+    from vlm_crash.video.reader import check_reader
+
+    if decord is False:
+        return False
+    try:
+        check_reader("decord")
+    except ValueError as error:
+        if decord:
+            raise
+        log.info("decord is not compared: %s", error)
+        return False
+    return True
 
 
 class _Progress:

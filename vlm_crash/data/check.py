@@ -33,7 +33,7 @@ from vlm_crash.data.problems import MAX_SHOWN
 from vlm_crash.schema.fields import Schema
 from vlm_crash.video.clip_files import list_clips, log_other_files
 from vlm_crash.video.container import UnreadableClipError
-from vlm_crash.video.preflight import ClipFacts, Limits, Preflight
+from vlm_crash.video.preflight import RIGHT, ClipFacts, Limits, Preflight
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,9 @@ class CheckReport:
         if self.num_looked_at:
             rate = 60 * self.num_looked_at / self.seconds
             lines.append(f"  {self.num_looked_at:,} looked at in {self.seconds:.1f} s, {rate:,.0f} a minute")
+        wrong = sum(row.cells["decord"] not in ("", RIGHT) for row in self.rows)
+        if wrong:
+            lines.append(f"  decord would get {wrong:,} of them wrong (column decord)")
         bad = [row for status in (QUARANTINED, DAMAGED) for row in self.rows if row.status == status]
         lines += [f"  {' '.join(filter(None, row.key))}: {row.status}: {row.reason}" for row in bad[:MAX_SHOWN]]
         if len(bad) > MAX_SHOWN:
@@ -86,6 +89,7 @@ def check(
     num_workers: int,
     out: Path | None = None,
     recheck: bool = False,
+    decord: bool = False,
     progress: Callable[[int, int, int], None] | None = None,
 ) -> CheckReport:
     """Look at every clip that has no row yet, or has changed since.
@@ -97,6 +101,7 @@ def check(
         num_workers: clips that are looked at at the same time.
         out: folder of clips.csv; None: `target`.
         recheck: look at quarantined clips again, too.
+        decord: also say what decord would get wrong of each clip.
         progress: told after each clip: clips done, clips in all, quarantined ones.
 
     Raises:
@@ -118,7 +123,7 @@ def check(
         for clip in clips:
             if clip.key not in table.rows and clip.key in known:
                 table.add(known[clip.key])
-        for row in _looked_at(left, limits, num_workers):
+        for row in _looked_at(left, limits, num_workers, decord):
             table.add(row)
             done += 1
             num_bad += row.status == QUARANTINED
@@ -172,7 +177,7 @@ def _is_done(row: ClipRow | None, clip: CheckedClip, recheck: bool) -> bool:
     return not (recheck and row.status == QUARANTINED)
 
 
-def _looked_at(clips: Sequence[CheckedClip], limits: Limits, num_workers: int) -> Iterator[ClipRow]:
+def _looked_at(clips: Sequence[CheckedClip], limits: Limits, num_workers: int, decord: bool) -> Iterator[ClipRow]:
     """Rows as they get ready; whatever ends this also ends the processes that look."""
     own = threading.local()
     made: list[Preflight] = []
@@ -181,7 +186,7 @@ def _looked_at(clips: Sequence[CheckedClip], limits: Limits, num_workers: int) -
         if not hasattr(own, "preflight"):
             own.preflight = Preflight(limits)
             made.append(own.preflight)
-        return _row(clip, own.preflight)
+        return _row(clip, own.preflight, decord)
 
     pool = ThreadPoolExecutor(max(1, min(num_workers, len(clips))))
     futures = [pool.submit(look, clip) for clip in clips]
@@ -198,7 +203,7 @@ def _looked_at(clips: Sequence[CheckedClip], limits: Limits, num_workers: int) -
         pool.shutdown()
 
 
-def _row(clip: CheckedClip, preflight: Preflight) -> ClipRow:
+def _row(clip: CheckedClip, preflight: Preflight, decord: bool) -> ClipRow:
     stamp = Stamp.of(clip.path)
     cells = dict.fromkeys(COLUMNS, "") | clip.key._asdict() | stamp._asdict()
     try:
@@ -206,6 +211,7 @@ def _row(clip: CheckedClip, preflight: Preflight) -> ClipRow:
         facts = preflight.facts(clip.path)
     except UnreadableClipError as error:
         return ClipRow({**cells, "status": QUARANTINED, "reason": error.reason})
+    cells["decord"] = preflight.decord(clip.path) if decord else ""
     damage = facts.damage
     return ClipRow({**cells, **_cells(facts), "status": DAMAGED if damage else OK, "reason": damage or ""})
 

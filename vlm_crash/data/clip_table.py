@@ -26,7 +26,7 @@ CLIPS_FILE = "clips.csv"
 OK, DAMAGED, QUARANTINED = STATUSES = ("ok", "damaged", "quarantined")
 COLUMNS = (
     "clip", "event", "status", "reason", "codec", "size", "fps", "frames", "header_frames", "duration_s", "first_s",
-    "last_s", "bad_packets", "bad_frames", "bytes", "mtime_ns", "sha256",
+    "last_s", "bad_packets", "bad_frames", "decord", "bytes", "mtime_ns", "sha256",
 )  # fmt: skip
 
 

@@ -12,18 +12,18 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
-from vlm_crash.data.batching import BATCHING, Packs, check_batching, train_sampler
+from vlm_crash.data.batching import Packs, check_batching, train_sampler
 from vlm_crash.data.clip_sources import limit_per_event, loose_clips
 from vlm_crash.data.collate import Batch, Collator, PackCollator
 from vlm_crash.data.conversation import read_question
 from vlm_crash.data.dataset import ClipDataset, ModelInputs, SampleRecipe
 from vlm_crash.data.frame_options import UNSET, FrameOptions, sampling_of
+from vlm_crash.data.option_checks import check_leasts, check_together, check_words
 from vlm_crash.data.prepared import load_prepared
 from vlm_crash.data.quarantine import Checks, in_use
 from vlm_crash.data.recordings import ScanPlan
 from vlm_crash.data.remaining import Remaining
 from vlm_crash.data.sampler import SharedSampler
-from vlm_crash.data.splits import SPLITS
 from vlm_crash.data.told_events import warn_of_told_events
 from vlm_crash.data.vocabularies import observed_vocabularies
 from vlm_crash.data.workers import heed_parent_alone
@@ -35,9 +35,6 @@ from vlm_crash.video.guarded import CLIP_TIMEOUT_S
 from vlm_crash.video.reader import check_reader
 
 log = logging.getLogger(__name__)
-
-#: Words that an option may be.
-CHOICES = {"split": SPLITS, "batching": BATCHING, "on_bad_clip": ("raise", "skip")}
 
 
 class CrashDataModule(LightningDataModule):
@@ -88,8 +85,6 @@ class CrashDataModule(LightningDataModule):
     #: Which of the samples are left to predict, as indices; None: all (callbacks/predictions.py sets it).
     choose_left: Callable[[Sequence[VideoSample]], np.ndarray] | None = None
 
-    #: How samples become items, as soon as `connect` has said which model is fed.
-    recipe: SampleRecipe | None = None
     #: Set where clips are scanned as recordings: what of them is read next.
     scan: ScanPlan | None = None
     #: By place, training clips found unreadable, for all processes that read (callbacks/left_out.py); None: stop there.
@@ -129,10 +124,10 @@ class CrashDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         check_reader(reader)
-        _check_choices(split=split, batching=batching, on_bad_clip=on_bad_clip)
-        _check_leasts(1, batch_size=batch_size, pack_tokens=pack_tokens, num_frames=num_frames)
-        _check_leasts(0, num_workers=num_workers, clip_timeout_s=clip_timeout_s)
-        _check_pairs(batching, pack_tokens, prompt, prompt_file)
+        check_words(split=split, batching=batching, on_bad_clip=on_bad_clip)
+        check_leasts(1, batch_size=batch_size, pack_tokens=pack_tokens, num_frames=num_frames)
+        check_leasts(0, num_workers=num_workers, clip_timeout_s=clip_timeout_s)
+        check_together(batching, pack_tokens, prompt, prompt_file)
         self.folder, self.split, self.num_videos = folder, split, num_videos
         self.clips = [clips] if isinstance(clips, Path | str) else list(clips or [])
         named = {"crash": crash_dir, "nearmiss": nearmiss_dir}
@@ -146,12 +141,18 @@ class CrashDataModule(LightningDataModule):
         }
         self.given_frames, self.augment = (num_frames, frame_rule, frames), augment
         self.batch_size, self.num_workers, self.clip_timeout_s = batch_size, num_workers, clip_timeout_s
-        self.batching, self.pack_tokens = batching, pack_tokens
-        self.reader, self.on_bad_clip = reader, on_bad_clip
-        self.tell_event, self.blank_frames, self.seed = tell_event, blank_frames, seed
+        self.batching, self.pack_tokens, self.reader = batching, pack_tokens, reader
+        self.on_bad_clip = on_bad_clip
+        self.tell_event, self.blank_frames = tell_event, blank_frames
         self.schema: Schema = load_schema(schema)
+        self.seed = seed
+        self._begin()
+
+    def _begin(self) -> None:
+        """What is known later."""
         #: The schema with its open fields filled with the dataset's terms, as soon as a dataset is read.
         self.dataset_schema: Schema = self.schema
+        self.recipe: SampleRecipe | None = None
         self.samples: dict[str, Any] = {}
         self.resumed_kind: dict[str, Any] = {}
         #: Most tokens of each training clip; unmeasured (0) where batches do not ask for them.
@@ -359,28 +360,6 @@ class CrashDataModule(LightningDataModule):
             return self._loader("predict")
         assert self.recipe is not None, "connect() comes before the loaders"
         return self.scan.loader(self.samples["predict"], self.recipe, self.batch_size, self.num_workers)
-
-
-def _check_choices(**words: str) -> None:
-    """ValueError for an option's word that is none of CHOICES."""
-    for name, word in words.items():
-        if word not in CHOICES[name]:
-            raise ValueError(f"{name}={word!r} is not one of {list(CHOICES[name])}; set --data.{name} to one of them")
-
-
-def _check_pairs(batching: str, pack_tokens: int | None, prompt: str | None, prompt_file: Path | None) -> None:
-    """ValueError for options of which one leaves the other without effect."""
-    if pack_tokens is not None and batching != "packed":
-        raise ValueError(f"pack_tokens={pack_tokens} has no effect with batching={batching!r}; leave it out")
-    if prompt is not None and prompt_file is not None:
-        raise ValueError("--data.prompt and --data.prompt_file are both given, and only one can be asked; drop one")
-
-
-def _check_leasts(least: int, **values: float | None) -> None:
-    """ValueError for an option's number below the least that it may be."""
-    for name, value in values.items():
-        if value is not None and not value >= least:  # nan is not
-            raise ValueError(f"{name}={value} is below {least}; set --data.{name} to {least} or more")
 
 
 def _alternating(samples: list[VideoSample]) -> list[VideoSample]:

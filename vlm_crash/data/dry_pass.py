@@ -110,7 +110,8 @@ class _Lengths:
         return length, num_learned
 
     def _num_prompt(self, question: str, duration_s: float) -> int:
-        return len(self.recipe.tokenizer(question, self.recipe.sampling.num_frames, duration_s).input_ids_S)
+        sampling = self.recipe.sampling
+        return len(self.recipe.tokenizer(question, sampling.num_frames, sampling.seen_s(duration_s)).input_ids_S)
 
 
 def _num_labels(tokens: TokenizedSample) -> int:

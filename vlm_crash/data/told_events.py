@@ -1,6 +1,6 @@
-"""Whether a dataset's own questions give the answer away.
+"""A dataset's own questions that give the answer away.
 
-Enters: samples by split. Leaves: a warning, or nothing.
+In: samples by split, the schema. Out: a warning in the log, where there are such.
 """
 
 import logging

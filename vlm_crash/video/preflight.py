@@ -22,9 +22,12 @@ import numpy as np
 
 from vlm_crash.video.container import UnreadableClipError, open_video
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S, ReaderProcess
+from vlm_crash.video.reader import check_reader
 
 #: What the process runs.
 MODULE = "vlm_crash.video.preflight_process"
+#: What is said of decord where it shows the same as we do.
+RIGHT = "right"
 _GIB = 2**30
 _STATM = Path("/proc/self/statm")
 _SECONDS_BETWEEN_LOOKS = 0.02  # a core fills some 0.1 GiB of new pages in that time
@@ -115,6 +118,20 @@ class Preflight:
         facts: ClipFacts = self._process.ask("examine", path, [self.limits.memory_gib], self.limits.timeout_s)
         return facts
 
+    def decord(self, path: Path) -> str:
+        """What decord would get wrong of a clip that has `facts`, or RIGHT; it may hang or die of it, too.
+
+        Raises:
+            ValueError: decord is not installed.
+            RuntimeError: the process cannot be started.
+        """
+        check_reader("decord")
+        try:
+            wrong = self._process.ask("compare", path, [self.limits.memory_gib], self.limits.timeout_s)
+        except UnreadableClipError as error:
+            wrong = error.reason
+        return RIGHT if wrong is None else str(wrong)
+
     def kill(self) -> None:
         """End the process under another thread that waits for it, which is told so."""
         pid = self._process.pid
@@ -129,7 +146,7 @@ class Preflight:
 
 def examine(path: Path, memory_gib: float | None = None) -> ClipFacts:
     """Decode a whole clip in this process, which ends where it takes more memory than that; errors as Preflight's."""
-    with _memory_limit(memory_gib):
+    with memory_limit(memory_gib):
         return _examine(path)
 
 
@@ -203,8 +220,8 @@ def _decoded(container: Any, stream: Any, found: _Found) -> Iterator[Any]:
 
 
 @contextmanager
-def _memory_limit(memory_gib: float | None) -> Iterator[None]:
-    """End this process as soon as it holds so much more than now; where there is no /proc, there is no limit.
+def memory_limit(memory_gib: float | None) -> Iterator[None]:
+    """For `with`: end this process as soon as it holds so much more than now; without /proc there is no limit.
 
     Memory in use is measured, not forbidden (RLIMIT_AS): where FFmpeg is refused a buffer, it calls the packet damaged
     and goes on with the next one.

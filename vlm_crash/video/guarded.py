@@ -74,7 +74,8 @@ def read_frames(
         for place, frame_HWC in enumerate(frames.frames_FHWC):
             taken.take(frame_HWC, [place])
     assert taken.frames_FHWC is not None
-    return replace(frames, frames_FHWC=taken.frames_FHWC, info=replace(frames.info, path=Path(path)))
+    frames_FHWC = taken.frames_FHWC[: len(frames.indices)]  # a rule may choose fewer than num_frames
+    return replace(frames, frames_FHWC=frames_FHWC, info=replace(frames.info, path=Path(path)))
 
 
 def _fit(image_size: int, frame_HWC: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from vlm_crash.callbacks import (
     ConfusionMatrices,
+    LeftOutClips,
     ModelFolder,
     OverflowSentinel,
     PredictionWriter,
@@ -189,6 +190,7 @@ class CrashCLI(LightningCLI):
             extra += [TrainingMonitor(), ModelFolder()]
             if config["overflow_sentinel"] is not None:
                 extra.append(OverflowSentinel(config["overflow_sentinel"]))
+            extra.append(LeftOutClips())  # after those that look at gradients
         if self.subcommand in ("fit", "validate"):
             extra += [ValidationSamples(), ConfusionMatrices()]
         if self.subcommand == "predict":

@@ -23,6 +23,7 @@ class Item:
     """One clip, ready for the model: ids, and pixels [F, 3, H, W] float32.
 
     A filler keeps its process in step with the others (see sampler.py): it has no labels, and its answer is dropped.
+    One whose clip cannot be read (`unreadable`: why) stands for it where it is left out of training.
     """
 
     sample: VideoSample
@@ -30,6 +31,7 @@ class Item:
     labels_S: Tensor | None
     pixel_values_F3HW: Tensor
     is_filler: bool = False
+    unreadable: str | None = None
 
     def as_filler(self) -> "Item":
         """The same to compute with, and nothing to learn from."""
@@ -125,8 +127,7 @@ class Collator:
     padding_side: str = "right"
 
     def __call__(self, items: Sequence[Item | FailedItem | None]) -> Batch:
-        failed = [item for item in items if isinstance(item, FailedItem)]
-        good = [item for item in items if isinstance(item, Item)]
+        good, failed = _parted(items)
         length = max((len(item.input_ids_S) for item in good), default=0)
         shape = (len(good), length)
         input_ids_BS = torch.full(shape, self.pad_token_id, dtype=torch.long)
@@ -164,6 +165,7 @@ class PackCollator:
     pack_tokens: int
 
     def __call__(self, items: Sequence[Item]) -> Batch:
+        items, failed = _parted(items)
         lengths = tuple(len(item.input_ids_S) for item in items)
         if sum(lengths) > self.pack_tokens:
             raise ValueError(
@@ -176,7 +178,7 @@ class PackCollator:
         return Batch(
             samples=[item.sample for item in items if not item.is_filler],
             num_fillers=sum(item.is_filler for item in items),
-            failed=[],
+            failed=failed,
             input_ids_BS=input_ids_BS,
             attention_mask_BS=torch.ones_like(input_ids_BS),
             labels_BS=torch.cat(labels)[None],
@@ -184,6 +186,14 @@ class PackCollator:
             clip_lengths=lengths,
             frames_per_clip=tuple(len(item.pixel_values_F3HW) for item in items),
         )
+
+
+def _parted(items: Sequence[Item | FailedItem | None]) -> tuple[list[Item], list[FailedItem]]:
+    """Items to compute with, fillers last; clips that cannot be read, those that a filler stands for included."""
+    good = sorted((item for item in items if isinstance(item, Item)), key=lambda item: item.is_filler)
+    failed = [item for item in items if isinstance(item, FailedItem)]
+    failed += [FailedItem(item.sample, item.unreadable) for item in good if item.unreadable is not None]
+    return good, failed
 
 
 def prompts_of(batch: Batch, pad_token_id: int) -> Batch:

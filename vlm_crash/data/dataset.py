@@ -1,7 +1,7 @@
 """A list of samples -> items. One path for training, validation and prediction.
 
 Enters: frozen samples. Leaves: per index an Item, or a FailedItem where the clip cannot be read and the dataset is
-told to go on (prediction); training and validation stop at such a clip and name it.
+told to go on (prediction); training and validation stop at such a clip and name it, or a filler stands for it.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
@@ -31,6 +32,7 @@ REMEMBERED = (
 )
 #: No clip is taken to last longer, in seconds.
 LONGEST_S = 9999.99
+UNREADABLE_REMEDY = "run `check`, which keeps such clips out, or leave them out of training by --data.on_bad_clip skip"
 
 
 @dataclass(frozen=True)
@@ -126,16 +128,29 @@ class SampleRecipe:
 
     def item_of(self, sample: VideoSample, frames: Frames, supervised: bool) -> Item:
         """Put frames that have been read into tokens; ValueError as `item`."""
-        answer = self._answer(sample) if supervised else None
+        asked, answer, unknown = self.texts(sample) if supervised else (self._question(sample), None, ())
         tokens = self.tokenizer(
-            self._question(sample),
+            asked,
             num_frames=len(frames.frames_FHWC),
             # The clip's own length, not the CSV's: it is there in prediction too. Of a window, as upstream, its own.
             duration_s=self.sampling.seen_s(frames.info.duration_s),
             answer=answer,
-            unsupervised=self._unknown_spans(sample, answer) if answer else (),
+            unsupervised=unknown,
         )
         return Item(sample, tokens.input_ids_S, tokens.labels_S, to_pixel_values(self._pixels(frames), self.image_size))
+
+    def texts(self, sample: VideoSample) -> tuple[str, str, Sequence[tuple[int, int]]]:
+        """Question and answer, and the spans of the answer that nobody is to learn; ValueError as `item`."""
+        answer = self._answer(sample)
+        return self._question(sample), answer, self._unknown_spans(sample, answer)
+
+    def absent(self, sample: VideoSample, reason: str) -> Item:
+        """What stands for a supervised sample whose clip cannot be read: nothing to see, and nothing to learn from."""
+        num_frames, side = self.sampling.num_frames, self.image_size
+        tokens = self.tokenizer(self._question(sample), num_frames, sample.duration_s, self._answer(sample))
+        pixels_F3HW = torch.zeros(num_frames, 3, side, side)
+        item = Item(sample, tokens.input_ids_S, tokens.labels_S, pixels_F3HW, unreadable=reason)
+        return item.as_filler()
 
     def longest(self, samples: Sequence[VideoSample], supervised: bool) -> int:
         """Tokens of the sample with the most words, its clip not looked at (where nobody says, it lasts LONGEST_S)."""
@@ -210,28 +225,46 @@ class ClipDataset(Dataset[Item | FailedItem | None]):
         samples: the clips.
         recipe: how each becomes an item.
         supervised: make labels.
-        on_unreadable: "raise" or "fail" (give a FailedItem and go on).
+        on_unreadable: "raise", "fail" (give a FailedItem and go on) or "skip" (give a filler in its place).
+        left_out: by index, whether a clip was found unreadable before: it is not tried again; one for all processes
+            that read, for "skip".
     """
 
     def __init__(
-        self, samples: Sequence[VideoSample], recipe: SampleRecipe, supervised: bool, on_unreadable: str
+        self,
+        samples: Sequence[VideoSample],
+        recipe: SampleRecipe,
+        supervised: bool,
+        on_unreadable: str,
+        left_out: torch.Tensor | None = None,
     ) -> None:
         self.samples = samples
         self.recipe = recipe
         self.supervised = supervised
         self.on_unreadable = on_unreadable
+        self.left_out = left_out
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Item | FailedItem | None:
-        if index < 0:
-            # In prediction no process waits for another.
-            return self.recipe.item(self.samples[~index], self.supervised).as_filler() if self.supervised else None
-        sample = self.samples[index]
+        if index < 0 and not self.supervised:
+            return None  # in prediction no process waits for another
+        place = index if index >= 0 else ~index
+        item = self._item(place)
+        return item.as_filler() if index < 0 and isinstance(item, Item) else item
+
+    def _item(self, place: int) -> Item | FailedItem:
+        sample = self.samples[place]
+        if sample.quarantined is not None and self.on_unreadable == "fail":
+            return FailedItem(sample, f"quarantined: {sample.quarantined}")
+        if self.left_out is not None and self.left_out[place]:
+            return self.recipe.absent(sample, "it was not readable before")
         try:
             return self.recipe.item(sample, self.supervised)
         except UnreadableClipError as error:
-            if self.on_unreadable == "raise":
-                raise
-            return FailedItem(sample, error.reason)
+            if self.on_unreadable == "fail":
+                return FailedItem(sample, error.reason)
+            if self.on_unreadable == "skip":
+                return self.recipe.absent(sample, error.reason)
+            raise UnreadableClipError(error.path, f"{error.reason}; {UNREADABLE_REMEDY}") from error

@@ -109,6 +109,9 @@ class WindowBatches(IterableDataset[Batch]):
                     yield dataclasses.replace(self.collate(items), events_only=True)
 
     def _batches(self, recording: VideoSample, first: int) -> Iterator[list[Item | FailedItem]]:
+        if recording.quarantined is not None:
+            yield [FailedItem(recording, f"quarantined: {recording.quarantined}")]
+            return
         items: list[Item | FailedItem] = []
         try:
             is_steady = False if recording.id in self.plan.unsteady else None

@@ -1,11 +1,9 @@
 """Wiring: which samples each stage sees, and their loaders."""
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +24,11 @@ from vlm_crash.data.quarantine import Checks, in_use
 from vlm_crash.data.recordings import ScanPlan
 from vlm_crash.data.remaining import Remaining
 from vlm_crash.data.sampler import SharedSampler
+from vlm_crash.data.told_events import warn_of_told_events
 from vlm_crash.data.vocabularies import observed_vocabularies
 from vlm_crash.data.workers import heed_parent_alone
 from vlm_crash.schema.fields import Schema, load_schema
 from vlm_crash.schema.records import VideoSample
-from vlm_crash.schema.wording import words
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S
 from vlm_crash.video.reader import check_reader
 
@@ -143,9 +141,13 @@ class CrashDataModule(LightningDataModule):
         self.on_bad_clip = on_bad_clip
         self.tell_event, self.blank_frames = tell_event, blank_frames
         self.schema: Schema = load_schema(schema)
+        self.seed = seed
+        self._begin()
+
+    def _begin(self) -> None:
+        """What is known later."""
         #: The schema with its open fields filled with the dataset's terms, as soon as a dataset is read.
         self.dataset_schema: Schema = self.schema
-        self.seed = seed
         self.recipe: SampleRecipe | None = None
         self.samples: dict[str, Any] = {}
         self.resumed_kind: dict[str, Any] = {}
@@ -202,7 +204,7 @@ class CrashDataModule(LightningDataModule):
             if self.on_bad_clip == "skip":
                 self.left_out = torch.zeros(len(self.samples["train"]), dtype=torch.bool).share_memory_()
         if self.recipe is not None and self.recipe.prompt == "dataset" and self.recipe.question is None:
-            _warn_of_told_events(self.samples, self.schema)
+            warn_of_told_events(self.samples, self.schema)
 
     def _measure(self) -> None:
         """Lengths of the training clips, from their texts, where batches are made by them."""
@@ -349,25 +351,6 @@ class CrashDataModule(LightningDataModule):
             return self._loader("predict")
         assert self.recipe is not None, "connect() comes before the loaders"
         return self.scan.loader(self.samples["predict"], self.recipe, self.batch_size, self.num_workers)
-
-
-def _warn_of_told_events(samples: dict[str, list[VideoSample]], schema: Schema) -> None:
-    """Say it where the dataset's own question names the clip's event, and no other: the answer is given away."""
-    wordings = [(text, event.name) for event in schema.events for text in (event.title, *event.openings)]
-    events = {" ".join(words(text)): name for text, name in wordings}
-    # The longest first: "near crash" is no crash.
-    pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, sorted(events, key=len, reverse=True)))})\b")
-    told: Counter[str] = Counter()
-    for sample in chain.from_iterable(samples.values()):
-        named = {events[found] for found in pattern.findall(" ".join(words(sample.question or "")))}
-        if len(schema.events) > 1 and named == {sample.event}:
-            told[str(sample.event)] += 1
-    if told:
-        log.warning(
-            "the human turn of %d clips names their event (%s), so the model is told it; set --data.prompt to full or "
-            "short if it is to find out",
-            told.total(), ", ".join(f"{event}: {count}" for event, count in told.items()),
-        )  # fmt: skip
 
 
 def _alternating(samples: list[VideoSample]) -> list[VideoSample]:

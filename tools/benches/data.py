@@ -34,8 +34,8 @@ PARTS = ("speed", "pixels", "memory")
 REAL = Path(__file__).resolve().parents[3] / "shared" / "clips" / "real"
 MIB = 2**20
 NUM_REAL, LINES = 8, (360, 1080)
-#: Bars: cold beside the old way, and beside the floor; values of pixels within a level of PIL's; growth of memory in the
-#: second half of the reads.
+#: Bars: cold beside the old way, and beside the floor; values of pixels within a level of PIL's; growth of memory in
+#: the second half of the reads.
 COLD, FLOOR, WITHIN_ONE, GROWTH_MIB = 0.6, 1.3, 0.999, 4.0
 
 

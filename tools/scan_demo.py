@@ -3,7 +3,7 @@
     python tools/scan_demo.py --out runs/scan_demo
 
 Four stages: `clips` renders clips cut out of drives; `fit` fine-tunes the demo's base model on them with scan.yaml, by
-`prepare` and `fit`; `drives` renders long drives from other seeds, some to choose on and as many to report; `scan`
+`prepare` and `fit`; `drives` renders long drives from other seeds, some to choose on and others to report; `scan`
 reads them with `predict --scan`, chooses threshold and least duration on the former, and compares the events found in
 the latter with those that are there. A stage whose files are there is not done again; `--only` does one. The figures
 are printed and written to scan_demo.json.
@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from benches.common import has_section, markers, write_section
-from benches.scan_figures import choose, curves, figures, rows, said, tradeoff
+from benches.scan_figures import choose, curves, figures, rows, said, summary, tradeoff
 
 from vlm_crash.callbacks.scan import CURVE
 from vlm_crash.callbacks.scan_events import ScanSettings
@@ -29,6 +29,7 @@ WINDOW_S = 6.0
 CLIPS = {"crash": 240, "nearmiss": 240, "ordinary": 720}
 FIRST_CLIP_SEED, FIRST_VAL_DRIVE, FIRST_DRIVE = 0, 360_000, 370_000
 STAGES = ("clips", "fit", "drives", "scan")
+CURVES_ALONE = "curves"
 
 
 def command(*words: object) -> None:
@@ -73,17 +74,21 @@ RATES = {"vision": 5e-5, "projector": 2e-4, "language": 2e-4}
 def drives(out: Path, options: argparse.Namespace) -> None:
     """Long drives with known events, from seeds that no training clip has: some to choose on, some to report."""
     start = time.perf_counter()
-    for name, first in (("val_drives", options.first_val_drive), ("drives", options.first_drive)):
+    asked = {
+        "val_drives": (options.first_val_drive, options.num_val_drives),
+        "drives": (options.first_drive, options.num_drives),
+    }
+    for name, (first, number) in asked.items():
         if not (out / name).exists():
             part = out / f"{name}.part"
-            write_drives(part, range(first, first + options.num_drives), 60 * options.minutes, options.events)
+            write_drives(part, range(first, first + number), 60 * options.minutes, options.events)
             part.rename(out / name)
-    minutes = 2 * options.num_drives * options.minutes
+    minutes = (options.num_val_drives + options.num_drives) * options.minutes
     print(f"{minutes:g} minutes of drives rendered: {time.perf_counter() - start:.0f} s", flush=True)
 
 
 def scan(out: Path, options: argparse.Namespace) -> None:
-    """`predict --scan` of the drives with the model as it was fitted: the rule is chosen on one half, then the figures.
+    """`predict --scan` of the drives with the model as it was fitted: the rule is chosen on some, the others counted.
 
     What was scanned before is not scanned again, so that this stage can be stopped and gone on with.
     """
@@ -100,6 +105,16 @@ def scan(out: Path, options: argparse.Namespace) -> None:
     (out / "scan_demo.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     text = "\n".join((*tried, said(found), *tradeoff(out, chosen)))
     print(text.removeprefix("\n".join(tried)).strip())
+    if options.markdown:
+        write_section(options.markdown, "scan_demo", f"```\n{text}\n```\n")
+    picture(out, chosen)
+
+
+def curves_alone(out: Path, options: argparse.Namespace) -> None:
+    """The figures that the curves give, of the drives that are scanned to their end; nothing is computed by a model."""
+    chosen, tried = choose(out)
+    text = "\n".join((*tried, summary(out, chosen), *tradeoff(out, chosen)))
+    print(text)
     if options.markdown:
         write_section(options.markdown, "scan_demo", f"```\n{text}\n```\n")
     picture(out, chosen)
@@ -127,11 +142,13 @@ def picture(out: Path, settings: ScanSettings) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/scan_demo"))
-    parser.add_argument("--only", choices=STAGES, help="one stage; unset: all that are not done")
+    only = "one stage, or the figures of the curves that are there; unset: all stages that are not done"
+    parser.add_argument("--only", choices=(*STAGES, CURVES_ALONE), help=only)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the training clips")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--workers", type=int, default=1, help="processes that render, or read clips")
-    parser.add_argument("--num_drives", type=int, default=6, help="drives to choose on, and as many to report")
+    parser.add_argument("--num_val_drives", type=int, default=3, help="drives to choose on")
+    parser.add_argument("--num_drives", type=int, default=6, help="drives to report")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--events", type=int, default=3, help="events in each drive")
     parser.add_argument("--first_val_drive", type=int, default=FIRST_VAL_DRIVE, help="seed of the first to choose on")
@@ -145,6 +162,8 @@ def main() -> None:
     for stage in STAGES:
         if options.only == stage or (options.only is None and not (options.out / done[stage]).exists()):
             globals()[stage](options.out, options)
+    if options.only == CURVES_ALONE:
+        curves_alone(options.out, options)
 
 
 if __name__ == "__main__":

@@ -44,11 +44,12 @@ def test_the_rule_is_chosen_on_the_drives_to_choose_on(tmp_path):
     (tmp_path / "val_drives").mkdir()
     (tmp_path / "val_scan").mkdir()
     (tmp_path / "val_drives/drives.csv").write_text("video,event,moment_s\n1.mp4,crash,13.5\n")
-    (tmp_path / "val_scan/recordings.csv").write_text("recording,seconds\n1.mp4,41\n")
     high = {**dict.fromkeys(range(11, 17), 0.95), 30: 0.65}
     lines = [
-        {"recording": "drives/1.mp4", "start_s": k, "end_s": k + 1, "probability": high.get(k, 0.1)} for k in range(41)
+        {"recording": "drives/1.mp4", "start_s": k, "end_s": k + 1, "probability": high.get(k, 0.1), "is_last": k == 40}
+        for k in range(41)
     ]
+    lines.append({"recording": "drives/2.mp4", "start_s": 0, "end_s": 1, "probability": 0.9, "is_last": False})
     (tmp_path / "val_scan/scan_curve.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     chosen, table = scan_figures.choose(tmp_path)
     assert (chosen.threshold, chosen.min_duration_s) == (0.3, 2.0)

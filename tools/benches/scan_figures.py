@@ -45,16 +45,28 @@ def f1(found: int, asked: int, alarms: int) -> float:
 
 
 def counts(out: Path, drives: str, results: str, settings: ScanSettings) -> tuple[int, int, int, float]:
-    """Events found, events there, false alarms, hours: from the curves alone."""
-    truth = rows(out / drives / TRUTH)
+    """Events found, events there, false alarms, hours; from the curves alone, of drives scanned to their end."""
+    found = curves(out / results)
+    truth = [row for row in rows(out / drives / TRUTH) if row["video"] in found]
     events = [
         {"recording": video, "start_s": peak.start_s, "end_s": peak.end_s, "peak_s": peak.peak_s}
-        for video, curve in curves(out / results).items()
+        for video, curve in found.items()
         for peak in find_peaks(curve, settings.stride_s, settings.rule)
     ]
     pairs, alarms = paired(truth, events)
-    hours = sum(float(row["seconds"]) for row in rows(out / results / "recordings.csv")) / 3600
-    return len(pairs), len(truth), len(alarms), hours
+    return len(pairs), len(truth), len(alarms), sum(curve[-1].end_s for curve in found.values()) / 3600
+
+
+def summary(out: Path, settings: ScanSettings) -> str:
+    """The reported drives at the chosen settings: events found and false alarms, with intervals."""
+    found, asked, alarms, hours = counts(out, "drives", "scan", settings)
+    share, per_hour = wilson(found, asked), [mean / hours for mean in poisson(alarms)]
+    return (
+        f"events found: {found} of {asked}, recall {100 * found / asked:.0f} %\n"
+        f"  95 % interval {100 * share[0]:.0f} to {100 * share[1]:.0f} %\n"
+        f"false alarms: {alarms} in {hours:.2f} hours, {alarms / hours:.1f} an hour\n"
+        f"  95 % interval {per_hour[0]:.1f} to {per_hour[1]:.1f} an hour"
+    )
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -158,9 +170,9 @@ def said(found: dict[str, Any]) -> str:
         f"peak beside the true moment: median {found['median_error_s']} s, at most {found['largest_error_s']} s",
         f"called what they are: {found['event_right']} of {found['num_found']}",
         f"  of their categorical and count fields, {found['fields_right']} of {found['fields_asked']} are right",
-        f"{found['seconds_per_minute']} s of computing for a minute of recording",
     )
-    return "\n".join(lines)
+    spent = found["seconds_per_minute"]  # None: some of it was scanned before
+    return "\n".join([*lines, *([f"{spent} s of computing for a minute of recording"] if spent else [])])
 
 
 def tradeoff(out: Path, chosen: ScanSettings) -> list[str]:
@@ -173,8 +185,8 @@ def tradeoff(out: Path, chosen: ScanSettings) -> list[str]:
 
 
 def curves(folder: Path) -> dict[str, list[ScoredWindow]]:
-    """The windows of each drive of a scan."""
+    """The windows of each drive that is scanned to its end."""
     found: dict[str, list[dict[str, Any]]] = {}
     for line in map(json.loads, (folder / CURVE).read_text(encoding="utf-8").splitlines()):
         found.setdefault(Path(line["recording"]).name, []).append(line)
-    return {video: scored(lines) for video, lines in found.items()}
+    return {video: scored(lines) for video, lines in found.items() if lines[-1]["is_last"]}

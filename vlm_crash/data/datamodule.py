@@ -13,6 +13,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
 from vlm_crash.data.batching import Packs, check_batching, train_sampler
+from vlm_crash.data.cache_room import check_room
 from vlm_crash.data.clip_sources import limit_per_event, loose_clips
 from vlm_crash.data.collate import Batch, Collator, PackCollator
 from vlm_crash.data.conversation import read_question
@@ -28,7 +29,10 @@ from vlm_crash.data.told_events import warn_of_told_events
 from vlm_crash.data.vocabularies import observed_vocabularies
 from vlm_crash.data.workers import heed_parent_alone
 from vlm_crash.schema.fields import Schema, load_schema
+from vlm_crash.schema.mirror import mirrored
 from vlm_crash.schema.records import VideoSample
+from vlm_crash.video.augmentation import PLAIN, Augmentation
+from vlm_crash.video.frame_cache import CacheSettings, FrameCache
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S
 from vlm_crash.video.reader import check_reader
 
@@ -54,6 +58,7 @@ class CrashDataModule(LightningDataModule):
             VideoChat-Flash counts them) or event (half of them within a second around the largest change of motion).
             Unset: what the model folder says, else middle.
         frames: settings of the rule, and the part of each clip that is looked at. Unset: what the model folder says.
+        augment: random changes of training clips, off by default.
         batch_size: clips per batch and process.
         batching: how training clips of several lengths make a batch: padded (to the longest), grouped (the same, of
             clips of similar length) or packed (as many as pack_tokens holds, in one row without padding).
@@ -76,6 +81,7 @@ class CrashDataModule(LightningDataModule):
         tell_event: give the event away in the question, for labs that only want the fields.
         blank_frames: show black frames instead of the clips (a blind baseline: what is guessed without looking).
         schema: YAML with events and fields; unset: the crash and near-miss form.
+        cache: keep decoded frames on disk, so that each clip is decoded once; unset: it is decoded each time.
         seed: order of the training clips.
     """
 
@@ -102,6 +108,7 @@ class CrashDataModule(LightningDataModule):
         num_frames: int | None = None,
         frame_rule: str | None = None,
         frames: FrameOptions = UNSET,
+        augment: Augmentation = PLAIN,
         batch_size: int = 1,
         batching: str = "padded",
         pack_tokens: int | None = None,
@@ -116,6 +123,7 @@ class CrashDataModule(LightningDataModule):
         tell_event: bool = False,
         blank_frames: bool = False,
         schema: Path | None = None,
+        cache: CacheSettings | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -135,13 +143,13 @@ class CrashDataModule(LightningDataModule):
             "preset": preset,
             "template": template,
         }
-        self.given_frames = (num_frames, frame_rule, frames)
+        self.given_frames, self.augment = (num_frames, frame_rule, frames), augment
         self.batch_size, self.num_workers, self.clip_timeout_s = batch_size, num_workers, clip_timeout_s
         self.batching, self.pack_tokens, self.reader = batching, pack_tokens, reader
         self.on_bad_clip = on_bad_clip
         self.tell_event, self.blank_frames = tell_event, blank_frames
         self.schema: Schema = load_schema(schema)
-        self.seed = seed
+        self.seed, self.cache = seed, cache
         self._begin()
 
     def _begin(self) -> None:
@@ -171,13 +179,16 @@ class CrashDataModule(LightningDataModule):
             blank_frames=self.blank_frames,
             question=inputs.question,
             clip_timeout_s=self.clip_timeout_s,
+            augmentation=self.augment if self.augment.acts else None,
             reader=self.reader,
+            cache=None if self.cache is None else FrameCache(self.cache),
         )
 
     def setup(self, stage: str) -> None:
         """Find the samples of a stage: fit, validate, test or predict."""
         if stage == "predict":
             self.samples["predict"] = self._predict_samples()
+            check_room(self.recipe, self.samples)
             return
         if self.folder is None:
             raise ValueError("there is nothing to train on or score; set --data.folder to what `prepare` wrote")
@@ -199,6 +210,7 @@ class CrashDataModule(LightningDataModule):
         self._check_processes()
         # The clips that are answered in validation come first: every event must be among them.
         self.samples = {name: _alternating(samples) for name, samples in self.samples.items()}
+        check_room(self.recipe, self.samples)
         if stage == "fit":
             self._measure()
             if self.on_bad_clip == "skip":
@@ -209,6 +221,9 @@ class CrashDataModule(LightningDataModule):
     def _measure(self) -> None:
         """Lengths of the training clips, from their texts, where batches are made by them."""
         samples = self.samples["train"]
+        if self.recipe is not None and self.recipe.flips:
+            unsure = sum(mirrored(self.schema, sample) is None for sample in samples)
+            log.info("%d of %d training clips can be mirrored", len(samples) - unsure, len(samples))
         if self.batching == "padded":
             self.lengths = [0] * len(samples)
             return
@@ -272,7 +287,8 @@ class CrashDataModule(LightningDataModule):
         collate = Collator(self.recipe.tokenizer.end_token_id, "left" if predict else "right")
         on_unreadable = self.on_bad_clip if train else "fail" if predict else "raise"
         left_out = self.left_out if train else None
-        dataset = ClipDataset(self.samples[name], self.recipe, not predict, on_unreadable, left_out)
+        augment_seed = self.seed if train else None
+        dataset = ClipDataset(self.samples[name], self.recipe, not predict, on_unreadable, left_out, augment_seed)
         is_packed = train and self.batching == "packed"
         in_lists = is_packed or predict
         return DataLoader(
@@ -301,7 +317,7 @@ class CrashDataModule(LightningDataModule):
     def _train_sampler(self) -> SharedSampler:
         rank, world = self._place()
         options: dict[str, Any] = {"num_replicas": world, "rank": rank, "seed": self.seed}
-        options |= {"batch_size": self.batch_size, "resumed": self.resumed}
+        options |= {"batch_size": self.batch_size, "resumed": self.resumed, "stamped": self.augment.acts}
         return train_sampler(self.batching, self.lengths, self.pack_tokens or 0, self.resumed_kind, options)
 
     def _place(self) -> tuple[int, int]:

@@ -43,6 +43,11 @@ LIGHTNING = ("fit", "validate", "test", "predict")
         ),
         ("fit --data.frame_rule fps", "frame_rule='fps' needs frames a second, and fps is None; set fps to 2, say"),
         ("predict --data.frames.end_s 1 --data.frames.start_s 2", "there is no window from 2 to 1 s"),
+        (
+            "predict --data.augment.flip 0.5",
+            "predict does nothing with --data.augment.flip (acts in fit); leave it out",
+        ),
+        ("fit --data.augment.crop 0.9", "augment.crop=0.9 is not in [0, 0.5]; 0 leaves it out"),
         ("predict --data.split tests", "split='tests' is not one of ['train', 'val', 'test']"),
     ],
 )

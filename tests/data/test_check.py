@@ -67,10 +67,13 @@ def test_each_bad_clip_costs_a_row(folder, schema, odd):
 
 def test_decord_is_compared_where_that_may_kill_its_process(folder, schema, odd):
     pytest.importorskip("decord")
+    assert run(folder, schema).num_looked_at == 6
     report = run(folder, schema, decord=True)
+    assert report.num_looked_at == 3
     found = {row.key.clip: row.cells["decord"] for row in report.rows}
     died = "the decoder died by SIGSEGV"
     assert found == {"1.mp4": "right", "2.mp4": died, "3.mp4": "", "crashes.mp4": "", "eats.mp4": "", "z.mp4": "right"}
+    assert run(folder, schema, decord=True).num_looked_at == 0
     assert statuses(report)["2.mp4"] == "ok" and "decord would get 1 of them wrong" in str(report)
 
 

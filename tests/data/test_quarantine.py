@@ -51,6 +51,11 @@ def test_a_check_of_the_clips_folder_acts_too(dataset, schema, tmp_path):
     report = check(dataset, schema, Limits(), num_workers=2)
     assert report.num_looked_at == 0 and len(report.rows) == 20 and report.num_quarantined == 1
     assert {row.key.event for row in report.rows} == {"crash", "nearmiss"}
+    shutil.copy(samples_of(dataset, "train")[1].path, bad.path)
+    assert check(bad.path.parent, schema, Limits(), num_workers=2).num_looked_at == 1
+    report = check(dataset, schema, Limits(), num_workers=2)
+    assert report.num_looked_at == 0 and report.num_quarantined == 0
+    assert quarantined(dataset) == []
 
 
 def test_nobody_has_checked(dataset, caplog):

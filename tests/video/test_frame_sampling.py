@@ -200,6 +200,7 @@ def test_fixed_count_by_duration_is_upstreams(case):
 def test_duration_takes_the_middles():
     times_s = np.arange(900) / 30
     assert FrameSampling(64, "duration").choose(times_s) == middle_frame_indices(900, 24)
+    assert FrameSampling(4, "duration").choose(times_s) == middle_frame_indices(900, 4)
     assert FrameSampling(64, "duration", end_s=10).choose(times_s) == middle_frame_indices(300, 8)
 
 

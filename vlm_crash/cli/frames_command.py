@@ -35,7 +35,8 @@ def frames(options: Namespace) -> int:
     from vlm_crash.video.guarded import UnreadableClipError, read_frames
     from vlm_crash.video.reader import check_reader
 
-    sampling = FrameSampling(options.num_frames, options.frame_rule, options.fps, options.start_s, options.end_s)
+    rest = {name: getattr(options, name) for name in ("fps", "start_s", "end_s")}
+    sampling = FrameSampling(num_frames=options.num_frames, rule=options.frame_rule, **rest)
     check_reader(options.reader)
     if options.image_size < 1:
         raise ValueError(f"image_size={options.image_size}: need at least 1 pixel; 448 is InternVL's")

@@ -114,15 +114,14 @@ def check(
     start = time.monotonic()
     with ClipTable(path) as table:
         known = _known(clips, table.rows)
-        left = [clip for clip in clips if not _is_done(known.get(clip.key), clip, recheck)]
+        left = [clip for clip in clips if not _is_done(known.get(clip.key), clip, recheck, decord)]
         if len(left) < len(clips):
             log.info("%s: %d of %d clips were looked at before", path, len(clips) - len(left), len(clips))
-        num_bad = sum(row.status == QUARANTINED for row in known.values())
-        num_bad -= sum(known[clip.key].status == QUARANTINED for clip in left if clip.key in known)
-        done = len(clips) - len(left)
-        for clip in clips:
-            if clip.key not in table.rows and clip.key in known:
-                table.add(known[clip.key])
+        for key, row in known.items():
+            if table.rows.get(key) is not row:
+                table.add(row)
+        old = known.keys() - {clip.key for clip in left}
+        done, num_bad = len(old), sum(known[key].status == QUARANTINED for key in old)
         for row in _looked_at(left, limits, num_workers, decord):
             table.add(row)
             done += 1
@@ -171,10 +170,12 @@ def _known(clips: Sequence[CheckedClip], rows: Mapping[Key, ClipRow]) -> dict[Ke
     return known
 
 
-def _is_done(row: ClipRow | None, clip: CheckedClip, recheck: bool) -> bool:
+def _is_done(row: ClipRow | None, clip: CheckedClip, recheck: bool, decord: bool) -> bool:
     if row is None or row.stamp != Stamp.of(clip.path):
         return False
-    return not (recheck and row.status == QUARANTINED)
+    if row.status == QUARANTINED:
+        return not recheck
+    return not decord or row.cells["decord"] != ""
 
 
 def _looked_at(clips: Sequence[CheckedClip], limits: Limits, num_workers: int, decord: bool) -> Iterator[ClipRow]:

@@ -28,7 +28,9 @@ from vlm_crash.data.told_events import warn_of_told_events
 from vlm_crash.data.vocabularies import observed_vocabularies
 from vlm_crash.data.workers import heed_parent_alone
 from vlm_crash.schema.fields import Schema, load_schema
+from vlm_crash.schema.mirror import mirrored
 from vlm_crash.schema.records import VideoSample
+from vlm_crash.video.augmentation import PLAIN, Augmentation
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S
 from vlm_crash.video.reader import check_reader
 
@@ -54,6 +56,7 @@ class CrashDataModule(LightningDataModule):
             VideoChat-Flash counts them) or event (half of them within a second around the largest change of motion).
             Unset: what the model folder says, else middle.
         frames: settings of the rule, and the part of each clip that is looked at. Unset: what the model folder says.
+        augment: random changes of training clips, off by default.
         batch_size: clips per batch and process.
         batching: how training clips of several lengths make a batch: padded (to the longest), grouped (the same, of
             clips of similar length) or packed (as many as pack_tokens holds, in one row without padding).
@@ -102,6 +105,7 @@ class CrashDataModule(LightningDataModule):
         num_frames: int | None = None,
         frame_rule: str | None = None,
         frames: FrameOptions = UNSET,
+        augment: Augmentation = PLAIN,
         batch_size: int = 1,
         batching: str = "padded",
         pack_tokens: int | None = None,
@@ -135,7 +139,7 @@ class CrashDataModule(LightningDataModule):
             "preset": preset,
             "template": template,
         }
-        self.given_frames = (num_frames, frame_rule, frames)
+        self.given_frames, self.augment = (num_frames, frame_rule, frames), augment
         self.batch_size, self.num_workers, self.clip_timeout_s = batch_size, num_workers, clip_timeout_s
         self.batching, self.pack_tokens, self.reader = batching, pack_tokens, reader
         self.on_bad_clip = on_bad_clip
@@ -171,6 +175,7 @@ class CrashDataModule(LightningDataModule):
             blank_frames=self.blank_frames,
             question=inputs.question,
             clip_timeout_s=self.clip_timeout_s,
+            augmentation=self.augment if self.augment.acts else None,
             reader=self.reader,
         )
 
@@ -209,6 +214,9 @@ class CrashDataModule(LightningDataModule):
     def _measure(self) -> None:
         """Lengths of the training clips, from their texts, where batches are made by them."""
         samples = self.samples["train"]
+        if self.recipe is not None and self.recipe.flips:
+            unsure = sum(mirrored(self.schema, sample) is None for sample in samples)
+            log.info("%d of %d training clips can be mirrored", len(samples) - unsure, len(samples))
         if self.batching == "padded":
             self.lengths = [0] * len(samples)
             return
@@ -272,7 +280,8 @@ class CrashDataModule(LightningDataModule):
         collate = Collator(self.recipe.tokenizer.end_token_id, "left" if predict else "right")
         on_unreadable = self.on_bad_clip if train else "fail" if predict else "raise"
         left_out = self.left_out if train else None
-        dataset = ClipDataset(self.samples[name], self.recipe, not predict, on_unreadable, left_out)
+        augment_seed = self.seed if train else None
+        dataset = ClipDataset(self.samples[name], self.recipe, not predict, on_unreadable, left_out, augment_seed)
         is_packed = train and self.batching == "packed"
         in_lists = is_packed or predict
         return DataLoader(
@@ -301,7 +310,7 @@ class CrashDataModule(LightningDataModule):
     def _train_sampler(self) -> SharedSampler:
         rank, world = self._place()
         options: dict[str, Any] = {"num_replicas": world, "rank": rank, "seed": self.seed}
-        options |= {"batch_size": self.batch_size, "resumed": self.resumed}
+        options |= {"batch_size": self.batch_size, "resumed": self.resumed, "stamped": self.augment.acts}
         return train_sampler(self.batching, self.lengths, self.pack_tokens or 0, self.resumed_kind, options)
 
     def _place(self) -> tuple[int, int]:

@@ -5,7 +5,7 @@ told to go on (prediction); training and validation stop at such a clip and name
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,10 @@ from vlm_crash.data.conversation import PROMPTS, ChatTemplate, question
 from vlm_crash.data.frame_options import to_remember
 from vlm_crash.data.tokenization import ConversationTokenizer
 from vlm_crash.schema.fields import UNKNOWN, Schema
+from vlm_crash.schema.mirror import mirrored
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.schema.response import parse, render
+from vlm_crash.video.augmentation import Augmentation, Draw
 from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S, UnreadableClipError, read_frames
 from vlm_crash.video.image_transform import to_pixel_values
@@ -86,6 +88,7 @@ class SampleRecipe:
         blank_frames: show black frames instead of the clip, as a blind baseline.
         question: the lab's own wording, asked instead of `prompt`.
         clip_timeout_s: most seconds to read a clip; None or 0: no limit.
+        augmentation: how training clips are changed; None: not at all.
         reader: what decodes it (video/reader.py).
     """
 
@@ -98,9 +101,17 @@ class SampleRecipe:
     blank_frames: bool
     question: str | None = None
     clip_timeout_s: float | None = CLIP_TIMEOUT_S
+    augmentation: Augmentation | None = None
     reader: str = "auto"
 
     def __post_init__(self) -> None:
+        if self.augmentation is not None and self.augmentation.acts and self.blank_frames:
+            raise ValueError("data.augment does nothing to black frames (data.blank_frames); leave one of them out")
+        if self.flips and self.schema.mirror is None:
+            raise ValueError(
+                f"augment.flip mirrors clips, and {self.schema.source} has no table of what is then true (`mirror`, as "
+                "crash.yaml has it); add one to the schema, or leave --data.augment.flip out"
+            )
         if self.prompt not in PROMPTS:
             raise ValueError(f"prompt={self.prompt!r} is not one of {list(PROMPTS)}; set --data.prompt to one of them")
         if self.tell_event and (self.question is not None or self.prompt == "dataset"):
@@ -110,8 +121,13 @@ class SampleRecipe:
                 "set --data.prompt to full or short, or leave --data.tell_event off"
             )
 
-    def item(self, sample: VideoSample, supervised: bool) -> Item:
-        """Read a clip and put it into tokens.
+    @property
+    def flips(self) -> bool:
+        """Whether some training clips are mirrored."""
+        return self.augmentation is not None and self.augmentation.flip > 0
+
+    def item(self, sample: VideoSample, supervised: bool, draw: Draw | None = None) -> Item:
+        """Read a clip and put it into tokens; of a training clip, what is drawn for it is done to it first.
 
         Raises:
             UnreadableClipError: the clip cannot be read.
@@ -124,6 +140,10 @@ class SampleRecipe:
             timeout_s=self.clip_timeout_s,
             image_size=self.image_size,
         )
+        if draw is not None:
+            other = mirrored(self.schema, sample) if draw.flipped else sample
+            draw, sample = (replace(draw, flipped=False), sample) if other is None else (draw, other)
+            frames = replace(frames, frames_FHWC=draw.apply(frames.frames_FHWC))
         return self.item_of(sample, frames, supervised)
 
     def item_of(self, sample: VideoSample, frames: Frames, supervised: bool) -> Item:
@@ -156,7 +176,7 @@ class SampleRecipe:
         """Tokens of the sample with the most words, its clip not looked at (where nobody says, it lasts LONGEST_S)."""
 
         def words(sample: VideoSample) -> tuple[str, str | None]:
-            return self._question(sample), self._answer(sample) if supervised else None
+            return self._question(sample), max(self._answers(sample), key=len) if supervised else None
 
         samples = getattr(samples, "one_of_each", samples)  # of a ClipStore, which may have millions
         asked, answer = max(map(words, samples), key=lambda texts: len(texts[0]) + len(texts[1] or ""))
@@ -171,7 +191,7 @@ class SampleRecipe:
             asked = self._question(sample)
             if asked not in prompts:  # mostly one for all
                 prompts[asked] = len(self.tokenizer(asked, self.sampling.num_frames, LONGEST_S).input_ids_S)
-            found.append(prompts[asked] + self.tokenizer.num_answer_tokens(self._answer(sample)))
+            found.append(prompts[asked] + max(map(self.tokenizer.num_answer_tokens, self._answers(sample))))
         return found
 
     def _pixels(self, frames: Frames) -> np.ndarray:
@@ -212,6 +232,11 @@ class SampleRecipe:
             raise ValueError(f"{sample.video} has no annotation; training needs a folder made by `vlm_crash prepare`")
         return render(self.schema, sample.annotation)
 
+    def _answers(self, sample: VideoSample) -> list[str]:
+        """The answer; and that of the mirrored clip, where clips are mirrored."""
+        mirror = mirrored(self.schema, sample) if self.flips else None
+        return [self._answer(one) for one in (sample, mirror) if one is not None]
+
     def _unknown_spans(self, sample: VideoSample, answer: str) -> list[tuple[int, int]]:
         """Where the answer says Unknown because nobody annotated the field: not a fact to learn."""
         answers = parse(self.schema, answer, sample.event).answers.values()
@@ -228,6 +253,9 @@ class ClipDataset(Dataset[Item | FailedItem | None]):
         on_unreadable: "raise", "fail" (give a FailedItem and go on) or "skip" (give a filler in its place).
         left_out: by index, whether a clip was found unreadable before: it is not tried again; one for all processes
             that read, for "skip".
+        augment_seed: of what is drawn for the clips, where the recipe changes training clips; None: they are not.
+
+    An index may have the epoch in it (SharedSampler.stamped): what is drawn is of that epoch.
     """
 
     def __init__(
@@ -237,12 +265,14 @@ class ClipDataset(Dataset[Item | FailedItem | None]):
         supervised: bool,
         on_unreadable: str,
         left_out: torch.Tensor | None = None,
+        augment_seed: int | None = None,
     ) -> None:
         self.samples = samples
         self.recipe = recipe
         self.supervised = supervised
         self.on_unreadable = on_unreadable
         self.left_out = left_out
+        self.augment_seed = augment_seed
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -250,18 +280,21 @@ class ClipDataset(Dataset[Item | FailedItem | None]):
     def __getitem__(self, index: int) -> Item | FailedItem | None:
         if index < 0 and not self.supervised:
             return None  # in prediction no process waits for another
-        place = index if index >= 0 else ~index
-        item = self._item(place)
+        item = self._item(index if index >= 0 else ~index)
         return item.as_filler() if index < 0 and isinstance(item, Item) else item
 
-    def _item(self, place: int) -> Item | FailedItem:
+    def _item(self, stamped: int) -> Item | FailedItem:
+        epoch, place = divmod(stamped, len(self.samples))
         sample = self.samples[place]
         if sample.quarantined is not None and self.on_unreadable == "fail":
             return FailedItem(sample, f"quarantined: {sample.quarantined}")
         if self.left_out is not None and self.left_out[place]:
             return self.recipe.absent(sample, "it was not readable before")
+        draw = None
+        if self.augment_seed is not None and self.recipe.augmentation is not None:
+            draw = self.recipe.augmentation.draw(self.augment_seed, epoch, place)
         try:
-            return self.recipe.item(sample, self.supervised)
+            return self.recipe.item(sample, self.supervised, draw)
         except UnreadableClipError as error:
             if self.on_unreadable == "fail":
                 return FailedItem(sample, error.reason)

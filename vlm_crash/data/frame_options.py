@@ -22,7 +22,8 @@ class FrameOptions:
 
     Args:
         fps: frames a second of frame_rule fps; num_frames is then the most of a clip.
-        min_frames: fewest frames of frame_rule duration, as far as a clip has them; num_frames is the most. Unset: 8.
+        min_frames: fewest frames of frame_rule duration, as far as a clip has them; num_frames is the most. Unset: 8
+            (or num_frames, where that is less).
         start_s: what is shown before this second of a clip is not looked at.
         end_s: nor what is shown from this second on (null: to the end).
     """

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from vlm_crash.schema.wording import normal_form
+from vlm_crash.schema.yaml_form import is_closed
 
 if TYPE_CHECKING:
     from vlm_crash.schema.fields import Schema
@@ -107,8 +108,9 @@ def mirrored(schema: Schema, sample: VideoSample) -> VideoSample | None:
     assert schema.mirror is not None
     annotation, answer = sample.annotation, sample.answer
     if annotation is not None:
-        values = {name: schema.mirror.text(value) for name, value in annotation.values.items()}
-        if None in values.values():
+        swapped = {name: schema.mirror.text(value) for name, value in annotation.values.items()}
+        values = {name: value for name, value in swapped.items() if value is not None}
+        if len(values) < len(swapped):
             return None
         annotation = dataclasses.replace(annotation, values=values)
     if answer is not None and (answer := schema.mirror.text(answer)) is None:
@@ -150,7 +152,8 @@ def mirror_problems(entry: object, fields: Mapping[str, Any]) -> Iterator[str]:
         yield f"mirror.pairs: {word!r} stands in it twice; leave one"
     others = {a: b for pair in pairs for a, b in (pair, pair[::-1])}
     for name, field in fields.items():
-        terms = (field.get("vocabulary") or []) if isinstance(field, Mapping) else []
+        # What an open field has beside these, its dataset decides.
+        terms = (field.get("vocabulary") or []) if isinstance(field, Mapping) and is_closed(field) else []
         forms = {normal_form(str(term)) for term in terms}
         for term in terms:
             if term in others and normal_form(others[term]) not in forms:

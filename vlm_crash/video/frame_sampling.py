@@ -179,7 +179,7 @@ class FrameSampling:
         >>> FrameSampling(256, "duration").num_frames_for(42.5, 1275)
         40
         """
-        least = GROUP if self.min_frames is None else self.min_frames
+        least = min(GROUP, self.num_frames) if self.min_frames is None else self.min_frames
         if least > num_video_frames:
             least = num_video_frames // GROUP * GROUP
         by_length = GROUP * max(1, int((duration_s + _CLOSE_S) // GROUP))

@@ -73,8 +73,8 @@ def read_frames(
     if len(frames.frames_FHWC):  # of a reader that gives all at once
         for place, frame_HWC in enumerate(frames.frames_FHWC):
             taken.take(frame_HWC, [place])
-    assert taken.frames_FHWC is not None
-    return replace(frames, frames_FHWC=taken.frames_FHWC, info=replace(frames.info, path=Path(path)))
+    chosen_FHWC = taken.first(len(frames.indices))
+    return replace(frames, frames_FHWC=chosen_FHWC, info=replace(frames.info, path=Path(path)))
 
 
 def _fit(image_size: int, frame_HWC: np.ndarray) -> np.ndarray:

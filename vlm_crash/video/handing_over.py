@@ -118,18 +118,27 @@ class Taken:
     """The chosen frames, as they come.
 
     Args:
-        count: of places.
+        count: most places.
         fit: what is done with each [H, W, 3] frame before it is kept; None: nothing.
     """
 
     def __init__(self, count: int, fit: Callable[[np.ndarray], np.ndarray] | None = None) -> None:
         self._count, self._fit = count, fit
-        self.frames_FHWC: np.ndarray | None = None
+        self._frames_FHWC: np.ndarray | None = None
+        self._there: set[int] = set()
+
+    def first(self, count: int) -> np.ndarray:
+        """[F, ...] frames, of which there are to be so many: a rule may choose fewer than it has places."""
+        if self._frames_FHWC is None or not self._there >= set(range(count)):
+            raise RuntimeError(f"{len(self._there)} frames were handed over, {count} chosen; please report it")
+        return self._frames_FHWC[:count]
 
     def take(self, frame_HWC: np.ndarray, places: Sequence[int]) -> None:
         """Keep a copy; where frames begin anew in another size (a clip that is read again), the new ones hold."""
         kept_HWC = self._fit(frame_HWC) if self._fit is not None else frame_HWC
-        if self.frames_FHWC is None or self.frames_FHWC.shape[1:] != kept_HWC.shape:
-            self.frames_FHWC = np.empty((self._count, *kept_HWC.shape), np.uint8)
+        if self._frames_FHWC is None or self._frames_FHWC.shape[1:] != kept_HWC.shape:
+            self._frames_FHWC = np.empty((self._count, *kept_HWC.shape), np.uint8)
+            self._there.clear()
+        self._there.update(places)
         for place in places:
-            self.frames_FHWC[place] = kept_HWC
+            self._frames_FHWC[place] = kept_HWC

@@ -8,7 +8,7 @@ import yaml
 
 from vlm_crash.cli import COMMANDS, main
 from vlm_crash.data.clip_sources import samples_from_event_folders
-from vlm_crash.data.datamodule import DEFAULT_NUM_FRAMES
+from vlm_crash.data.frame_options import DEFAULT_NUM_FRAMES
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/migration.md").read_text(encoding="utf-8")

@@ -10,17 +10,19 @@ import argparse
 import sys
 from pathlib import Path
 
-from benches import card, clips, grammar, load, model, plan, predict, sentinel, train
+from benches import card, clips, data, grammar, load, model, plan, predict, sampling, sentinel, train
 from benches.common import Result, has_section, markers, write_section
 
 BENCHES = {
     "card": card,
     "clips": clips,
+    "data": data,
     "grammar": grammar,
     "load": load,
     "model": model,
     "plan": plan,
     "predict": predict,
+    "sampling": sampling,
     "sentinel": sentinel,
     "train": train,
 }

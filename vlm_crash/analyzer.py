@@ -71,7 +71,7 @@ class CrashAnalyzer:
             num_frames: frames of a clip; None: what the folder says, else 32.
             max_new_tokens: most tokens of each text field, or of a free answer; None: 128, or 1024.
             vision_chunk: frames that go through the vision tower at once; None: all of a batch.
-            attention: SDPA kernel; None: math.
+            attention: SDPA kernel; None: auto, that is what works here.
             schema: YAML with events and fields; None: the crash and near-miss form.
             load_in: matrices in fewer bits, 8bit or 4bit on a GPU, int8 on a CPU; None: as dtype says.
 
@@ -83,7 +83,7 @@ class CrashAnalyzer:
         path = None if schema is None else Path(schema)
         asked = {
             "decoding": decoding, "max_new_tokens": max_new_tokens, "vision_chunk": vision_chunk,
-            "attention": attention, "load_in": load_in,
+            "attention": attention or "auto", "load_in": load_in,
         }  # fmt: skip
         given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
         module = CrashVLM(Path(folder), embedder=None, schema=path, **given)

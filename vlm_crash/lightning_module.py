@@ -20,7 +20,8 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from vlm_crash.data.collate import Batch, prompts_of
-from vlm_crash.data.dataset import ModelInputs
+from vlm_crash.data.dataset import REMEMBERED, ModelInputs
+from vlm_crash.data.dry_pass import dry_pass
 from vlm_crash.data.tokenization import ConversationTokenizer
 from vlm_crash.metrics.field_match import FieldMatch
 from vlm_crash.models.activation_checkpointing import checkpoint_towers
@@ -157,13 +158,7 @@ class CrashVLM(LightningModule):
             tokenizer=self.tokenizer,
             tokens_per_frame=tokens_per_frame(config),
             image_size=height,
-            prompt=settings.prompt,
-            question=settings.question,
-            num_frames=settings.num_frames,
-            frame_rule=settings.frame_rule,
-            system_message=settings.system_message,
-            template=settings.template,
-            preset=settings.preset,
+            **{name: getattr(settings, name) for name in REMEMBERED},
         )
 
     @cached_property
@@ -255,7 +250,7 @@ class CrashVLM(LightningModule):
         recipe: Any = getattr(datamodule, "recipe", None)
         for name, samples in datamodule.samples.items() if recipe else ():
             if samples and name != "predict":
-                self.context.check(recipe.longest(samples, supervised=True), "a prompt and its answer")
+                dry_pass(recipe, samples, name, None if self.context.is_extended else self.context.num_places)
             if samples and (name in ("predict", "test") or (name == "val" and self.num_validation_answers)):
                 self.answering.foretell(recipe.longest(samples, supervised=False))
 

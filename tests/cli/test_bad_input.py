@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.cli.conftest import QUICK, QUICK_FIT, ROOT
+from vlm_crash.data.dataset import UNREADABLE_REMEDY
 
 CSV = "AV_crash_modified_r.csv"
 
@@ -110,7 +111,7 @@ def test_an_unreadable_clip_in_fit(wrong, crash, say, tiny_model, tmp_path, work
     (crash[1] / "2.mp4").write_bytes(b"")
     args = ["fit", *QUICK, *QUICK_FIT, "--data.num_workers", workers, "--output_dir", tmp_path / "fit"]
     message = wrong(*args, "--model.path", tiny_model, "--data.folder", dataset)
-    assert message == f"{crash[1] / '2.mp4'}: the file is empty (0 bytes)"
+    assert message == f"{crash[1] / '2.mp4'}: the file is empty (0 bytes); {UNREADABLE_REMEDY}"
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,17 @@ LIGHTNING = ("fit", "validate", "test", "predict")
         ("validate --trainer.log_every_n_steps 1", "nothing with --trainer.log_every_n_steps (acts in fit)"),
         ("predict --trainer.enable_checkpointing true", "nothing with --trainer.enable_checkpointing (acts in fit)"),
         ("predict --weights_only false", "there is no option 'weights_only'"),
+        (
+            "predict --data.frames.fps 2",
+            "fps=2 has no effect with frame_rule='middle'; leave it out, or set frame_rule",
+        ),
+        ("fit --data.frame_rule fps", "frame_rule='fps' needs frames a second, and fps is None; set fps to 2, say"),
+        ("predict --data.frames.end_s 1 --data.frames.start_s 2", "there is no window from 2 to 1 s"),
+        (
+            "predict --data.augment.flip 0.5",
+            "predict does nothing with --data.augment.flip (acts in fit); leave it out",
+        ),
+        ("fit --data.augment.crop 0.9", "augment.crop=0.9 is not in [0, 0.5]; 0 leaves it out"),
         ("predict --data.split tests", "split='tests' is not one of ['train', 'val', 'test']"),
     ],
 )

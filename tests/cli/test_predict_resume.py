@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.cli.conftest import PATIENCE_S, QUICK, begin
-from vlm_crash.callbacks.predictions import LOCK
+from vlm_crash.callbacks.folder_lock import LOCK
 from vlm_crash.data import dataset
 from vlm_crash.lightning_module import CrashVLM
 

@@ -2,7 +2,12 @@
 
 import csv
 import json
+import operator
+import shutil
 import signal
+import subprocess
+import sys
+import threading
 from dataclasses import replace
 
 import pytest
@@ -11,6 +16,7 @@ from tests.cli.conftest import PATIENCE_S, begin
 from vlm_crash.demo.clips import encode
 from vlm_crash.demo.drive_files import KINDS, write_clips
 from vlm_crash.demo.drives import sample_drive
+from vlm_crash.video import guarded_windows
 from vlm_crash.video.reader import probe
 
 SIZE = (96, 54)
@@ -54,9 +60,9 @@ def test_a_schema_without_ordinary_driving_is_refused(wrong, tiny_model, drive, 
         (["--scan.window_s", "0"], "window_s=0.0 is no length"),
         (["--scan.margin_s", "-1"], "margin_s=-1.0 is below 0"),
         (["--scan", "--data.tell_event", "true"], "leave --data.tell_event off"),
+        (["--scan", "--data.reader", "decord"], "--scan reads by PyAV, and --data.reader is decord"),
         (["--scan", "--trainer.limit_predict_batches", "2"], "a limit would end their curves early"),
-        (["--scan", "--data.clip_timeout_s", "5"], "leave out --data.clip_timeout_s"),
-        (["--scan", "--data.schema", "scan.yaml", "--retry_failed", "true"], "--scan does nothing with --retry_failed"),
+        (["--scan", "--predictions_format", "parquet"], "--scan does nothing with --predictions_format"),
     ],
 )
 def test_settings_that_cannot_be(wrong, tiny_model, drive, tmp_path, options, said):
@@ -121,6 +127,66 @@ def _check_whole_scan(folder):
     assert (told["drive.mp4"]["seconds"], told["drive.mp4"]["windows"]) == ("24.000", "41")
     assert (told["broken.mp4"]["status"], told["broken.mp4"]["problem"]) == ("failed", failed["error"])
     assert (folder / "curve_drive.png").stat().st_size > 1000
+
+
+def test_decoders_that_hang_and_crash_end_their_recordings_alone(say, wrong, tiny_model, drive, tmp_path, monkeypatch):
+    """In the middle of two recordings; a third is scanned between them; then one is tried again and one is another."""
+    folder, out, whole = tmp_path / "recordings", tmp_path / "out", tmp_path / "whole"
+    folder.mkdir()
+    for name in ("crashes_13", "good", "hangs_13"):
+        shutil.copy(drive, folder / f"{name}.mp4")
+    monkeypatch.setattr(guarded_windows, "MODULE", "tests.video.odd_windows")
+    monkeypatch.setattr(guarded_windows, "_own", threading.local())
+    scan = ["predict", "--scan.window_s", "4", "--scan.stride_s", "2", "--scan.threshold", "0.01", "--model.path",
+            tiny_model, "--data.clips", folder, "--data.clip_timeout_s", "4", *TINY]  # fmt: skip
+    assert say(*scan, "--output_dir", out)[0] == 0
+    reasons = {
+        "crashes_13.mp4": "the decoder died by SIGSEGV, somewhere behind 12.0 s",
+        "good.mp4": None,
+        "hangs_13.mp4": "the decoder took longer than 4 s and was killed, somewhere behind 12.0 s",
+    }
+    told = {row["recording"]: row for row in rows(out / "recordings.csv")}
+    assert {name: row["problem"] or None for name, row in told.items()} == reasons
+    assert {name: (row["windows"], row["status"]) for name, row in told.items()} == {
+        "crashes_13.mp4": ("5", "failed"), "good.mp4": ("11", "ok"), "hangs_13.mp4": ("5", "failed"),
+    }  # fmt: skip
+    answered = [(line["video"], line["status"]) for line in lines(out / "predictions.jsonl")]
+    assert answered.count(("good_001.mp4", "ok")) == 1
+    assert [(name, "failed") for name, reason in reasons.items() if reason] == answered[-2:]
+    events = {row["recording"]: row for row in rows(out / "events.csv")}
+    assert set(events) == set(reasons)  # what was seen before has its events, too
+    # Again: what failed stays, until it is asked for; a file that is another one by now is read from its beginning.
+    curve = (out / "scan_curve.jsonl").read_text()
+    assert say(*scan, "--output_dir", out)[0] == 0
+    assert (out / "scan_curve.jsonl").read_text() == curve
+    (folder / "healed").touch()
+    with (folder / "hangs_13.mp4").open("ab") as file:
+        file.write(bytes(8))
+    said = wrong(*scan, "--output_dir", out)
+    assert "files that failed, and have changed since (--retry_failed true reads them again)" in said
+    assert say(*scan, "--output_dir", out, "--retry_failed", "true")[0] == 0
+    assert say(*scan, "--output_dir", whole)[0] == 0
+    for name in ("recordings.csv", "events.csv"):
+        assert (out / name).read_text() == (whole / name).read_text()
+    key = operator.itemgetter("recording", "window")
+    assert sorted(lines(out / "scan_curve.jsonl"), key=key) == sorted(lines(whole / "scan_curve.jsonl"), key=key)
+    assert {row["status"] for row in rows(out / "recordings.csv")} == {"ok"}
+
+
+def test_two_scans_never_write_one_folder(wrong, tiny_model, drive, tmp_path):
+    (tmp_path / "out").mkdir()
+    code = (
+        "import sys; from pathlib import Path; from vlm_crash.callbacks.folder_lock import FolderLock\n"
+        "lock = FolderLock(Path(sys.argv[1])); lock.take(); print('taken', flush=True); sys.stdin.read()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out")], **pipes) as other:
+        assert other.stdout.readline() == "taken\n"
+        scan = ["predict", "--scan", "--model.path", tiny_model, "--data.clips", drive, *TINY]
+        said = wrong(*scan, "--output_dir", tmp_path / "out")
+        assert "another run writes into" in said and "set --output_dir to another folder" in said
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [".predictions.lock"]
+        other.stdin.close()
 
 
 def test_a_window_is_treated_as_the_clip_of_its_span(say, wrong, tiny_model, drive, tmp_path):

@@ -1,5 +1,6 @@
 """Padding sides, labels, failed clips beside the batch."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,15 @@ def test_right_padding() -> None:
     assert batch.labels_BS is not None and batch.labels_BS.tolist() == [[1, 2, 3], [1, -100, -100]]
     assert batch.num_tokens == 4
     assert batch.pixel_values_N3HW[:, 0, 0, 0].tolist() == [3, 3, 1, 1]
+
+
+def test_clips_of_several_numbers_of_frames() -> None:
+    few = replace(_item(1), pixel_values_F3HW=torch.full((5, 3, 4, 4), 9.0))
+    batch = Collator(0)([few, _item(2), _item(3)])
+    assert batch.frames_per_clip == (5, 2, 2)
+    first = batch.first(2, 1)
+    assert first.pixel_values_N3HW[:, 0, 0, 0].tolist() == [9] * 5 + [2, 2]
+    assert first.frames_per_clip == (5, 2) and first.num_fillers == 1
 
 
 def test_left_padding() -> None:

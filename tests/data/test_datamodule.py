@@ -10,12 +10,14 @@ import torch
 
 from vlm_crash.data.clip_sources import loose_clips
 from vlm_crash.data.collate import Batch
-from vlm_crash.data.datamodule import DEFAULT_NUM_FRAMES, CrashDataModule
+from vlm_crash.data.datamodule import CrashDataModule
 from vlm_crash.data.dataset import ModelInputs
+from vlm_crash.data.frame_options import DEFAULT_NUM_FRAMES, FrameOptions
 from vlm_crash.data.prepared import load_prepared
 from vlm_crash.models.tokenizers import load_tokenizer
 from vlm_crash.schema.fields import Schema, load_schema
 from vlm_crash.schema.records import VideoSample
+from vlm_crash.video.guarded import probe
 
 
 @pytest.fixture(scope="module")
@@ -102,13 +104,21 @@ def test_what_is_given_goes_before_what_the_folder_says(inputs, prepared, tmp_pa
     plain = connected(inputs, "fit", folder=prepared).recipe
     defaults = {"frame_rule": "middle", "preset": "training", "template": "internvl2_5", "question": None}
     assert {name: plain.remembered[name] for name in defaults} == defaults
-    told = {"frame_rule": "card", "preset": "card", "template": "internlm2-chat", "question": "Well?"}
+    told = {
+        "frame_rule": "duration",
+        "frames": {"min_frames": 1},
+        "preset": "card",
+        "template": "internlm2-chat",
+        "question": "Well?",
+    }
     folder = replace(inputs, **told)
     assert {name: connected(folder, "fit", folder=prepared).recipe.remembered[name] for name in told} == told
     (tmp_path / "own.txt").write_text("What now?\n")
     given = {"frame_rule": "middle", "preset": "training", "template": "internvl2_5"}
     recipe = connected(folder, "fit", folder=prepared, **given, prompt_file=tmp_path / "own.txt").recipe
     assert recipe.remembered == {**plain.remembered, "question": "What now?"}
+    longer = connected(folder, "fit", folder=prepared, num_frames=4, frames=FrameOptions(min_frames=2)).recipe.sampling
+    assert (longer.rule, longer.min_frames) == ("duration", 2)
     # A prompt that is asked for is asked, whatever the folder was trained with.
     assert connected(folder, "fit", folder=prepared, prompt="full").recipe.question is None
 
@@ -126,6 +136,25 @@ def test_a_labs_own_wording_is_asked(inputs, prepared, tmp_path):
         connected(inputs, "predict", folder=prepared, prompt_file=file, tell_event=True)
 
 
+def test_a_rule_that_takes_more_of_longer_clips(inputs, prepared):
+    """And the prompt has as many places as there are frames."""
+    options = {"folder": prepared, "num_frames": 20, "frame_rule": "fps", "batch_size": 3, "num_videos": 3}
+    batches = list(connected(inputs, "predict", **options, frames=FrameOptions(fps=2.0)).predict_dataloader())
+    counts = [count for batch in batches for count in batch.frames_per_clip]
+    samples = [sample for batch in batches for sample in batch.samples]
+    assert counts == [int(2 * probe(sample.path).duration_s + 0.5) for sample in samples] and len(set(counts)) > 1
+    image = inputs.tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>")
+    places = [int((row == image).sum()) for batch in batches for row in batch.input_ids_BS]
+    assert places == [count * inputs.tokens_per_frame for count in counts]
+
+
+def test_a_window_of_each_clip(inputs, prepared):
+    options = {"folder": prepared, "num_videos": 1, "num_frames": 4}
+    window = connected(inputs, "predict", **options, frames=FrameOptions(start_s=1.0, end_s=1.5))
+    (item,) = (window.recipe.item(sample, supervised=False) for sample in window.samples["predict"][:1])
+    assert "The video lasts for 0.50 seconds" in inputs.tokenizer.decode(item.input_ids_S)
+
+
 def test_the_frame_rule_acts(inputs, prepared):
     options = {"folder": prepared, "num_videos": 1, "num_frames": 3}
     middle, card = (
@@ -134,7 +163,9 @@ def test_the_frame_rule_acts(inputs, prepared):
     )
     assert torch.equal(middle.input_ids_BS, card.input_ids_BS)
     assert not torch.equal(middle.pixel_values_N3HW, card.pixel_values_N3HW)
-    with pytest.raises(ValueError, match=r"frame_rule='first' is not one of \['middle', 'card', 'event'\]"):
+    with pytest.raises(
+        ValueError, match=r"frame_rule='first' is not one of \['middle', 'card', 'fps', 'duration', 'event'\]"
+    ):
         connected(inputs, "predict", **options, frame_rule="first")
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.video.conftest import write_clip
 from vlm_crash.data.collate import FailedItem, Item
 from vlm_crash.data.conversation import ChatTemplate
+from vlm_crash.data.datamodule import CrashDataModule
 from vlm_crash.data.dataset import ClipDataset, SampleRecipe
 from vlm_crash.data.prepared import load_prepared
 from vlm_crash.data.tokenization import IGNORE_INDEX, ConversationTokenizer
@@ -16,6 +18,7 @@ from vlm_crash.models.tokenizers import load_tokenizer
 from vlm_crash.schema import UNKNOWN, Annotation, load_schema, render
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.video import FrameSampling, guarded
+from vlm_crash.video.image_transform import to_pixel_values
 from vlm_crash.video.reader import UnreadableClipError
 
 SCHEMA = load_schema()
@@ -113,3 +116,21 @@ def test_a_decoder_that_crashes_or_takes_too_long(recipe, sample, tmp_path, monk
 def test_training_needs_an_annotation(recipe, sample):
     with pytest.raises(ValueError, match="has no annotation"):
         recipe.item(replace(sample, annotation=None, answer=None), supervised=True)
+
+
+def test_the_reader_that_is_asked_for_decodes(recipe, sample, tmp_path):
+    """decord reads no GIF, PyAV does."""
+    moving = replace(sample, path=write_clip(tmp_path / "a.gif", num_frames=4, codec="gif"))
+    assert recipe.item(moving, supervised=False).pixel_values_F3HW.shape == (2, 3, 32, 32)
+    pytest.importorskip("decord")
+    with pytest.raises(UnreadableClipError, match=r"a\.gif: decord"):
+        replace(recipe, reader="decord").item(moving, supervised=False)
+    with pytest.raises(ValueError, match="reader='opencv' is not one of"):
+        CrashDataModule(reader="opencv")
+
+
+def test_frames_are_resized_as_the_model_wants_them(recipe, sample):
+    """While they are read, and as all at once would be."""
+    whole = guarded.read_frames(sample.path, recipe.sampling)
+    item = recipe.item(sample, supervised=False)
+    assert torch.equal(item.pixel_values_F3HW, to_pixel_values(whole.frames_FHWC, 32))

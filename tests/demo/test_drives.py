@@ -9,7 +9,7 @@ import pytest
 
 from vlm_crash.data.conversation import question
 from vlm_crash.data.prepare import prepare
-from vlm_crash.demo.drive_files import AWAY_S, KINDS, SEEN_S, clip_start, write_clips, write_drives
+from vlm_crash.demo.drive_files import AWAY_S, KINDS, SEEN_S, clip_of, clip_start, write_clips, write_drives
 from vlm_crash.demo.drives import HOLD_S, sample_drive
 from vlm_crash.demo.motion import aftermath, parting
 from vlm_crash.demo.world import ORDINARY
@@ -71,6 +71,19 @@ def test_a_clip_shows_its_event_or_keeps_away_from_it(kind):
             assert start_s <= truth.moment_s <= start_s + 6.0 - SEEN_S + 1e-9
 
 
+def test_a_third_of_the_clips_of_ordinary_driving_show_ego_standing():
+    standing = 0
+    for seed in range(200):
+        drive, start_s = clip_of(seed, ORDINARY, 6.0)
+        assert clip_of(seed, ORDINARY, 6.0) == (drive, start_s)
+        truth = drive.events[0]
+        legs = [leg for leg in drive.legs if leg.start_s < start_s + 6.0 and leg.start_s + leg.length_s > start_s]
+        stands = len(legs) == 1 and legs[0].scene.event == ORDINARY and legs[0].scene.motion.ego_speed == 0
+        assert stands or start_s + 6.0 <= truth.moment_s - AWAY_S + 1e-9 or start_s >= truth.end_s + HOLD_S
+        standing += stands
+    assert 70 < standing < 120
+
+
 def test_files_of_drives_and_clips(tmp_path):
     (drive,) = write_drives(tmp_path / "drives", [5], 32.0, 1)
     with (tmp_path / "drives/drives.csv").open(newline="") as file:
@@ -78,6 +91,12 @@ def test_files_of_drives_and_clips(tmp_path):
     assert row["video"] == "1.mp4" and float(row["moment_s"]) == pytest.approx(drive.events[0].moment_s, abs=1e-3)
     assert probe(tmp_path / "drives/1.mp4").duration_s == pytest.approx(32.0, abs=0.1)
     write_clips(tmp_path / "clips", dict.fromkeys(KINDS, 2), 0, 2.0)
+    before = (tmp_path / "clips/crash/1.mp4").stat()
+    (tmp_path / "clips/crash/2.mp4").unlink()  # a stopped run goes on: what is there is not drawn again
+    write_clips(tmp_path / "clips", dict.fromkeys(KINDS, 2), 0, 2.0)
+    assert (tmp_path / "clips/crash/1.mp4").stat().st_mtime_ns == before.st_mtime_ns
+    with pytest.raises(ValueError, match=r"10001 clips from seed=0 on are not in"):
+        write_clips(tmp_path / "many", {ORDINARY: 10_001}, 0, 2.0)
     sources = {kind: (tmp_path / f"clips/{kind}.csv", tmp_path / "clips" / kind) for kind in KINDS}
     scan = load_schema("scan.yaml")
     report = prepare(

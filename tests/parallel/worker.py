@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from tests.parallel import on_gpu, scoring, stock, travels
+from tests.parallel.left_out import left_out  # noqa: F401 - a check
 from tests.parallel.micro import Plant, Profiled, precision_plugin, train
 from tests.parallel.place import RANK, WORLD
 from tests.parallel.sentinel import sentinel  # noqa: F401 - a check

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlm_crash.video.frame_sampling import FRAME_RULES, INDEX_RULES, FrameSampling, middle_frame_indices
+from vlm_crash.video.frame_sampling import INDEX_RULES, FrameSampling, middle_frame_indices
 from vlm_crash.video.motion import Motion, motion_change
 
 CASES = json.loads((Path(__file__).parents[1] / "parity/frame_indices.json").read_text())["cases"]
@@ -125,7 +125,11 @@ def test_windows():
     [
         ({"num_frames": 0}, "num_frames=0: ask for at least 1 frame"),
         ({"rule": "first"}, r"frame_rule='first' is not one of \['middle', 'card'"),
-        ({"fps": 2.0}, "fps=2 has no effect with frame_rule='middle'"),
+        ({"fps": 2.0}, "fps=2 has no effect with frame_rule='middle'; leave it out, or set frame_rule to 'fps'"),
+        ({"min_frames": 8, "rule": "fps", "fps": 1.0}, "min_frames=8 has no effect with frame_rule='fps'"),
+        ({"rule": "fps"}, "frame_rule='fps' needs frames a second, and fps is None"),
+        ({"rule": "fps", "fps": 0.0}, "needs frames a second, and fps is 0"),
+        ({"rule": "duration", "min_frames": 64}, r"min_frames=64 is not in \[1, 32\]"),
         ({"start_s": -1.0}, "no window from -1 to its end s"),
         ({"start_s": 2.0, "end_s": 2.0}, "no window from 2 to 2 s"),
     ],
@@ -136,7 +140,7 @@ def test_settings_that_cannot_be(settings, reason):
 
 
 def test_json_and_back():
-    sampling = FrameSampling(8, "event", start_s=1.5)
+    sampling = FrameSampling(8, "fps", fps=2.0, start_s=1.5)
     assert FrameSampling.from_json(json.loads(json.dumps(sampling.to_json()))) == sampling
 
 
@@ -169,8 +173,39 @@ def test_event_takes_different_frames_from_any_clip(moment_s):
         assert len(set(chosen)) == min(num_frames, count)
 
 
+def test_frames_a_second():
+    times_s = np.arange(80) / 10
+    chosen = FrameSampling(32, "fps", fps=2.0).choose(times_s)
+    np.testing.assert_allclose(times_s[chosen], np.arange(16) / 2 + 0.25, atol=0.051)
+    assert FrameSampling(32, "fps", fps=2.0, start_s=2, end_s=4).choose(times_s) == [22, 27, 32, 37]
+    assert FrameSampling(4, "fps", fps=2.0).choose(times_s) == FrameSampling(4).choose(times_s)  # too many: the most
+    assert FrameSampling(32, "fps", fps=99.0).choose(times_s[:20]) == list(range(20))  # none twice
+    assert FrameSampling(32, "fps", fps=0.01).choose(times_s) == [39]
+    slow_s = np.concatenate([np.arange(10) / 10, [9.0]])  # stands still for 8 s
+    assert FrameSampling(10, "fps", fps=1.0).choose(slow_s) == [5, *[9] * 8]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['total_frames']}-{case['fps']}-{case['mode']}")
+def test_fixed_count_by_duration_is_upstreams(case):
+    """Its counts are of the whole clip, from 64 to 256."""
+    duration_s = case["total_frames"] / case["fps"]
+    sampling = FrameSampling(256, "duration", min_frames=64)
+    enough = max(64, case["total_frames"])
+    assert sampling.num_frames_for(duration_s, enough) == case["train_num_frames_for_duration_min64_max256"]
+    if case["mode"] == "dynamic_fps1":
+        narrow = FrameSampling(case["num_frames"], "duration", min_frames=case["num_frames"])
+        assert narrow.choose(np.arange(case["total_frames"]) / case["fps"]) == case["train_indices"]
+
+
+def test_duration_takes_the_middles():
+    times_s = np.arange(900) / 30
+    assert FrameSampling(64, "duration").choose(times_s) == middle_frame_indices(900, 24)
+    assert FrameSampling(4, "duration").choose(times_s) == middle_frame_indices(900, 4)
+    assert FrameSampling(64, "duration", end_s=10).choose(times_s) == middle_frame_indices(300, 8)
+
+
 def test_every_rule_gives_as_many_frames_as_are_asked_for():
-    for rule in FRAME_RULES:
+    for rule in (*INDEX_RULES, "event"):
         for count in (1, 5, 300):
             times_s = np.arange(count) / 30
             assert len(FrameSampling(16, rule).choose(times_s, moving(times_s, 1, 2))) == 16

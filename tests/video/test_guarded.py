@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from torch.utils.data import DataLoader, Dataset
@@ -17,6 +18,7 @@ from tests.video.conftest import write_clip
 from vlm_crash.video import guarded, reader
 from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.guarded import ReaderProcess, UnreadableClipError, probe, read_frames
+from vlm_crash.video.image_transform import resized
 
 PATIENCE_S = 300  # only what hangs takes longer
 ODD = "tests.video.odd_reader"
@@ -126,7 +128,7 @@ def test_a_process_that_dies_between_two_clips_costs_none(odd, clip):
     ask(odd, clip)
     os.kill(odd.pid, signal.SIGKILL)
     assert ends(odd.pid)
-    assert ask(odd, clip).reader == "decord"
+    assert ask(odd, clip).reader == "pyav"
 
 
 def test_signals_to_all_are_the_owners(odd, clip):
@@ -154,7 +156,7 @@ def test_ctrl_c_while_a_clip_is_read(odd, clip, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         ask(odd, path)
     assert not lives(pid)
-    assert ask(odd, clip).reader == "decord"
+    assert ask(odd, clip).reader == "pyav"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -231,7 +233,7 @@ def test_what_the_reader_logs_is_logged_here(tmp_path, caplog):
     with caplog.at_level("DEBUG", "vlm_crash.video"):
         read_frames(path, FrameSampling(4))
     said = {(record.levelname, record.name) for record in caplog.records}
-    assert said == {("WARNING", "vlm_crash.video.reader"), ("DEBUG", "vlm_crash.video.reader")}
+    assert said == {(level, "vlm_crash.video.reader") for level in ("WARNING", "INFO", "DEBUG")}
     assert "frames can be decoded" in caplog.text
     caplog.clear()
     with caplog.at_level("ERROR", "vlm_crash.video"):
@@ -242,3 +244,36 @@ def test_what_the_reader_logs_is_logged_here(tmp_path, caplog):
 def test_a_process_that_does_not_start_is_no_clips_fault(clip):
     with pytest.raises(RuntimeError, match=r"does not start: .*No module named tests\.video\.nothing"):
         ask(ReaderProcess("tests.video.nothing"), clip)
+
+
+def test_frames_are_resized_as_they_come(tmp_path):
+    """More than lie in the memory at once, some twice; the clips in between are larger and smaller."""
+    small, large = write_clip(tmp_path / "small.mp4", num_frames=5), tmp_path / "large.mp4"
+    with av.open(str(large), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for number in range(12):
+            noise = np.random.default_rng(number).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
+        container.mux(stream.encode())
+    for path in (small, large, small):
+        for reader_name in ("auto", "decord"):
+            whole = reader.read_frames(path, FrameSampling(9), reader_name)
+            frames = read_frames(path, FrameSampling(9), reader_name, image_size=56)
+            np.testing.assert_array_equal(frames.frames_FHWC, resized(whole.frames_FHWC, 56))
+            assert (frames.indices, frames.times_s) == (whole.indices, whole.times_s)
+            np.testing.assert_array_equal(
+                read_frames(path, FrameSampling(9), reader_name).frames_FHWC, whole.frames_FHWC
+            )
+
+
+def test_a_clip_that_is_read_twice_gives_the_second(tmp_path):
+    """Its damage is found behind frames that were handed over."""
+    path = write_clip(tmp_path / "cut.mp4", movflags="faststart", g="1", crf="0")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 6 // 10] + bytes(len(content) - len(content) * 6 // 10))
+    whole = reader.read_frames(path, FrameSampling(16))
+    assert whole.num_damaged > 0
+    frames = read_frames(path, FrameSampling(16))
+    np.testing.assert_array_equal(frames.frames_FHWC, whole.frames_FHWC)
+    assert frames.num_damaged == whole.num_damaged

@@ -11,7 +11,7 @@ from tests.video.conftest import write_clip
 from vlm_crash.video import keyframes, reader
 from vlm_crash.video.container import scan_packets
 from vlm_crash.video.frame_sampling import FrameSampling, middle_frame_indices
-from vlm_crash.video.keyframes import read_from_keyframes, worth_seeking
+from vlm_crash.video.keyframes import read_needed
 from vlm_crash.video.pixels import Chosen
 
 TORTURE = Path(__file__).resolve().parents[3] / "shared/clips/torture"
@@ -29,7 +29,7 @@ ODD = (
 
 def read_through(path: Path, indices: list[int]) -> np.ndarray:
     chosen = Chosen(indices)
-    for count, frame in enumerate(reader._decode(path)):
+    for count, frame in enumerate(reader._Decoding(path).frames()):
         chosen.put(count, frame)
     return chosen.frames_FHWC
 
@@ -40,18 +40,25 @@ def choices(num_frames: int) -> list[list[int]]:
     return [[0], [num_frames - 1], middle_frame_indices(num_frames, 4), [middle, middle + 1, middle], [middle, 1]]
 
 
+@pytest.fixture(params=[1, 2000], ids=["seek", "read on"])
+def way(request, monkeypatch):
+    """How the decoder gets to the next keyframe."""
+    monkeypatch.setattr(keyframes, "MIN_SEEK_FRAMES", request.param)
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(("name", "settings"), ODD, ids=lambda value: value if isinstance(value, str) else "")
 def test_the_same_frames_as_reading_through(make_clip, numbers, name, settings):
     path = make_clip(name, num_frames=40, **settings)
     scan = scan_packets(path)
-    assert scan.doubt is not None
     for indices in choices(40):
-        found = read_from_keyframes(scan, indices)
+        found = read_needed(scan, indices)
         assert found is not None
         assert numbers(found) == indices
         np.testing.assert_array_equal(found, read_through(path, indices))
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.skipif(not TORTURE.is_dir(), reason="../shared/clips is absent: no odd clips to try")
 @pytest.mark.parametrize(
     "name",
@@ -63,14 +70,14 @@ def test_the_same_frames_as_reading_through(make_clip, numbers, name, settings):
 def test_the_same_frames_of_odd_clips(name):
     scan = scan_packets(TORTURE / name)
     indices = [*middle_frame_indices(scan.info.num_frames, 4), scan.info.num_frames - 1]
-    found = read_from_keyframes(scan, indices)
+    found = read_needed(scan, indices)
     assert found is not None
     np.testing.assert_array_equal(found, read_through(TORTURE / name, indices))
 
 
-def test_a_damaged_clip_is_read_through(make_clip, numbers, monkeypatch):
+@pytest.mark.usefixtures("way")
+def test_a_damaged_clip_is_read_through(make_clip):
     """Zeros in its middle: frames are lost, and what follows has another index than its packets say."""
-    monkeypatch.setattr(keyframes, "MIN_FRAMES", 1)
     path = make_clip("a.mkv", num_frames=40, g="2", crf="0")
     content = path.read_bytes()
     third = len(content) // 3
@@ -81,13 +88,54 @@ def test_a_damaged_clip_is_read_through(make_clip, numbers, monkeypatch):
     np.testing.assert_array_equal(frames.frames_FHWC, read_through(path, list(frames.indices)))
 
 
-def test_short_clips_and_most_of_a_clip_are_read_through(make_clip, monkeypatch):
-    scan = scan_packets(make_clip("a.mkv", num_frames=40, g="5"))
-    assert not worth_seeking(scan, [20])
-    monkeypatch.setattr(keyframes, "MIN_FRAMES", 40)
-    assert worth_seeking(scan, [20])
-    assert worth_seeking(scan, [0, 1, 20, 21])
-    assert not worth_seeking(scan, list(range(0, 40, 4)))
+class Decoded:
+    """Counts the frames that decoders give, and the packets that they are given."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.num_frames = self.num_packets = 0
+        plain = keyframes._Decoder._decoded
+
+        def counted(decoder, packet):
+            frames = plain(decoder, packet)
+            self.num_packets += packet.size > 0
+            self.num_frames += len(frames)
+            return frames
+
+        monkeypatch.setattr(keyframes._Decoder, "_decoded", counted)
+
+
+@pytest.mark.usefixtures("way")
+def test_what_lies_between_keyframes_is_not_decoded(make_clip, monkeypatch):
+    scan = scan_packets(make_clip("a.mkv", num_frames=40, g="5", bf="0"))
+    decoded = Decoded(monkeypatch)
+    assert read_needed(scan, [20]) is not None
+    assert decoded.num_packets <= 5 + 1 + 5 + 2  # from frame 15 on, or one keyframe before; what the decoder holds back
+    decoded.num_packets = 0
+    assert read_needed(scan, [0, 1, 20, 21]) is not None
+    assert decoded.num_packets <= 2 + 7 + 5 + 2 * 2
+    decoded.num_packets = 0
+    assert read_needed(scan, list(range(0, 40, 4))) is not None
+    assert 36 <= decoded.num_packets <= 40
+
+
+def test_frames_that_nobody_refers_to_are_not_decoded(make_clip, monkeypatch, numbers):
+    """B-frames without a pyramid: two of three; the wanted ones among them are."""
+    options = {"x264-params": "bframes=2:b-adapt=0:b-pyramid=none:scenecut=0"}
+    path = make_clip("a.mp4", num_frames=40, g="40", **options)
+    decoded = Decoded(monkeypatch)
+    found = read_needed(scan_packets(path), [10, 38])
+    assert found is not None and numbers(found) == [10, 38]
+    assert 13 <= decoded.num_frames <= 17
+    assert decoded.num_packets >= 38
+
+
+def test_other_codecs_decode_them_all(make_clip, monkeypatch, numbers):
+    path = make_clip("a.avi", num_frames=40, codec="mpeg4", bf="2", g="40", b="8000000")
+    decoded = Decoded(monkeypatch)
+    found = read_needed(scan_packets(path), [10, 38])
+    if found is not None:
+        assert numbers(found) == [10, 38]
+        assert decoded.num_frames >= 38
 
 
 def test_no_time_stamps_no_seek(make_clip):
@@ -132,32 +180,21 @@ def hours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("num_frames", [8, 256])
-@pytest.mark.parametrize(("name", "kind"), [("long.mkv", "pyav"), ("long.mp4", "decord")])
-def test_hours_are_not_decoded_and_not_kept(hours, monkeypatch, name, kind, num_frames):
-    num_decoded = 0
-    plain = keyframes._decoded
-
-    def counted(packets):
-        nonlocal num_decoded
-        for frame in plain(packets):
-            num_decoded += 1
-            yield frame
-
-    monkeypatch.setattr(keyframes, "_decoded", counted)
+@pytest.mark.parametrize("name", ["long.mkv", "long.mp4"])
+def test_hours_are_not_decoded_and_not_kept(hours, monkeypatch, name, num_frames):
+    decoded = Decoded(monkeypatch)
     reader.read_frames(hours / name, FrameSampling(1))  # what is imported on first use is no clip's memory
-    num_decoded = 0
+    decoded.num_frames = 0
     tracemalloc.start()
     frames = reader.read_frames(hours / name, FrameSampling(num_frames))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert frames.reader == kind
     assert frames.indices == tuple(middle_frame_indices(12_600, num_frames))
     assert [bars_number(frame) for frame in frames.frames_FHWC] == list(frames.indices)
     np.testing.assert_allclose(frames.times_s, frames.indices, atol=1e-6)
     assert frames.info.duration_s == pytest.approx(12_600)
     assert peak < frames.frames_FHWC.nbytes + 80 * 12_600 + 200_000
-    if kind == "pyav":
-        assert num_frames <= num_decoded <= num_frames * 2 * HOURS["gop"]
+    assert num_frames <= decoded.num_frames <= num_frames * 2 * HOURS["gop"]
 
 
 def test_packets_take_few_bytes(hours):

@@ -72,3 +72,13 @@ def test_an_event_at_the_very_end_is_found_within_the_recording():
 def test_what_no_window_judged_is_a_gap_and_not_0():
     unjudged = windows([1.0, None, 1.0], window_s=1.0)
     assert agreement(unjudged, 1.0) == [(0.5, 1.0), (1.5, None), (2.5, 1.0)]
+
+
+def test_a_stretch_that_is_too_short_is_no_event():
+    curve = [ScoredWindow(k, k + 1, p) for k, p in enumerate([0, 0.8, 0.8, 0.8, 0, 0, 0, 0, 0.8, 0.8, 0])]
+    found = find_peaks(curve, 1.0, PeakRule(0.5, min_duration_s=3.0))
+    assert [(peak.start_s, peak.end_s) for peak in found] == [(1, 4)]
+    # What is merged counts as one stretch, the gap included.
+    split = [ScoredWindow(k, k + 1, p) for k, p in enumerate([0, 0.8, 0, 0.8, 0])]
+    assert len(find_peaks(split, 1.0, PeakRule(0.5, merge_s=2.0, min_duration_s=3.0))) == 1
+    assert find_peaks(split, 1.0, PeakRule(0.5, merge_s=0.0, min_distance_s=0.0, min_duration_s=2.0)) == []

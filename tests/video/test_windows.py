@@ -83,8 +83,8 @@ def test_every_frame_is_decoded_once_and_only_a_window_is_held(recording, monkey
     alive, counts = weakref.WeakSet(), []
     frames = FrameStream.frames
 
-    def watched(self, start_s=0.0):
-        for time_s, frame in frames(self, start_s):
+    def watched(self, start_s=0.0, is_steady=None):
+        for time_s, frame in frames(self, start_s, is_steady):
             held = Held(frame)
             alive.add(held)
             counts.append(len(alive))

@@ -48,7 +48,7 @@ class MemoryRecipe(SampleRecipe):
 
     items: dict[str, Item] = field(default_factory=dict)
 
-    def item(self, sample: VideoSample, supervised: bool) -> Item:
+    def item(self, sample: VideoSample, supervised: bool, draw: object = None) -> Item:
         return self.items[sample.id]
 
     def lengths(self, samples: Sequence[VideoSample]) -> list[int]:

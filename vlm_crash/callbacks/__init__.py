@@ -1,5 +1,6 @@
 """What happens beside the steps: predictions onto disk, numbers and samples into the logger, the model folder."""
 
+from vlm_crash.callbacks.left_out import LeftOutClips
 from vlm_crash.callbacks.model_folder import ModelFolder, WholeCheckpoints
 from vlm_crash.callbacks.monitoring import TrainingMonitor
 from vlm_crash.callbacks.overflow_sentinel import OverflowSentinel
@@ -8,6 +9,7 @@ from vlm_crash.callbacks.validation_pictures import ConfusionMatrices, Validatio
 
 __all__ = [
     "ConfusionMatrices",
+    "LeftOutClips",
     "ModelFolder",
     "OverflowSentinel",
     "PredictionWriter",

@@ -6,7 +6,6 @@ on disk before the next batch begins; the files hold whole lines only, all of on
 not done again; all processes hear of the same clips that are left.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -14,13 +13,14 @@ from collections import Counter
 from collections.abc import Sequence
 from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from vlm_crash.callbacks.folder_lock import FolderLock
 from vlm_crash.callbacks.legacy_results import RESULTS, write_legacy_results
 from vlm_crash.callbacks.monitoring import decoded
 from vlm_crash.callbacks.run_record import describe_run, differences, now
@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 
 FORMATS = ("jsonl", "parquet")
 #: Held by the run that writes into a folder; the system frees it however the run ends.
-LOCK = ".predictions.lock"
 OTHERWISE = "set --output_dir to another folder, or --overwrite true to replace them"
 
 
@@ -66,7 +65,7 @@ class PredictionWriter(Callback):
         self.output_dir = Path(output_dir)
         self.overwrite, self.retry_failed, self.predictions_format = overwrite, retry_failed, predictions_format
         self._file: FileIO | None = None
-        self._lock: IO[bytes] | None = None
+        self._lock = FolderLock(self.output_dir)
         self._counts: Counter[str] = Counter()
         self._run: dict[str, Any] = {}
         self._keys = np.zeros(0)
@@ -102,7 +101,7 @@ class PredictionWriter(Callback):
         """The run id, and the clips that are left; finishes the folder where none is."""
         try:
             self.output_dir.mkdir(parents=True, exist_ok=True)
-            self._take_lock()
+            self._lock.take()
         except OSError as error:
             raise cannot_write(self.output_dir, error) from error
         self._run = describe_run(trainer, pl_module)
@@ -120,29 +119,6 @@ class PredictionWriter(Callback):
         if not len(left):
             self._nothing_left(self._lines)
         return self._run["run_id"], left
-
-    def _take_lock(self) -> None:
-        self._lock = (self.output_dir / LOCK).open("wb")
-        try:
-            # Of this process alone: workers that outlive a killed run do not hold it.
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path = Path(self._lock.name)
-            if not path.exists() or not os.path.samestat(os.fstat(self._lock.fileno()), path.stat()):
-                raise BlockingIOError  # its holder has just removed it, and another run may hold the next one
-        except (BlockingIOError, PermissionError) as error:
-            self._lock.close()
-            self._lock = None
-            raise ValueError(
-                f"another run writes into {self.output_dir}; wait for its end, or set --output_dir to another folder"
-            ) from error
-        except OSError as error:  # a disk that has no locks
-            log.warning("%s: no lock (%s); see that no other run writes there", self.output_dir, error.strerror)
-
-    def _free_lock(self) -> None:
-        if self._lock is not None:
-            Path(self._lock.name).unlink(missing_ok=True)
-            self._lock.close()
-            self._lock = None
 
     def _check_same_run(self, lines: PredictionLines) -> None:
         """ValueError where lines that are there are of another run, or of other clips."""
@@ -175,7 +151,7 @@ class PredictionWriter(Callback):
         log.info("%s: nothing is left to do (%d clips)", self.output_dir, len(self._keys))
         if lines.is_failed.any():
             log.info("%d of the lines say failed; --retry_failed true does them again", lines.is_failed.sum())
-        self._free_lock()
+        self._lock.free()
 
     def _old_run(self) -> dict[str, Any]:
         path = self.output_dir / "run.json"
@@ -255,7 +231,7 @@ class PredictionWriter(Callback):
         trainer.strategy.barrier("predictions written")
         if trainer.is_global_zero:
             self._finish()
-        self._free_lock()
+        self._lock.free()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self._file is not None:
@@ -267,7 +243,7 @@ class PredictionWriter(Callback):
             )  # fmt: skip
             if trainer.world_size == 1 and not isinstance(exception, OSError):
                 self._finish()
-        self._free_lock()
+        self._lock.free()
 
     def _close(self) -> None:
         if self._file is not None:

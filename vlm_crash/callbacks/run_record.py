@@ -38,7 +38,7 @@ def describe_run(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]
         "model": {name: str(value) for name, value in pl_module.hparams.items()},
         "sampling": {
             **recipe.remembered,
-            **{name: getattr(recipe, name) for name in ("image_size", "tell_event", "blank_frames")},
+            **{name: getattr(recipe, name) for name in ("image_size", "tell_event", "blank_frames", "reader")},
         },
         "precision": " ".join(map(str, _precision(trainer, pl_module))),
         "schema": pl_module.schema.fingerprint,  # type: ignore[union-attr]

@@ -8,17 +8,16 @@ Must hold: a line is on the disk before the next batch begins; a scan that was s
 and ends with the same lines; another model, other windows or other recordings are not mixed in.
 """
 
-import csv
-import io
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from vlm_crash.callbacks.folder_lock import FolderLock
 from vlm_crash.callbacks.run_record import describe_run
 from vlm_crash.callbacks.scan_events import (
     ScanEvent,
@@ -31,6 +30,8 @@ from vlm_crash.callbacks.scan_events import (
     scored,
 )
 from vlm_crash.callbacks.scan_image import draw_curve
+from vlm_crash.callbacks.scan_resume import Left, changed_files, is_steady, left_of, refusal
+from vlm_crash.callbacks.scan_tables import event_rows, recording_rows, table
 from vlm_crash.callbacks.whole_lines import WholeLines, cannot_write
 from vlm_crash.data.files import write_files
 from vlm_crash.data.prediction_lines import prediction_files
@@ -38,7 +39,7 @@ from vlm_crash.data.recordings import ScanPlan, WindowSample, window_sample
 from vlm_crash.schema.records import Prediction, VideoSample
 from vlm_crash.video.clip_files import readable_name
 from vlm_crash.video.container import UnreadableClipError
-from vlm_crash.video.cutting import cut_clip
+from vlm_crash.video.guarded_windows import cut_clip
 
 log = logging.getLogger(__name__)
 
@@ -52,11 +53,18 @@ class ScanWriter(Callback):
         output_dir: folder for them.
         settings: of the scan.
         overwrite: begin anew where there is a scan already.
+        retry_failed: read recordings on that failed, and answer again where that failed.
     """
 
-    def __init__(self, output_dir: Path, settings: ScanSettings, overwrite: bool = False) -> None:
-        self.output_dir, self.settings, self.overwrite = Path(output_dir), settings, overwrite
+    def __init__(
+        self, output_dir: Path, settings: ScanSettings, overwrite: bool = False, retry_failed: bool = False
+    ) -> None:
+        self.output_dir, self.settings = Path(output_dir), settings
+        self.overwrite, self.retry_failed = overwrite, retry_failed
         self.recordings: list[VideoSample] = []
+        self.curve, self.answered = cast(WholeLines, None), cast(WholeLines, None)  # opened by setup
+        self._lock = FolderLock(self.output_dir)
+        self._timeout_s: float | None = None
         self._background = ""
         self._planned: dict[tuple[Any, ...], ScanEvent] = {}
 
@@ -68,14 +76,20 @@ class ScanWriter(Callback):
         self.recordings = list(datamodule.samples["predict"])
         schema: Any = pl_module.schema
         self._background = schema.background.name
+        self._timeout_s = datamodule.clip_timeout_s
+        try:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            self._lock.take()
+        except OSError as error:
+            raise cannot_write(self.output_dir, error) from error
         run = self._run(trainer, pl_module)
-        self._refuse_another(run)
+        left = self._look(run, datamodule.batch_size)
         pl_module.provenance = run["run_id"]
-        self.curve = WholeLines(self.output_dir / CURVE)
-        self.answered = WholeLines(self.output_dir / EVENTS)
-        write_files({self.output_dir / RUN: json.dumps(run, ensure_ascii=False, indent=1, default=str) + "\n"})
-        first = self._first_windows(datamodule.batch_size)
-        datamodule.scan = ScanPlan(self.settings.window_s, self.settings.stride_s, first)
+        datamodule.scan = ScanPlan(self.settings.window_s, self.settings.stride_s, left.first, left.unsteady)
+        if left.lines:
+            log.info("%d windows have been judged before; going on", len(left.lines))
+        if left.failed:
+            log.info("%d of the recordings failed; --retry_failed true tries them again", len(left.failed))
 
     def _run(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         run = describe_run(trainer, pl_module)
@@ -88,49 +102,43 @@ class ScanWriter(Callback):
         size = recording.path.stat().st_size if recording.path.exists() else None
         return [recording.id, readable_name(recording.path), size]
 
-    def _refuse_another(self, run: dict[str, Any]) -> None:
-        """ValueError where the folder holds the scan of other recordings, or by another model or other windows."""
-        paths = [self.output_dir / name for name in (CURVE, EVENTS, RUN)]
-        if self.overwrite:
-            for path in paths:
-                path.unlink(missing_ok=True)
-            return
-        there = json.loads(paths[2].read_text(encoding="utf-8")) if paths[2].exists() else None
-        if there is None or not paths[0].exists():
-            if any(path.stat().st_size for path in prediction_files(self.output_dir)):
-                raise ValueError(
-                    f"{self.output_dir} holds predictions of clips, and a scan would write over them; set --output_dir "
-                    "to another folder, or --overwrite true"
-                )
-            return
-        if there.get("recordings") != run["recordings"]:
-            what = "other recordings, or of files that have changed since"
-        elif there["run_id"] != run["run_id"]:
-            what = "another model, other windows or another way of asking"
-        else:
-            return
-        raise ValueError(
-            f"{self.output_dir} holds a scan with {what}; set --output_dir to another folder, or --overwrite true to "
-            "begin anew"
-        )
+    def _look(self, run: dict[str, Any], batch_size: int) -> Left:
+        """What is left to do of the scan that is there.
 
-    def _first_windows(self, batch_size: int) -> dict[str, int | None]:
-        """Where each recording is gone on with; lines of a batch that was torn are judged again, as one batch."""
-        kept: list[dict[str, Any]] = []
-        first: dict[str, int | None] = {}
-        for recording in self.recordings:
-            lines = [line for line in self.curve.lines if line["recording"] == recording.id]
-            if lines and lines[-1]["is_last"]:
-                first[recording.id] = None
-            else:
-                lines = lines[: len(lines) // batch_size * batch_size]
-                first[recording.id] = lines[-1]["window"] + 1 if lines else 0
-            kept += lines
-        if kept != self.curve.lines:
-            self.curve.keep(kept)
-        if kept:
-            log.info("%d windows have been judged before; going on", len(kept))
-        return first
+        Raises:
+            ValueError: it is of other recordings, by another model or of other windows.
+        """
+        curve, events, path = (self.output_dir / name for name in (CURVE, EVENTS, RUN))
+        if self.overwrite:
+            for old in (curve, events, path):
+                old.unlink(missing_ok=True)
+        there = json.loads(path.read_text(encoding="utf-8")) if path.exists() and curve.exists() else None
+        answers = sum(file.stat().st_size for file in prediction_files(self.output_dir))
+        if there is None and answers and not self.overwrite:
+            raise ValueError(
+                f"{self.output_dir} holds predictions of clips, and a scan would write over them; set --output_dir to "
+                "another folder, or --overwrite true"
+            )
+        self.curve = WholeLines(curve)
+        failed = {line["recording"] for line in self.curve.lines if is_failed(line)}
+        if there is not None and (why := refusal(there, run, failed, self.retry_failed)):
+            raise ValueError(
+                f"{self.output_dir} holds {why}; set --output_dir to another folder, or --overwrite true to begin anew"
+            )
+        self.answered = WholeLines(events)
+        self._forget(changed_files(there, run) if there is not None else None)
+        write_files({path: json.dumps(run, ensure_ascii=False, indent=1, default=str) + "\n"})
+        left = left_of([recording.id for recording in self.recordings], self.curve.lines, batch_size, self.retry_failed)
+        if left.lines != self.curve.lines:
+            self.curve.keep(left.lines)
+        return left
+
+    def _forget(self, changed: set[str] | None) -> None:
+        """What was read of files that are others now. That they failed stays, until run.json says what they are."""
+        if changed:
+            windows = [line for line in self.curve.lines if line["recording"] not in changed or is_failed(line)]
+            self.curve.keep(windows)
+            self.answered.keep([line for line in self.answered.lines if line["key"][0] not in changed])
 
     def on_predict_batch_end(
         self,
@@ -170,29 +178,37 @@ class ScanWriter(Callback):
             line for line in self.answered.lines
             if tuple(line["key"]) in self._planned
             and (line["clip"] is None or (self.output_dir / CLIPS / line["clip"]).exists())
+            and not (self.retry_failed and line["prediction"]["status"] == "failed")
         ]  # fmt: skip
         if kept != self.answered.lines:
             self.answered.keep(kept)
         done = {tuple(line["key"]) for line in kept}
-        return [
-            window_sample(
+        steady = {recording.id: is_steady(self._lines_of(recording)) for recording in self.recordings}
+        windows = {
+            event.asked: window_sample(
                 event.recording, window=event.window["window"], start_s=event.window["start_s"],
-                end_s=event.window["end_s"],
+                end_s=event.window["end_s"], is_steady=steady[event.recording.id],
             )
             for key, event in self._planned.items() if key not in done
-        ]  # fmt: skip
+        }  # fmt: skip
+        return list(windows.values())  # two peaks may lie in one window, which is answered once
+
+    def _lines_of(self, recording: VideoSample) -> list[dict[str, Any]]:
+        return [line for line in self.curve.lines if line["recording"] == recording.id]
 
     def _answered(self, window: WindowSample, prediction: Prediction) -> None:
-        """The clip, then the line that says it is there."""
+        """The clip, then the line that says it is there; for each event that is asked by this window."""
+        there = {tuple(line["key"]) for line in self.answered.lines}
         for event in self._planned.values():
-            if (event.recording.id, event.window["window"]) != (window.id, window.window):
+            if event.asked != (window.id, window.window) or event.key in there:
                 continue
             path = self.output_dir / CLIPS / event.clip
             line = prediction.to_json_dict() | {"video": event.clip, "path": readable_name(path)}
             clip: str | None = event.clip
             try:
                 path.parent.mkdir(exist_ok=True)
-                cut_clip(window.path, event.clip_start_s, event.clip_end_s, path)
+                span = event.clip_start_s, event.clip_end_s
+                cut_clip(window.path, *span, path, window.is_steady, self._timeout_s)
             except UnreadableClipError as error:  # the recording has gone since its curve was made
                 line |= {"status": "failed", "error": prediction.error or error.reason}
                 clip = None
@@ -217,79 +233,23 @@ class ScanWriter(Callback):
             )
         write_files(
             {
-                self.output_dir / "events.csv": _table(event_rows(events, lines)),
-                self.output_dir / "recordings.csv": _table(recording_rows(self.recordings, self.curve.lines, events)),
+                self.output_dir / "events.csv": table(event_rows(events, lines)),
+                self.output_dir / "recordings.csv": table(recording_rows(self.recordings, self.curve.lines, events)),
                 self.output_dir / "predictions.jsonl": "".join(
                     f"{json.dumps(line, ensure_ascii=False)}\n" for line in answers
                 ),
             }
         )
         for recording in self.recordings:
-            curve = [line for line in self.curve.lines if line["recording"] == recording.id and not is_failed(line)]
-            if curve:
+            if curve := [line for line in self._lines_of(recording) if not is_failed(line)]:
                 peaks = [event.peak for event in events if event.recording.id == recording.id]
                 picture = draw_curve(recording.video, scored(curve), peaks, self.settings)
                 picture.save(self.output_dir / f"curve_{stems[recording.id]}.png")
-        for file in (self.curve, self.answered):
-            file.close()
         return events
 
-
-def event_rows(events: Iterable[ScanEvent], answers: dict[tuple[Any, ...], dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of events.csv."""
-    return [
-        {
-            "recording": event.recording.video,
-            "event": event.event,
-            "start_s": f"{event.peak.start_s:.3f}",
-            "end_s": f"{event.peak.end_s:.3f}",
-            "peak_s": f"{event.peak.peak_s:.3f}",
-            "probability": f"{event.peak.probability:.4f}",
-            "window_probability": f"{event.window['probability']:.4f}",
-            "answered": answers[event.key]["event"] or "",
-            "status": answers[event.key]["status"],
-            "clip": event.clip,
-            "clip_start_s": f"{event.clip_start_s:.3f}",
-            "clip_end_s": f"{event.clip_end_s:.3f}",
-            "record": json.dumps(answers[event.key]["fields"], ensure_ascii=False),
-        }
-        for event in events
-    ]
-
-
-def recording_rows(
-    recordings: Iterable[VideoSample], curve: Sequence[dict[str, Any]], events: Sequence[ScanEvent]
-) -> list[dict[str, Any]]:
-    """The rows of recordings.csv: what was seen of each, and what was wrong with it."""
-    rows = []
-    for recording in recordings:
-        lines = [line for line in curve if line["recording"] == recording.id]
-        failed = next((line["error"] for line in lines if is_failed(line)), None)
-        windows = [line for line in lines if not is_failed(line)]
-        rows.append(
-            {
-                "recording": recording.video,
-                "path": readable_name(recording.path),
-                "status": "failed" if failed else "ok",
-                "seconds": f"{max((line['end_s'] for line in windows), default=0.0):.3f}",
-                "windows": len(windows),
-                "windows_without_probability": sum(line["probability"] is None for line in windows),
-                "events": sum(event.recording.id == recording.id for event in events),
-                "problem": failed or next((line["damage"] for line in windows if line["damage"]), ""),
-            }
-        )
-    return rows
-
-
-_EVENT_COLUMNS = (
-    "recording", "event", "start_s", "end_s", "peak_s", "probability", "window_probability", "answered", "status",
-    "clip", "clip_start_s", "clip_end_s", "record",
-)  # fmt: skip
-
-
-def _table(rows: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else list(_EVENT_COLUMNS), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    def close(self) -> None:
+        """Let go of the files and of the folder, however the scan ended."""
+        for file in (self.curve, self.answered):
+            if file is not None:
+                file.close()
+        self._lock.free()

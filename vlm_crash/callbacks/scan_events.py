@@ -24,6 +24,7 @@ class ScanSettings:
         threshold: least mean probability, over the windows that show a moment, of an event at that moment.
         merge_s: stretches above the threshold with a smaller gap are one event.
         min_distance_s: two events whose peaks are closer are one.
+        min_duration_s: a stretch above the threshold that is shorter is no event.
         margin_s: seconds before and after an event that its clip shows as well.
     """
 
@@ -32,6 +33,7 @@ class ScanSettings:
     threshold: float = 0.5
     merge_s: float = 1.0
     min_distance_s: float = 4.0
+    min_duration_s: float = 0.0
     margin_s: float = 1.0
 
     def __post_init__(self) -> None:
@@ -45,13 +47,13 @@ class ScanSettings:
             )
         if not 0 < self.threshold < 1:
             raise ValueError(f"threshold={self.threshold} is not between 0 and 1; set --scan.threshold to a share")
-        for name in ("merge_s", "min_distance_s", "margin_s"):
+        for name in ("merge_s", "min_distance_s", "min_duration_s", "margin_s"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)} is below 0; set --scan.{name} to 0 or more seconds")
 
     @property
     def rule(self) -> PeakRule:
-        return PeakRule(self.threshold, self.merge_s, self.min_distance_s)
+        return PeakRule(self.threshold, self.merge_s, self.min_distance_s, self.min_duration_s)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ class ScanEvent:
     clip: str
     clip_start_s: float
     clip_end_s: float
+
+    @property
+    def asked(self) -> tuple[str, int]:
+        """The window whose answer is the event's: recording and number."""
+        return self.recording.id, self.window["window"]
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -94,6 +101,7 @@ def curve_line(window: Any, probabilities: Mapping[str, float] | None, backgroun
         "error": None if probabilities is not None else "the model gave non-finite logits",
         "is_last": window.is_last,
         "damage": window.damage,
+        "num_moved": window.num_moved,
     }
 
 

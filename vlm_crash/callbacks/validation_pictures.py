@@ -46,13 +46,12 @@ class ValidationSamples(Callback):
     ) -> None:  # fmt: skip
         if trainer.sanity_checking:
             return
-        num_frames = len(batch.pixel_values_N3HW) // max(1, len(batch.input_ids_BS))
-        frames_BF3HW = batch.pixel_values_N3HW.unflatten(0, (-1, num_frames))
+        clips = batch.pixel_values_N3HW.split(batch.frames_per_clip)
         for row, prediction in enumerate(outputs["predictions"][: self.num_clips - self._num_shown]):
             self._num_shown += 1
             for board in boards(trainer):
                 tag = f"validation_clip_{self._num_shown}"
-                board.add_images(f"{tag}/frames", _pixels(frames_BF3HW[row]), trainer.global_step)
+                board.add_images(f"{tag}/frames", _pixels(clips[row]), trainer.global_step)
                 board.add_text(f"{tag}/answer", _table(batch.samples[row], prediction), trainer.global_step)
 
 

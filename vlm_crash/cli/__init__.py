@@ -10,6 +10,8 @@ from collections.abc import Sequence
 COMMANDS = {
     "demo": ("commands", "render clips, fine-tune a tiny model, predict, score and report: everything in ten minutes"),
     "prepare": ("commands", "annotation CSVs + clip folders -> a dataset with frozen splits"),
+    "check": ("commands", "every clip of a dataset or a folder decoded once -> clips.csv; bad ones are quarantined"),
+    "frames": ("commands", "a clip -> the frames that the model sees, as pictures, and a contact sheet"),
     "fit": ("lightning_commands", "train"),
     "validate": ("lightning_commands", "loss and scores on the validation split"),
     "test": ("lightning_commands", "loss and scores on the test split"),

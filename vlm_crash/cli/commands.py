@@ -1,4 +1,4 @@
-"""demo, prepare, convert, export, evaluate and report: thin commands around the package's functions."""
+"""demo, prepare, check, frames, convert, export, evaluate and report: thin commands around the package's functions."""
 
 import io
 import re
@@ -9,7 +9,7 @@ from typing import Literal
 
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 
-from vlm_crash.cli import checkpoint_commands
+from vlm_crash.cli import check_command, checkpoint_commands, frames_command
 from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys
 from vlm_crash.cli.config_files import resolve_configs
 
@@ -145,9 +145,11 @@ def _demo(options: Namespace) -> int:
 
 COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace], int]]] = {
     "prepare": (_prepare_parser, _prepare),
+    **check_command.COMMANDS,
     "evaluate": (_evaluate_parser, _evaluate),
     "report": (_report_parser, _report),
     "demo": (_demo_parser, _demo),
+    **frames_command.COMMANDS,
     **checkpoint_commands.COMMANDS,
 }
 

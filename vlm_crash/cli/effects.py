@@ -26,7 +26,8 @@ ACTS_IN: Mapping[str, tuple[str, ...]] = {
         [
             *_options("model", "lr_vision lr_projector lr_language weight_decay warmup_ratio freeze"),
             *_options("model", "activation_checkpointing"),
-            *_options("data", "seed batching pack_tokens"),
+            *_options("data", "seed batching pack_tokens on_bad_clip"),
+            *_options("data.augment", "brightness contrast saturation crop jpeg flip"),
             "overflow_sentinel",
             *_options("trainer", "max_epochs min_epochs max_steps min_steps max_time limit_train_batches"),
             *_options("trainer", "val_check_interval check_val_every_n_epoch num_sanity_val_steps"),

@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from vlm_crash.callbacks import (
     ConfusionMatrices,
+    LeftOutClips,
     ModelFolder,
     OverflowSentinel,
     PredictionWriter,
@@ -106,6 +107,8 @@ class CrashCLI(LightningCLI):
             child.description = COMMANDS[command][1]
             child.formatter_class = HelpFormatter
             effects.hide(child, command)
+            if command != "fit":  # nothing is computed again in a backward pass: the fastest kernel that works will do
+                child.set_defaults({"model.attention": "auto"})
             next(action for action in child._actions if action.dest == "ckpt_path").help = HELP[command]
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -187,12 +190,13 @@ class CrashCLI(LightningCLI):
             extra += [TrainingMonitor(), ModelFolder()]
             if config["overflow_sentinel"] is not None:
                 extra.append(OverflowSentinel(config["overflow_sentinel"]))
+            extra.append(LeftOutClips())  # after those that look at gradients
         if self.subcommand in ("fit", "validate"):
             extra += [ValidationSamples(), ConfusionMatrices()]
         if self.subcommand == "predict":
             settings = scan.settings_of(self._get(self.config_init, "scan"))
-            self.scan = None if settings is None else ScanWriter(output_dir, settings, config["overwrite"])
-            options = (config[name] for name in ("overwrite", "retry_failed", "predictions_format"))
+            options = [config[name] for name in ("overwrite", "retry_failed", "predictions_format")]
+            self.scan = None if settings is None else ScanWriter(output_dir, settings, *options[:2])
             extra += [self.scan or PredictionWriter(output_dir, *options)]
         kwargs["default_root_dir"] = str(output_dir)
         if self.subcommand == "predict" and config["trainer"].get("logger") is None:

@@ -18,7 +18,6 @@ from vlm_crash.data.datamodule import CrashDataModule
 from vlm_crash.data.recordings import ScanPlan
 from vlm_crash.lightning_module import CrashVLM
 from vlm_crash.schema.fields import Schema
-from vlm_crash.video.guarded import CLIP_TIMEOUT_S
 
 log = logging.getLogger(__name__)
 
@@ -44,18 +43,18 @@ def settings_of(given: Any) -> ScanSettings | None:
 
 def check(schema: Schema, trainer: Trainer, datamodule: CrashDataModule, config: Mapping[str, Any]) -> None:
     """ValueError where a scan is not possible, or `predict` was given what a scan does not do."""
-    idle = {"retry_failed": False, "predictions_format": "jsonl"}
-    if given := [f"--{name}" for name, default in idle.items() if config[name] != default]:
-        raise ValueError(
-            f"--scan does nothing with {', '.join(given)}; leave {'it' if len(given) == 1 else 'them'} out"
-        )
+    if config["predictions_format"] != "jsonl":
+        raise ValueError("--scan does nothing with --predictions_format; leave it out")
     if trainer.limit_predict_batches != 1.0 or trainer.fast_dev_run:  # type: ignore[attr-defined]
         raise ValueError(
             "--scan reads recordings to their end, and a limit would end their curves early; leave out "
             "--trainer.limit_predict_batches and --trainer.fast_dev_run"
         )
-    if datamodule.clip_timeout_s != CLIP_TIMEOUT_S:
-        raise ValueError("--scan has no limit of time for a recording; leave out --data.clip_timeout_s")
+    if datamodule.recipe is not None and datamodule.recipe.sampling.has_window:
+        raise ValueError(
+            "--scan has windows of its own, and the frames are to be of another (data.frames, or the model's folder); "
+            "set --data.frames.start_s 0 --data.frames.end_s .inf"
+        )
     if schema.background is None:
         raise ValueError(
             f"--scan asks when something happens, and the events of {schema.source} ({', '.join(schema.event_names)}) "
@@ -69,6 +68,8 @@ def check(schema: Schema, trainer: Trainer, datamodule: CrashDataModule, config:
         )
     if datamodule.tell_event:
         raise ValueError("--scan asks which event there is, and data.tell_event tells it; leave --data.tell_event off")
+    if datamodule.reader not in ("auto", "pyav"):
+        raise ValueError(f"--scan reads by PyAV, and --data.reader is {datamodule.reader}; leave it out")
 
 
 def predictor(trainer: Trainer, writer: ScanWriter) -> Callable[..., None]:
@@ -76,6 +77,12 @@ def predictor(trainer: Trainer, writer: ScanWriter) -> Callable[..., None]:
     predict = trainer.predict
 
     def run(model: CrashVLM, datamodule: CrashDataModule, ckpt_path: Path | None = None, **options: Any) -> None:
+        try:
+            scan(model, datamodule, ckpt_path, options)
+        finally:
+            writer.close()
+
+    def scan(model: CrashVLM, datamodule: CrashDataModule, ckpt_path: Path | None, options: dict[str, Any]) -> None:
         start = time.perf_counter()
         predict(model, datamodule=datamodule, ckpt_path=ckpt_path, **options)
         judged = time.perf_counter()

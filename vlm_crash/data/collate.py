@@ -23,6 +23,7 @@ class Item:
     """One clip, ready for the model: ids, and pixels [F, 3, H, W] float32.
 
     A filler keeps its process in step with the others (see sampler.py): it has no labels, and its answer is dropped.
+    One whose clip cannot be read (`unreadable`: why) stands for it where it is left out of training.
     """
 
     sample: VideoSample
@@ -30,6 +31,7 @@ class Item:
     labels_S: Tensor | None
     pixel_values_F3HW: Tensor
     is_filler: bool = False
+    unreadable: str | None = None
 
     def as_filler(self) -> "Item":
         """The same to compute with, and nothing to learn from."""
@@ -62,6 +64,8 @@ class Batch:
     pixel_values_N3HW: Tensor
     num_fillers: int = 0
     clip_lengths: tuple[int, ...] | None = None
+    #: Frames of each clip: some rules take more of longer clips.
+    frames_per_clip: tuple[int, ...] = ()
     #: Only the probabilities of the events are asked for, and no answer (data/recordings.py).
     events_only: bool = False
 
@@ -76,9 +80,9 @@ class Batch:
         )
 
     def first(self, num_rows: int, num_clips: int) -> "Batch":
-        """Its first rows alone (all have as many frames), those after the first clips as fillers."""
+        """Its first rows alone, those after the first clips as fillers."""
         assert self.clip_lengths is None, "a row is a clip"
-        num_frames = len(self.pixel_values_N3HW) // max(1, len(self.input_ids_BS))
+        frames_per_clip = self.frames_per_clip[:num_rows]
         input_ids_BS = self.input_ids_BS[:num_rows]
         samples = self.samples[: min(num_rows, num_clips)]
         return replace(
@@ -88,7 +92,8 @@ class Batch:
             input_ids_BS=input_ids_BS,
             attention_mask_BS=self.attention_mask_BS[:num_rows],
             labels_BS=None if self.labels_BS is None else self.labels_BS[:num_rows],
-            pixel_values_N3HW=self.pixel_values_N3HW[: num_rows * num_frames],
+            pixel_values_N3HW=self.pixel_values_N3HW[: sum(frames_per_clip)],
+            frames_per_clip=frames_per_clip,
         )
 
     @property
@@ -122,8 +127,7 @@ class Collator:
     padding_side: str = "right"
 
     def __call__(self, items: Sequence[Item | FailedItem | None]) -> Batch:
-        failed = [item for item in items if isinstance(item, FailedItem)]
-        good = [item for item in items if isinstance(item, Item)]
+        good, failed = _parted(items)
         length = max((len(item.input_ids_S) for item in good), default=0)
         shape = (len(good), length)
         input_ids_BS = torch.full(shape, self.pad_token_id, dtype=torch.long)
@@ -146,6 +150,7 @@ class Collator:
             attention_mask_BS=attention_mask_BS,
             labels_BS=labels_BS,
             pixel_values_N3HW=torch.cat(pixels) if pixels else torch.zeros(0, 3, 1, 1),
+            frames_per_clip=tuple(map(len, pixels)),
         )
 
 
@@ -160,6 +165,7 @@ class PackCollator:
     pack_tokens: int
 
     def __call__(self, items: Sequence[Item]) -> Batch:
+        items, failed = _parted(items)
         lengths = tuple(len(item.input_ids_S) for item in items)
         if sum(lengths) > self.pack_tokens:
             raise ValueError(
@@ -172,13 +178,22 @@ class PackCollator:
         return Batch(
             samples=[item.sample for item in items if not item.is_filler],
             num_fillers=sum(item.is_filler for item in items),
-            failed=[],
+            failed=failed,
             input_ids_BS=input_ids_BS,
             attention_mask_BS=torch.ones_like(input_ids_BS),
             labels_BS=torch.cat(labels)[None],
             pixel_values_N3HW=torch.cat([item.pixel_values_F3HW for item in items]),
             clip_lengths=lengths,
+            frames_per_clip=tuple(len(item.pixel_values_F3HW) for item in items),
         )
+
+
+def _parted(items: Sequence[Item | FailedItem | None]) -> tuple[list[Item], list[FailedItem]]:
+    """Items to compute with, fillers last; clips that cannot be read, those that a filler stands for included."""
+    good = sorted((item for item in items if isinstance(item, Item)), key=lambda item: item.is_filler)
+    failed = [item for item in items if isinstance(item, FailedItem)]
+    failed += [FailedItem(item.sample, item.unreadable) for item in good if item.unreadable is not None]
+    return good, failed
 
 
 def prompts_of(batch: Batch, pad_token_id: int) -> Batch:

@@ -1,11 +1,9 @@
 """Wiring: which samples each stage sees, and their loaders."""
 
 import logging
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +12,29 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
-from vlm_crash.data.batching import BATCHING, Packs, check_batching, train_sampler
+from vlm_crash.data.batching import Packs, check_batching, train_sampler
 from vlm_crash.data.clip_sources import each_once, limit_per_event, loose_clips
 from vlm_crash.data.collate import Batch, Collator, PackCollator
 from vlm_crash.data.conversation import read_question
 from vlm_crash.data.dataset import ClipDataset, ModelInputs, SampleRecipe
+from vlm_crash.data.frame_options import UNSET, FrameOptions, sampling_of
+from vlm_crash.data.option_checks import check_leasts, check_together, check_words
 from vlm_crash.data.prepared import load_prepared
+from vlm_crash.data.quarantine import Checks, in_use
 from vlm_crash.data.recordings import ScanPlan
 from vlm_crash.data.remaining import Remaining
 from vlm_crash.data.sampler import SharedSampler
-from vlm_crash.data.splits import SPLITS
+from vlm_crash.data.told_events import warn_of_told_events
 from vlm_crash.data.vocabularies import observed_vocabularies
 from vlm_crash.data.workers import heed_parent_alone
 from vlm_crash.schema.fields import Schema, load_schema
+from vlm_crash.schema.mirror import mirrored
 from vlm_crash.schema.records import VideoSample
-from vlm_crash.schema.wording import words
-from vlm_crash.video.frame_sampling import FrameSampling
+from vlm_crash.video.augmentation import PLAIN, Augmentation
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S
+from vlm_crash.video.reader import check_reader
 
 log = logging.getLogger(__name__)
-
-#: Frames per clip of the old scripts.
-DEFAULT_NUM_FRAMES = 32
 
 
 class CrashDataModule(LightningDataModule):
@@ -52,15 +51,23 @@ class CrashDataModule(LightningDataModule):
         num_videos: most clips per event to predict; 0: all. Unset: 10 of each event's folder, and all of `clips` or
             `folder`.
         num_frames: frames per clip. Unset: what the model folder says, else 32.
-        frame_rule: which frames: middle (of equal intervals, as in VideoChat-Flash's training) or card (as the model
-            card of InternVideo2_5_Chat_8B takes them). Unset: what the model folder says, else middle.
+        frame_rule: which frames: middle (of equal intervals, as in VideoChat-Flash's training), card (as the model
+            card of InternVideo2_5_Chat_8B takes them), fps (so many a second), duration (more of longer clips, as
+            VideoChat-Flash counts them) or event (half of them within a second around the largest change of motion).
+            Unset: what the model folder says, else middle.
+        frames: settings of the rule, and the part of each clip that is looked at. Unset: what the model folder says.
+        augment: random changes of training clips, off by default.
         batch_size: clips per batch and process.
         batching: how training clips of several lengths make a batch: padded (to the longest), grouped (the same, of
             clips of similar length) or packed (as many as pack_tokens holds, in one row without padding).
         pack_tokens: most tokens of a packed batch; unset: batch_size times those of the longest clip.
         num_workers: processes that read clips.
-        clip_timeout_s: most seconds to read a clip; one that takes longer is failed, as one that cannot be read (null
-            or 0: no limit).
+        reader: what decodes the clips: auto (right on all that can be read), pyav (what auto takes), decord (as the old
+            scripts read them, wrong on some) or torchcodec; the last two where they are installed.
+        clip_timeout_s: most seconds to read a clip, of a recording (--scan) from one frame to the next; what takes
+            longer is failed, as one that cannot be read (null or 0: no limit).
+        on_bad_clip: what training does at a clip that cannot be read: raise (stop and name it) or skip (leave it out,
+            on all processes, and say so after each epoch). Scores are never taken over fewer clips.
         prompt: question to ask: full (lists all fields and terms), short, or dataset (the JSONL's human turn).
             Unset: what the model folder says, else full.
         prompt_file: UTF-8 text file with a question of your own wording, asked instead.
@@ -80,6 +87,8 @@ class CrashDataModule(LightningDataModule):
 
     #: Set where clips are scanned as recordings: what of them is read next.
     scan: ScanPlan | None = None
+    #: By place, training clips found unreadable, for all processes that read (callbacks/left_out.py); None: stop there.
+    left_out: torch.Tensor | None = None
     #: (epoch, clips of it that all processes have seen) where a checkpoint was restored.
     resumed: tuple[int, int] = (0, 0)
 
@@ -95,11 +104,15 @@ class CrashDataModule(LightningDataModule):
         num_videos: int | None = None,
         num_frames: int | None = None,
         frame_rule: str | None = None,
+        frames: FrameOptions = UNSET,
+        augment: Augmentation = PLAIN,
         batch_size: int = 1,
         batching: str = "padded",
         pack_tokens: int | None = None,
         num_workers: int = 2,
+        reader: str = "auto",
         clip_timeout_s: float | None = CLIP_TIMEOUT_S,
+        on_bad_clip: str = "raise",
         prompt: str | None = None,
         prompt_file: Path | None = None,
         preset: str | None = None,
@@ -110,33 +123,35 @@ class CrashDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _check_choices({"split": (split, SPLITS), "batching": (batching, BATCHING)})
-        _check_leasts(1, batch_size=batch_size, pack_tokens=pack_tokens, num_frames=num_frames)
-        _check_leasts(0, num_workers=num_workers, clip_timeout_s=clip_timeout_s)
-        if pack_tokens is not None and batching != "packed":
-            raise ValueError(f"pack_tokens={pack_tokens} has no effect with batching={batching!r}; leave it out")
+        check_reader(reader)
+        check_words(split=split, batching=batching, on_bad_clip=on_bad_clip)
+        check_leasts(1, batch_size=batch_size, pack_tokens=pack_tokens, num_frames=num_frames)
+        check_leasts(0, num_workers=num_workers, clip_timeout_s=clip_timeout_s)
+        check_together(batching, pack_tokens, prompt, prompt_file)
         self.folder, self.split, self.num_videos = folder, split, num_videos
         self.clips = [clips] if isinstance(clips, Path | str) else list(clips or [])
         named = {"crash": crash_dir, "nearmiss": nearmiss_dir}
         self.event_dirs = {**{event: path for event, path in named.items() if path}, **(event_dirs or {})}
-        if prompt is not None and prompt_file is not None:
-            raise ValueError("--data.prompt and --data.prompt_file are both given, and only one can be asked; drop one")
         # What is given here goes before what the model folder says; a given prompt also before its own wording.
         self.given: dict[str, Any] = {
-            "num_frames": num_frames,
-            "frame_rule": frame_rule,
             "prompt": prompt,
             "question": None if prompt_file is None else read_question(prompt_file),
             "preset": preset,
             "template": template,
         }
+        self.given_frames, self.augment = (num_frames, frame_rule, frames), augment
         self.batch_size, self.num_workers, self.clip_timeout_s = batch_size, num_workers, clip_timeout_s
-        self.batching, self.pack_tokens = batching, pack_tokens
+        self.batching, self.pack_tokens, self.reader = batching, pack_tokens, reader
+        self.on_bad_clip = on_bad_clip
         self.tell_event, self.blank_frames = tell_event, blank_frames
         self.schema: Schema = load_schema(schema)
+        self.seed = seed
+        self._begin()
+
+    def _begin(self) -> None:
+        """What is known later."""
         #: The schema with its open fields filled with the dataset's terms, as soon as a dataset is read.
         self.dataset_schema: Schema = self.schema
-        self.seed = seed
         self.recipe: SampleRecipe | None = None
         self.samples: dict[str, Any] = {}
         self.resumed_kind: dict[str, Any] = {}
@@ -148,16 +163,20 @@ class CrashDataModule(LightningDataModule):
         if self.given["prompt"] is not None:
             inputs = replace(inputs, question=None)
         inputs = replace(inputs, **{name: value for name, value in self.given.items() if value is not None})
+        told = {"num_frames": inputs.num_frames, "rule": inputs.frame_rule}
+        remembered = {**told, **(inputs.frames or {})}
         self.recipe = SampleRecipe(
             schema=self.schema,
             tokenizer=inputs.conversation_tokenizer,
-            sampling=FrameSampling(inputs.num_frames or DEFAULT_NUM_FRAMES, inputs.frame_rule or "middle"),
+            sampling=sampling_of(*self.given_frames, remembered),
             image_size=inputs.image_size,
             prompt=inputs.prompt,
             tell_event=self.tell_event,
             blank_frames=self.blank_frames,
             question=inputs.question,
             clip_timeout_s=self.clip_timeout_s,
+            augmentation=self.augment if self.augment.acts else None,
+            reader=self.reader,
         )
 
     def setup(self, stage: str) -> None:
@@ -170,10 +189,11 @@ class CrashDataModule(LightningDataModule):
         splits = load_prepared(self.folder, self.schema)
         terms = observed_vocabularies([sample for samples in splits.values() for sample in samples], self.schema)
         self.dataset_schema = self.schema.with_vocabularies({name: seen for name, seen in terms.items() if seen})
-        for split in ("train", "val") if stage == "fit" else ("val",) if stage == "validate" else ("test",):
-            self.samples[split] = splits[split]
-            log.info("%s: %d clips of %s", split, len(splits[split]), self.folder)
-            if not splits[split] and split != "val":
+        stages = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+        for split, marked in Checks.of(self.folder).marked({name: splits[name] for name in stages[stage]}).items():
+            self.samples[split] = in_use(marked)
+            log.info("%s: %d clips of %s", split, len(self.samples[split]), self.folder)
+            if not self.samples[split] and split != "val":
                 raise ValueError(
                     f"{self.folder} has no {split} clips; run `prepare` with more clips or other fractions"
                 )
@@ -186,12 +206,17 @@ class CrashDataModule(LightningDataModule):
         self.samples = {name: _alternating(samples) for name, samples in self.samples.items()}
         if stage == "fit":
             self._measure()
+            if self.on_bad_clip == "skip":
+                self.left_out = torch.zeros(len(self.samples["train"]), dtype=torch.bool).share_memory_()
         if self.recipe is not None and self.recipe.prompt == "dataset" and self.recipe.question is None:
-            _warn_of_told_events(self.samples, self.schema)
+            warn_of_told_events(self.samples, self.schema)
 
     def _measure(self) -> None:
         """Lengths of the training clips, from their texts, where batches are made by them."""
         samples = self.samples["train"]
+        if self.recipe is not None and self.recipe.flips:
+            unsure = sum(mirrored(self.schema, sample) is None for sample in samples)
+            log.info("%d of %d training clips can be mirrored", len(samples) - unsure, len(samples))
         if self.batching == "padded":
             self.lengths = [0] * len(samples)
             return
@@ -242,7 +267,7 @@ class CrashDataModule(LightningDataModule):
             raise ValueError(
                 "there is nothing to predict; set --data.crash_dir, --data.nearmiss_dir, --data.clips or --data.folder"
             )
-        samples = load_prepared(self.folder, self.schema)[self.split]
+        samples = Checks.of(self.folder).mark(load_prepared(self.folder, self.schema)[self.split])
         if not samples:
             raise ValueError(f"the split {self.split} of {self.folder} has no clips; set --data.split to another")
         # A line is known by its clip's path, from whatever folder the command was given.
@@ -253,9 +278,10 @@ class CrashDataModule(LightningDataModule):
         assert self.recipe is not None, "connect() comes before the loaders"
         train, predict = name == "train", name == "predict"
         collate = Collator(self.recipe.tokenizer.end_token_id, "left" if predict else "right")
-        dataset = ClipDataset(
-            self.samples[name], self.recipe, supervised=not predict, on_unreadable="fail" if predict else "raise"
-        )
+        on_unreadable = self.on_bad_clip if train else "fail" if predict else "raise"
+        left_out = self.left_out if train else None
+        augment_seed = self.seed if train else None
+        dataset = ClipDataset(self.samples[name], self.recipe, not predict, on_unreadable, left_out, augment_seed)
         is_packed = train and self.batching == "packed"
         in_lists = is_packed or predict
         return DataLoader(
@@ -284,7 +310,7 @@ class CrashDataModule(LightningDataModule):
     def _train_sampler(self) -> SharedSampler:
         rank, world = self._place()
         options: dict[str, Any] = {"num_replicas": world, "rank": rank, "seed": self.seed}
-        options |= {"batch_size": self.batch_size, "resumed": self.resumed}
+        options |= {"batch_size": self.batch_size, "resumed": self.resumed, "stamped": self.augment.acts}
         return train_sampler(self.batching, self.lengths, self.pack_tokens or 0, self.resumed_kind, options)
 
     def _place(self) -> tuple[int, int]:
@@ -334,39 +360,6 @@ class CrashDataModule(LightningDataModule):
             return self._loader("predict")
         assert self.recipe is not None, "connect() comes before the loaders"
         return self.scan.loader(self.samples["predict"], self.recipe, self.batch_size, self.num_workers)
-
-
-def _check_choices(choices: Mapping[str, tuple[str, Iterable[str]]]) -> None:
-    """ValueError for a word that is none of those it may be: by option, (word, those)."""
-    for name, (word, known) in choices.items():
-        if word not in known:
-            raise ValueError(f"{name}={word!r} is not one of {list(known)}; set --data.{name} to one of them")
-
-
-def _check_leasts(least: int, **values: float | None) -> None:
-    """ValueError for an option's number below the least that it may be."""
-    for name, value in values.items():
-        if value is not None and not value >= least:  # nan is not
-            raise ValueError(f"{name}={value} is below {least}; set --data.{name} to {least} or more")
-
-
-def _warn_of_told_events(samples: dict[str, list[VideoSample]], schema: Schema) -> None:
-    """Say it where the dataset's own question names the clip's event, and no other: the answer is given away."""
-    wordings = [(text, event.name) for event in schema.events for text in (event.title, *event.openings)]
-    events = {" ".join(words(text)): name for text, name in wordings}
-    # The longest first: "near crash" is no crash.
-    pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, sorted(events, key=len, reverse=True)))})\b")
-    told: Counter[str] = Counter()
-    for sample in chain.from_iterable(samples.values()):
-        named = {events[found] for found in pattern.findall(" ".join(words(sample.question or "")))}
-        if len(schema.events) > 1 and named == {sample.event}:
-            told[str(sample.event)] += 1
-    if told:
-        log.warning(
-            "the human turn of %d clips names their event (%s), so the model is told it; set --data.prompt to full or "
-            "short if it is to find out",
-            told.total(), ", ".join(f"{event}: {count}" for event, count in told.items()),
-        )  # fmt: skip
 
 
 def _alternating(samples: list[VideoSample]) -> list[VideoSample]:

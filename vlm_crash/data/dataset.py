@@ -1,29 +1,40 @@
 """A list of samples -> items. One path for training, validation and prediction.
 
 Enters: frozen samples. Leaves: per index an Item, or a FailedItem where the clip cannot be read and the dataset is
-told to go on (prediction); training and validation stop at such a clip and name it.
+told to go on (prediction); training and validation stop at such a clip and name it, or a filler stands for it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from vlm_crash.data.collate import FailedItem, Item
 from vlm_crash.data.conversation import PROMPTS, ChatTemplate, question
+from vlm_crash.data.frame_options import to_remember
 from vlm_crash.data.tokenization import ConversationTokenizer
 from vlm_crash.schema.fields import UNKNOWN, Schema
+from vlm_crash.schema.mirror import mirrored
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.schema.response import parse, render
+from vlm_crash.video.augmentation import Augmentation, Draw
 from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S, UnreadableClipError, read_frames
 from vlm_crash.video.image_transform import to_pixel_values
 from vlm_crash.video.reader import Frames
 
+#: Of ModelInputs: what a model's folder says by the same name.
+REMEMBERED = (
+    *("prompt", "question", "num_frames", "frame_rule", "frames"),
+    *("system_message", "template", "preset"),
+)
 #: No clip is taken to last longer, in seconds.
 LONGEST_S = 9999.99
+UNREADABLE_REMEDY = "run `check`, which keeps such clips out, or leave them out of training by --data.on_bad_clip skip"
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,7 @@ class ModelInputs:
         question: a wording of the lab's own that it knows better; None: none.
         num_frames: frames per clip; None: the folder does not say.
         frame_rule: how frames are chosen (video/frame_sampling.py); None: middle.
+        frames: further settings of the rule, and its window; None: none.
         system_message: its system turn; None: the template's own.
         template: its chat template; None: internvl2_5.
         preset: how the frames stand in its prompt; None: training.
@@ -50,6 +62,7 @@ class ModelInputs:
     question: str | None = None
     num_frames: int | None = None
     frame_rule: str | None = None
+    frames: dict[str, Any] | None = None
     system_message: str | None = None
     template: str | None = None
     preset: str | None = None
@@ -75,6 +88,8 @@ class SampleRecipe:
         blank_frames: show black frames instead of the clip, as a blind baseline.
         question: the lab's own wording, asked instead of `prompt`.
         clip_timeout_s: most seconds to read a clip; None or 0: no limit.
+        augmentation: how training clips are changed; None: not at all.
+        reader: what decodes it (video/reader.py).
     """
 
     schema: Schema
@@ -86,8 +101,17 @@ class SampleRecipe:
     blank_frames: bool
     question: str | None = None
     clip_timeout_s: float | None = CLIP_TIMEOUT_S
+    augmentation: Augmentation | None = None
+    reader: str = "auto"
 
     def __post_init__(self) -> None:
+        if self.augmentation is not None and self.augmentation.acts and self.blank_frames:
+            raise ValueError("data.augment does nothing to black frames (data.blank_frames); leave one of them out")
+        if self.flips and self.schema.mirror is None:
+            raise ValueError(
+                f"augment.flip mirrors clips, and {self.schema.source} has no table of what is then true (`mirror`, as "
+                "crash.yaml has it); add one to the schema, or leave --data.augment.flip out"
+            )
         if self.prompt not in PROMPTS:
             raise ValueError(f"prompt={self.prompt!r} is not one of {list(PROMPTS)}; set --data.prompt to one of them")
         if self.tell_event and (self.question is not None or self.prompt == "dataset"):
@@ -97,34 +121,62 @@ class SampleRecipe:
                 "set --data.prompt to full or short, or leave --data.tell_event off"
             )
 
-    def item(self, sample: VideoSample, supervised: bool) -> Item:
-        """Read a clip and put it into tokens.
+    @property
+    def flips(self) -> bool:
+        """Whether some training clips are mirrored."""
+        return self.augmentation is not None and self.augmentation.flip > 0
+
+    def item(self, sample: VideoSample, supervised: bool, draw: Draw | None = None) -> Item:
+        """Read a clip and put it into tokens; of a training clip, what is drawn for it is done to it first.
 
         Raises:
             UnreadableClipError: the clip cannot be read.
             ValueError: the sample lacks what the recipe needs (an answer, an event to tell, a human turn).
         """
-        frames = read_frames(sample.path, self.sampling, timeout_s=self.clip_timeout_s)
+        frames = read_frames(
+            sample.path,
+            self.sampling,
+            reader=self.reader,
+            timeout_s=self.clip_timeout_s,
+            image_size=self.image_size,
+        )
+        if draw is not None:
+            other = mirrored(self.schema, sample) if draw.flipped else sample
+            draw, sample = (replace(draw, flipped=False), sample) if other is None else (draw, other)
+            frames = replace(frames, frames_FHWC=draw.apply(frames.frames_FHWC))
         return self.item_of(sample, frames, supervised)
 
     def item_of(self, sample: VideoSample, frames: Frames, supervised: bool) -> Item:
         """Put frames that have been read into tokens; ValueError as `item`."""
-        answer = self._answer(sample) if supervised else None
+        asked, answer, unknown = self.texts(sample) if supervised else (self._question(sample), None, ())
         tokens = self.tokenizer(
-            self._question(sample),
+            asked,
             num_frames=len(frames.frames_FHWC),
-            # The clip's own length, not the CSV's: it is there in prediction too.
-            duration_s=frames.info.duration_s,
+            # The clip's own length, not the CSV's: it is there in prediction too. Of a window, as upstream, its own.
+            duration_s=self.sampling.seen_s(frames.info.duration_s),
             answer=answer,
-            unsupervised=self._unknown_spans(sample, answer) if answer else (),
+            unsupervised=unknown,
         )
         return Item(sample, tokens.input_ids_S, tokens.labels_S, to_pixel_values(self._pixels(frames), self.image_size))
+
+    def texts(self, sample: VideoSample) -> tuple[str, str, Sequence[tuple[int, int]]]:
+        """Question and answer, and the spans of the answer that nobody is to learn; ValueError as `item`."""
+        answer = self._answer(sample)
+        return self._question(sample), answer, self._unknown_spans(sample, answer)
+
+    def absent(self, sample: VideoSample, reason: str) -> Item:
+        """What stands for a supervised sample whose clip cannot be read: nothing to see, and nothing to learn from."""
+        num_frames, side = self.sampling.num_frames, self.image_size
+        tokens = self.tokenizer(self._question(sample), num_frames, sample.duration_s, self._answer(sample))
+        pixels_F3HW = torch.zeros(num_frames, 3, side, side)
+        item = Item(sample, tokens.input_ids_S, tokens.labels_S, pixels_F3HW, unreadable=reason)
+        return item.as_filler()
 
     def longest(self, samples: Sequence[VideoSample], supervised: bool) -> int:
         """Tokens of the sample with the most words, its clip not looked at (where nobody says, it lasts LONGEST_S)."""
 
         def words(sample: VideoSample) -> tuple[str, str | None]:
-            return self._question(sample), self._answer(sample) if supervised else None
+            return self._question(sample), max(self._answers(sample), key=len) if supervised else None
 
         samples = getattr(samples, "one_of_each", samples)  # of a ClipStore, which may have millions
         asked, answer = max(map(words, samples), key=lambda texts: len(texts[0]) + len(texts[1] or ""))
@@ -139,20 +191,19 @@ class SampleRecipe:
             asked = self._question(sample)
             if asked not in prompts:  # mostly one for all
                 prompts[asked] = len(self.tokenizer(asked, self.sampling.num_frames, LONGEST_S).input_ids_S)
-            found.append(prompts[asked] + self.tokenizer.num_answer_tokens(self._answer(sample)))
+            found.append(prompts[asked] + max(map(self.tokenizer.num_answer_tokens, self._answers(sample))))
         return found
 
     def _pixels(self, frames: Frames) -> np.ndarray:
         return np.zeros_like(frames.frames_FHWC) if self.blank_frames else frames.frames_FHWC
 
     @property
-    def remembered(self) -> dict[str, int | str | None]:
+    def remembered(self) -> dict[str, Any]:
         """What a model that was trained by this recipe must know of it to be asked the same way again."""
         return {
             "prompt": self.prompt,
             "question": self.question,
-            "num_frames": self.sampling.num_frames,
-            "frame_rule": self.sampling.rule,
+            **to_remember(self.sampling),
             "template": self.tokenizer.template.name,
             "preset": self.tokenizer.preset,
         }
@@ -181,6 +232,11 @@ class SampleRecipe:
             raise ValueError(f"{sample.video} has no annotation; training needs a folder made by `vlm_crash prepare`")
         return render(self.schema, sample.annotation)
 
+    def _answers(self, sample: VideoSample) -> list[str]:
+        """The answer; and that of the mirrored clip, where clips are mirrored."""
+        mirror = mirrored(self.schema, sample) if self.flips else None
+        return [self._answer(one) for one in (sample, mirror) if one is not None]
+
     def _unknown_spans(self, sample: VideoSample, answer: str) -> list[tuple[int, int]]:
         """Where the answer says Unknown because nobody annotated the field: not a fact to learn."""
         answers = parse(self.schema, answer, sample.event).answers.values()
@@ -194,28 +250,54 @@ class ClipDataset(Dataset[Item | FailedItem | None]):
         samples: the clips.
         recipe: how each becomes an item.
         supervised: make labels.
-        on_unreadable: "raise" or "fail" (give a FailedItem and go on).
+        on_unreadable: "raise", "fail" (give a FailedItem and go on) or "skip" (give a filler in its place).
+        left_out: by index, whether a clip was found unreadable before: it is not tried again; one for all processes
+            that read, for "skip".
+        augment_seed: of what is drawn for the clips, where the recipe changes training clips; None: they are not.
+
+    An index may have the epoch in it (SharedSampler.stamped): what is drawn is of that epoch.
     """
 
     def __init__(
-        self, samples: Sequence[VideoSample], recipe: SampleRecipe, supervised: bool, on_unreadable: str
+        self,
+        samples: Sequence[VideoSample],
+        recipe: SampleRecipe,
+        supervised: bool,
+        on_unreadable: str,
+        left_out: torch.Tensor | None = None,
+        augment_seed: int | None = None,
     ) -> None:
         self.samples = samples
         self.recipe = recipe
         self.supervised = supervised
         self.on_unreadable = on_unreadable
+        self.left_out = left_out
+        self.augment_seed = augment_seed
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Item | FailedItem | None:
-        if index < 0:
-            # In prediction no process waits for another.
-            return self.recipe.item(self.samples[~index], self.supervised).as_filler() if self.supervised else None
-        sample = self.samples[index]
+        if index < 0 and not self.supervised:
+            return None  # in prediction no process waits for another
+        item = self._item(index if index >= 0 else ~index)
+        return item.as_filler() if index < 0 and isinstance(item, Item) else item
+
+    def _item(self, stamped: int) -> Item | FailedItem:
+        epoch, place = divmod(stamped, len(self.samples))
+        sample = self.samples[place]
+        if sample.quarantined is not None and self.on_unreadable == "fail":
+            return FailedItem(sample, f"quarantined: {sample.quarantined}")
+        if self.left_out is not None and self.left_out[place]:
+            return self.recipe.absent(sample, "it was not readable before")
+        draw = None
+        if self.augment_seed is not None and self.recipe.augmentation is not None:
+            draw = self.recipe.augmentation.draw(self.augment_seed, epoch, place)
         try:
-            return self.recipe.item(sample, self.supervised)
+            return self.recipe.item(sample, self.supervised, draw)
         except UnreadableClipError as error:
-            if self.on_unreadable == "raise":
-                raise
-            return FailedItem(sample, error.reason)
+            if self.on_unreadable == "fail":
+                return FailedItem(sample, error.reason)
+            if self.on_unreadable == "skip":
+                return self.recipe.absent(sample, error.reason)
+            raise UnreadableClipError(error.path, f"{error.reason}; {UNREADABLE_REMEDY}") from error

@@ -3,11 +3,11 @@
 Enters: samples whose files are recordings, and what is to be read of them: the windows from some number on, or chosen
 windows again. Leaves: batches whose samples say which window they are. Must hold: a batch of windows is of one
 recording and begins where it would without an interruption, so that a scan that goes on computes what one that was
-never stopped does.
+never stopped does; a recording whose decoder hangs or dies ends in a failed item behind the windows before that place.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +17,9 @@ from vlm_crash.data.collate import Batch, Collator, FailedItem, Item
 from vlm_crash.data.dataset import SampleRecipe
 from vlm_crash.data.workers import heed_parent_alone
 from vlm_crash.schema.records import VideoSample
-from vlm_crash.video.reader import UnreadableClipError
-from vlm_crash.video.windows import WindowGrid, read_window, read_windows
+from vlm_crash.video.guarded import UnreadableClipError
+from vlm_crash.video.guarded_windows import read_window, read_windows
+from vlm_crash.video.windows import WindowGrid
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class WindowSample(VideoSample):
         window: its number.
         is_last: no window comes after it.
         damage: of the last one: what was wrong with the recording; None: nothing.
+        num_moved: frames up to here whose time stamps do not say when they are shown.
+        is_steady: of a window that is read again: whether there are none in all the recording; None: not known.
     """
 
     window: int = 0
@@ -36,6 +39,8 @@ class WindowSample(VideoSample):
     end_s: float = 0.0
     is_last: bool = False
     damage: str | None = None
+    num_moved: int = 0
+    is_steady: bool | None = None
 
 
 def window_sample(recording: VideoSample, **where: Any) -> WindowSample:
@@ -51,12 +56,14 @@ class ScanPlan:
     Args:
         window_s, stride_s: how long windows are, and how often one begins.
         first: by recording (its id), the number of the first window to read; None: it is done. Others: from 0.
+        unsteady: recordings (their ids) with time stamps that were moved, before that window.
         again: windows to answer; given, nothing else is read.
     """
 
     window_s: float
     stride_s: float
     first: Mapping[str, int | None] = field(default_factory=dict)
+    unsteady: Container[str] = ()
     again: Sequence[WindowSample] | None = None
 
     def grid(self, recipe: SampleRecipe) -> WindowGrid:
@@ -102,12 +109,17 @@ class WindowBatches(IterableDataset[Batch]):
                     yield dataclasses.replace(self.collate(items), events_only=True)
 
     def _batches(self, recording: VideoSample, first: int) -> Iterator[list[Item | FailedItem]]:
+        if recording.quarantined is not None:
+            yield [FailedItem(recording, f"quarantined: {recording.quarantined}")]
+            return
         items: list[Item | FailedItem] = []
         try:
-            for window in read_windows(recording.path, self.plan.grid(self.recipe), first):
+            is_steady = False if recording.id in self.plan.unsteady else None
+            grid, timeout_s = self.plan.grid(self.recipe), self.recipe.clip_timeout_s
+            for window in read_windows(recording.path, grid, first, is_steady, timeout_s):
                 sample = window_sample(
                     recording, window=window.index, start_s=window.start_s, end_s=window.end_s,
-                    is_last=window.is_last, damage=window.damage,
+                    is_last=window.is_last, damage=window.damage, num_moved=window.num_moved,
                 )  # fmt: skip
                 items.append(self.recipe.item_of(sample, window.frames, supervised=False))
                 if len(items) == self.batch_size:
@@ -133,7 +145,9 @@ class ChosenWindows(Dataset[Item | FailedItem]):
     def __getitem__(self, index: int) -> Item | FailedItem:
         sample = self.windows[index]
         try:
-            frames = read_window(sample.path, self.grid, sample.start_s, sample.end_s)
+            frames = read_window(
+                sample.path, self.grid, sample.start_s, sample.end_s, sample.is_steady, self.recipe.clip_timeout_s
+            )
         except UnreadableClipError as error:
             return FailedItem(sample, error.reason)
         return self.recipe.item_of(sample, frames, supervised=False)

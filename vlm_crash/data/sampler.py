@@ -25,6 +25,8 @@ class SharedSampler(DistributedSampler):
         seed: of the order; None: as the clips are.
         batch_size: clips per batch and process.
         resumed: (epoch, clips of it that all processes have seen before the run was stopped).
+        stamped: an index is counted on through the epochs (epoch times clips, plus index), for datasets that do
+            something else in each.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class SharedSampler(DistributedSampler):
         seed: int | None = None,
         batch_size: int = 1,
         resumed: tuple[int, int] = (0, 0),
+        stamped: bool = False,
     ) -> None:
         super().__init__(dataset, num_replicas, rank, shuffle=seed is not None, seed=seed or 0)
         self.size = self.num_entries = len(cast(Sized, dataset))
@@ -43,6 +46,7 @@ class SharedSampler(DistributedSampler):
         self.resumed = (epoch, seen) if seen < self.size else (epoch + 1, 0)
         self.epoch = self.resumed[0]
         self.clips_per_turn = num_replicas * batch_size
+        self.stamped = stamped
 
     @property
     def kind(self) -> dict[str, Any]:
@@ -89,7 +93,13 @@ class SharedSampler(DistributedSampler):
             order = order[self.entries_after(seen) :]
         if order:
             order += [self.filler(order[-1])] * (-len(order) % self.num_replicas)
-        return iter(order[self.rank :: self.num_replicas])
+        own = order[self.rank :: self.num_replicas]
+        return iter(map(self._stamp, own) if self.stamped else own)
+
+    def _stamp(self, entry: Any) -> Any:
+        if isinstance(entry, tuple):
+            return tuple(map(self._stamp, entry))
+        return entry + self.epoch * self.size if entry >= 0 else ~self._stamp(~entry)
 
     def __len__(self) -> int:
         """Indices of this process in a whole epoch, also where a part of it was seen before."""

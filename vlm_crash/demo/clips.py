@@ -16,7 +16,7 @@ import numpy as np
 
 from vlm_crash.demo.draw import render_frame
 from vlm_crash.demo.scene import sample_scene
-from vlm_crash.demo.world import EVENTS, Scene
+from vlm_crash.demo.world import CUE_LEAD, EVENTS, Scene
 from vlm_crash.schema.fields import load_schema
 
 CSV_NAMES = {"crash": "AV_crash_modified_r.csv", "nearmiss": "AV_nearmiss_modified_r.csv"}
@@ -32,6 +32,19 @@ def num_frames(scene: Scene) -> int:
     return round(scene.duration_s * scene.fps)
 
 
+def moments(scene: Scene, decisive_s: float = CUE_LEAD) -> list[float]:
+    """The seconds of the scene that its clip's frames show.
+
+    Args:
+        decisive_s: how long the clip takes for the scene's last CUE_LEAD seconds, in which the event shows.
+    """
+    if decisive_s == CUE_LEAD:
+        return [index / scene.fps for index in range(num_frames(scene))]
+    turn_s = scene.duration_s - CUE_LEAD
+    times_s = [index / scene.fps for index in range(round((turn_s + decisive_s) * scene.fps))]
+    return [time_s + max(0.0, time_s - turn_s) * (CUE_LEAD / decisive_s - 1) for time_s in times_s]
+
+
 def _encoder(seed: int) -> tuple[int, dict[str, str]]:
     """Bits per second, and the options of libx264."""
     bit_rate = Random(f"bit rate of {seed}").randrange(*_BIT_RATES, 1000)
@@ -40,9 +53,11 @@ def _encoder(seed: int) -> tuple[int, dict[str, str]]:
     return bit_rate, {"preset": "superfast", "threads": "1", "x264-params": constant}
 
 
-def write_clip(scene: Scene, path: str | Path, size: tuple[int, int] = (320, 180)) -> None:
+def write_clip(
+    scene: Scene, path: str | Path, size: tuple[int, int] = (320, 180), decisive_s: float = CUE_LEAD
+) -> None:
     """Write the scene as an H.264 mp4 of `size` (width, height: even numbers). OSError: the file cannot be written."""
-    pictures = (render_frame(scene, index / scene.fps, size) for index in range(num_frames(scene)))
+    pictures = (render_frame(scene, time_s, size) for time_s in moments(scene, decisive_s))
     encode(pictures, path, scene.fps, scene.seed, size)
 
 
@@ -83,20 +98,22 @@ def _columns(event: str) -> dict[str, str]:
     return {field.name: field.columns[0] for field in load_schema().event(event).fields}
 
 
-def _write_planned(job: tuple[str, int, str]) -> tuple[str, dict[str, str]]:
-    event, scene_seed, path = job
+def _write_planned(job: tuple[str, int, str, float]) -> tuple[str, dict[str, str]]:
+    event, scene_seed, path, decisive_s = job
     scene = sample_scene(scene_seed, event)
-    write_clip(scene, path)
+    write_clip(scene, path, decisive_s=decisive_s)
     row = {column: scene.values[name] for name, column in _columns(event).items()}
-    return event, {"video_id": Path(path).stem, "duration": f"{scene.duration_s:.3f}", **row}
+    return event, {"video_id": Path(path).stem, "duration": f"{len(moments(scene, decisive_s)) / scene.fps:.3f}", **row}
 
 
-def write_dataset(out: str | Path, num_clips: int, seed: int, workers: int = 2) -> None:
-    """Write `num_clips` clips, half of them crashes, and their two CSVs into `out`."""
+def write_dataset(out: str | Path, num_clips: int, seed: int, workers: int = 2, decisive_s: float = CUE_LEAD) -> None:
+    """Write `num_clips` clips, half of them crashes, and their two CSVs into `out`; `decisive_s` as for `moments`."""
     planned, out = plan_dataset(num_clips, seed), Path(out)
     for event in EVENTS:
         (out / event).mkdir(parents=True, exist_ok=True)
-    jobs = [(event, scene_seed, str(out / event / f"{number}.mp4")) for event, number, scene_seed in planned]
+    jobs = [
+        (event, scene_seed, str(out / event / f"{number}.mp4"), decisive_s) for event, number, scene_seed in planned
+    ]
     if workers <= 1:
         _write_csvs(out, map(_write_planned, jobs))
         return

@@ -27,24 +27,41 @@ KINDS = (*EVENTS, ORDINARY)
 SEEN_S, AWAY_S = 0.6, 1.5
 #: Of the clips of ordinary driving: how many end with an event about to happen.
 _NEARLY = 0.3
+#: And how many show ego standing throughout, for that is what follows a near miss, and what a model takes for one.
+_STANDING = 0.35
 _CLIP_DRIVE_S = 75.0  # of the drive that a clip is cut from
+#: A dataset's clips come from so many drives at most; the drives after those, up to the end, are looked through for one
+#: in which ego stands (every third has such a leg), and what lies above is for recordings.
+_CLIP_DRIVES, _END_OF_CLIP_DRIVES = 10_000, 300_000
 
 
 def write_drives(out: str | Path, seeds: Iterable[int], duration_s: float, num_events: int) -> list[Drive]:
-    """Write a drive for each seed, and out/drives.csv: a row for each event with its times and its record."""
+    """Write a drive for each seed, and out/drives.csv: a row for each event with its times and its record.
+
+    Files that are there already are not written again: a folder is of one list of seeds and one length.
+    """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     names = list(dict.fromkeys(name for event in EVENTS for name in field_names(event)))
     drives, rows = [], []
     for number, seed in enumerate(seeds, 1):
         drive = sample_drive(seed, duration_s, num_events)
-        encode(drive.pictures(0.0, drive.duration_s), out / f"{number}.mp4", drive.fps, drive.seed, (320, 180))
+        _encode_whole(drive, 0.0, drive.duration_s, out / f"{number}.mp4")
         drives.append(drive)
         for found in drive.events:
             times = {name: f"{getattr(found, name):.3f}" for name in TIMES}
             rows.append({"video": f"{number}.mp4", "event": found.event, **times, **found.values})
     _write_csv(out / TRUTH, ["video", "event", *TIMES, *names], rows)
     return drives
+
+
+def _encode_whole(drive: Drive, start_s: float, length_s: float, path: Path) -> None:
+    """A stretch of a drive as a file that is whole or not there; one that is there is not drawn again."""
+    if path.exists():
+        return
+    part = path.with_suffix(".part.mp4")
+    encode(drive.pictures(start_s, length_s), part, drive.fps, drive.seed, (320, 180))
+    part.rename(path)
 
 
 def clip_start(drive: Drive, kind: str, window_s: float, rng: Random) -> float:
@@ -66,9 +83,19 @@ def clip_start(drive: Drive, kind: str, window_s: float, rng: Random) -> float:
 def write_clips(out: str | Path, num_clips: dict[str, int], seed: int, window_s: float, workers: int = 1) -> None:
     """Write so many clips of each kind (crash, nearmiss, ordinary), each cut from a drive of its own.
 
+    Files that are there already are not written again: a folder is of one list of numbers, one seed and one length.
+
     Args:
         seed: of the first drive; the others follow.
+
+    Raises:
+        ValueError: so many drives are not there.
     """
+    if not 0 <= seed <= _CLIP_DRIVES - sum(num_clips.values()):
+        raise ValueError(
+            f"{sum(num_clips.values())} clips from seed={seed} on are not in [0, {_CLIP_DRIVES}); choose fewer, or a "
+            "lower seed"
+        )
     out = Path(out)
     jobs: list[tuple[str, int, float, str]] = []
     for kind, number in num_clips.items():
@@ -82,15 +109,31 @@ def write_clips(out: str | Path, num_clips: dict[str, int], seed: int, window_s:
         _write_tables(out, pool.imap(_write_clip, jobs, chunksize=8))
 
 
-def _drive_of(seed: int, kind: str) -> Drive:
-    return sample_drive(seed, _CLIP_DRIVE_S, 1, None if kind == ORDINARY else kind)
+def clip_of(seed: int, kind: str, window_s: float) -> tuple[Drive, float]:
+    """The drive that a clip of this kind is cut from, and where it begins in it."""
+    rng = Random(f"clip of drive {seed}")
+    if kind == ORDINARY and rng.random() < _STANDING:
+        for candidate in range(seed, _END_OF_CLIP_DRIVES, _CLIP_DRIVES):
+            drive = sample_drive(candidate, _CLIP_DRIVE_S, 1)
+            if spans := standing_spans(drive, window_s):
+                return drive, rng.uniform(*rng.choice(spans))
+    drive = sample_drive(seed, _CLIP_DRIVE_S, 1, None if kind == ORDINARY else kind)
+    return drive, clip_start(drive, kind, window_s, rng)
+
+
+def standing_spans(drive: Drive, window_s: float) -> list[tuple[float, float]]:
+    """From when to when a clip can begin in which ego stands and nothing happens."""
+    return [
+        (leg.start_s, leg.start_s + leg.length_s - window_s)
+        for leg in drive.legs
+        if leg.scene.event == ORDINARY and leg.scene.motion.ego_speed == 0 and leg.length_s > window_s
+    ]
 
 
 def _write_clip(job: tuple[str, int, float, str]) -> tuple[str, dict[str, str]]:
     kind, seed, window_s, path = job
-    drive = _drive_of(seed, kind)
-    start_s = clip_start(drive, kind, window_s, Random(f"clip of drive {seed}"))
-    encode(drive.pictures(start_s, window_s), path, drive.fps, drive.seed, (320, 180))
+    drive, start_s = clip_of(seed, kind, window_s)
+    _encode_whole(drive, start_s, window_s, Path(path))
     row = {"video_id": Path(path).stem, "duration": f"{window_s:.3f}"}
     if kind != ORDINARY:
         row |= {column: drive.events[0].values[name] for name, column in columns(kind).items()}

@@ -27,11 +27,13 @@ def try_decoders() -> None:
         try:
             importlib.import_module("decord")
         except FAULTS as error:
-            say(Line("decord", WARNING, f"cannot be imported: {first_line(error)}", "PyAV reads everything, slower"))
+            say(
+                Line(
+                    "decord", WARNING, f"cannot be imported: {first_line(error)}", "only --data.reader decord needs it"
+                )
+            )
             return
-        attempt(
-            "decord", partial(_read_decord, clip), f"reads the {NUM_FRAMES} frames", "PyAV reads in its place, slower"
-        )
+        attempt("decord", partial(_read_decord, clip), f"reads the {NUM_FRAMES} frames", "leave --data.reader at auto")
 
 
 def _render(clip: Path) -> str | None:

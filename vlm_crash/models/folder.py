@@ -61,6 +61,7 @@ class FolderSettings:
         question: a lab's own wording that it was trained with; None: none.
         num_frames: frames per clip; None: not said.
         frame_rule: how they are chosen (see video/frame_sampling.py); None: middle.
+        frames: further settings of the rule, and its window; None: none.
         system_message: system turn; None: InternVL's own.
         base: what the weights are, in words.
         template: chat template it was trained with, by name (see data/conversation.py); None: internvl2_5.
@@ -75,6 +76,7 @@ class FolderSettings:
     question: str | None = None
     num_frames: int | None = None
     frame_rule: str | None = None
+    frames: dict[str, Any] | None = None
     system_message: str | None = None
     base: str | None = None
     template: str | None = None

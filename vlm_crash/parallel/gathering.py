@@ -7,6 +7,7 @@ the GPUs that waits for a slow disk would stop the run by its watchdog.
 
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -106,3 +107,18 @@ def fill(target: Tensor, whole: Tensor) -> None:
     if 0 not in shape:
         part = whole[tuple(slice(start, start + size) for start, size in zip(offset, shape, strict=True))]
         target.to_local().copy_(part)
+
+
+def objects_of_all(own: Any, group: CPUGroup | None) -> list[Any]:
+    """One object of every process, in their order; all must call, each with its own.
+
+    Args:
+        group: of their CPUs; None: the run's own, or one process.
+    """
+    if group is not None:
+        return group.gather_object(own)
+    found: list[Any] = [own]
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        found *= dist.get_world_size()
+        dist.all_gather_object(found, own)
+    return found

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+
+from vlm_crash.parallel.gathering import objects_of_all
 
 KEY = "random_states"
 
@@ -42,14 +43,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 def all_random_states(trainer: Trainer, own: dict[str, Any]) -> list[dict[str, Any]]:
     """Of every process, in their order; all must call, each with its own."""
-    group = getattr(trainer.strategy, "cpu_group", None)
-    if group is not None:
-        return group.gather_object(own)
-    found: list[Any] = [own]
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        found *= dist.get_world_size()
-        dist.all_gather_object(found, own)
-    return found
+    return objects_of_all(own, getattr(trainer.strategy, "cpu_group", None))
 
 
 class ExactResume(Callback):

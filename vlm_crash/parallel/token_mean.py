@@ -50,6 +50,11 @@ class TokenMean:
         return loss_sum * (dist.get_world_size() if dist.is_initialized() else 1) / self._unit
 
     @property
+    def is_empty(self) -> bool:
+        """Whether the batches of the optimizer step until now have no token at all, on any process."""
+        return float(self._sums[1]) == 0
+
+    @property
     def value(self) -> Tensor:
         """Mean loss per token of the optimizer step until now, equal on all processes."""
         return (self._sums[0] / self._sums[1].clamp(min=1)).float()

@@ -12,8 +12,9 @@ from typing import Any
 
 from vlm_crash.schema.lines import label_key, read_lines
 from vlm_crash.schema.matcher import Matcher
+from vlm_crash.schema.mirror import mirror_problems
 from vlm_crash.schema.wording import clean_text, is_unknown, nearest, normal_form, words
-from vlm_crash.schema.yaml_form import is_background, is_closed
+from vlm_crash.schema.yaml_form import SECTIONS, is_background, is_closed
 
 KINDS = ("categorical", "count", "text")
 OLD_METRICS = ("exact_match", "cosine_similarity")
@@ -33,7 +34,7 @@ def schema_problems(data: object) -> list[str]:
     """All problems of a schema as it stands in the YAML."""
     if not isinstance(data, Mapping):
         return ["the file must hold the keys `events` and `fields`; start from the shipped crash.yaml"]
-    problems = list(_unknown_keys("", data, ("events", "fields")))
+    problems = list(_unknown_keys("", data, SECTIONS))
     for key in ("events", "fields"):
         if not _mapping(data.get(key)):
             problems.append(f"{key}: missing or empty; give a mapping of name to properties, as in crash.yaml")
@@ -42,6 +43,8 @@ def schema_problems(data: object) -> list[str]:
         problems += _field(f"fields.{name}", name, entry)
     for name, entry in events.items():
         problems += _event(f"events.{name}", name, entry, fields)
+    if "mirror" in data:
+        problems += mirror_problems(data["mirror"], fields)
     return [*problems, *_openings(events, fields), *_unused(events, fields), *_backgrounds(events)]
 
 

@@ -21,8 +21,10 @@ import yaml
 from vlm_crash.schema.checks import schema_problems
 from vlm_crash.schema.lines import label_key
 from vlm_crash.schema.matcher import Matcher
+from vlm_crash.schema.mirror import Mirror, mirror_entry, mirror_of
 from vlm_crash.schema.wording import clean_text, is_unknown, nearest, normal_form, words
 from vlm_crash.schema.yaml_form import (
+    SECTIONS,
     extended,
     field_arguments,
     field_entry,
@@ -140,10 +142,11 @@ class Event:
 
 @dataclass(frozen=True)
 class Schema:
-    """The events and their fields. `source` says where it was read."""
+    """The events and their fields, and what a mirrored clip's record says. `source` says where it was read."""
 
     events: tuple[Event, ...]
     source: str = dataclasses.field(default="", compare=False)
+    mirror: Mirror | None = None
 
     @property
     def event_names(self) -> tuple[str, ...]:
@@ -200,7 +203,7 @@ class Schema:
             dataclasses.replace(event, fields=tuple(filled.get(f.name, f) for f in event.fields))
             for event in self.events
         )
-        return Schema(events, self.source)
+        return dataclasses.replace(self, events=events)
 
     def to_dict(self) -> dict[str, Any]:
         """The schema in the YAML's own form; `from_dict` reads it back."""
@@ -217,7 +220,8 @@ class Schema:
         }
         names = [attribute.name for attribute in dataclasses.fields(Field)]
         fields = {f.name: field_entry({name: getattr(f, name) for name in names}) for f in self.fields}
-        return {"events": events, "fields": fields}
+        said = {"events": events, "fields": fields}
+        return said if self.mirror is None else {**said, "mirror": mirror_entry(self.mirror)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], source: str = "") -> Schema:
@@ -237,12 +241,13 @@ class Schema:
             )
             for name, entry in data["events"].items()
         )
-        return cls(events, source)
+        return cls(events, source, mirror_of(data.get("mirror")))
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of all that the schema says (not of where it was read)."""
-        text = json.dumps([list(self.event_names), self.to_dict()], sort_keys=True, ensure_ascii=False)
+        """sha256 of all that the schema says of an answer (not of where it was read, nor of mirrored clips)."""
+        said = {key: value for key, value in self.to_dict().items() if key != "mirror"}
+        text = json.dumps([list(self.event_names), said], sort_keys=True, ensure_ascii=False)
         return _sha256(text)
 
     @cached_property
@@ -279,11 +284,13 @@ def _load(path: Path) -> Schema:
         own, data = {key: value for key, value in data.items() if key != "extends"}, _read(base)
         if not isinstance(data, Mapping) or "extends" in data:
             raise SchemaError(f"schema {path}: extends {base}, which must be a whole schema itself, as {SHIPPED}")
-        unknown = [key for key in own if key not in ("events", "fields")]
-        wrong = [key for key in ("events", "fields") if not isinstance(own.get(key) or {}, Mapping)]
+        unknown = [key for key in own if key not in SECTIONS]
+        wrong = [key for key in SECTIONS if not isinstance(own.get(key) or {}, Mapping)]
         if unknown or wrong:
             named = ", ".join([*unknown, *wrong])
-            raise SchemaError(f"schema {path}: {named}: give `extends`, and mappings of events and of fields")
+            raise SchemaError(
+                f"schema {path}: {named}: give `extends`, and mappings of events, of fields and of mirror"
+            )
         data = extended(own, data)
     return Schema.from_dict(data, str(path))
 

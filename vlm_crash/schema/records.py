@@ -75,6 +75,7 @@ class VideoSample:
     Attributes:
         event: what its folder or CSV says; None where nobody says.
         question, answer: the human and the gpt turn of a JSONL, where there is one.
+        quarantined: why the clip is not to be read, where a check has found a reason.
     """
 
     id: str
@@ -85,6 +86,7 @@ class VideoSample:
     duration_s: float | None
     question: str | None = None
     answer: str | None = None
+    quarantined: str | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,9 @@ from typing import Any
 
 import yaml
 
+#: What a schema's file may hold beside `extends`.
+SECTIONS = ("events", "fields", "mirror")
+
 
 def read_text(path: Path, what: str) -> str:
     """The text of a YAML.
@@ -80,7 +83,8 @@ def is_background(entry: Mapping[str, Any]) -> bool:
 
 def extended(own: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
     """Events and fields of `base`, then those of `own`; one of the same name takes the place of the other."""
-    return {key: {**(base.get(key) or {}), **(own.get(key) or {})} for key in ("events", "fields")}
+    both = {key: {**(base.get(key) or {}), **(own.get(key) or {})} for key in SECTIONS}
+    return {key: value for key, value in both.items() if value or key != "mirror"}
 
 
 def field_arguments(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What stands in a clip's container, read from its packets without decoding.
 
-In: a path. Out: codec, size, true frame count, display times, and whether the quick reader may be trusted with it.
+In: a path. Out: codec, size, what the header promises, frames by their packets, display times, and where to enter.
 Must hold: whatever is wrong with the file leaves as an UnreadableClipError with one line of reason.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import stat
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +18,6 @@ from typing import Any
 import av
 import numpy as np
 
-# decord 0.6.0 hangs on some MPEG-TS, cannot open GIF and miscounts AVI with B-frames: only these container families
-# (FFmpeg's demuxer names) go to it.
-_DECORD_CONTAINERS = frozenset({"mov", "mp4"})
 # Beyond this a header is broken; it would only exhaust the memory.
 _MAX_PIXELS = 16384 * 16384
 
@@ -39,7 +36,14 @@ class UnreadableClipError(ValueError):
 
 @dataclass(frozen=True)
 class ClipInfo:
-    """What a clip is. `num_frames` counts what its packets promise; `duration_s` is seconds of picture, not sound."""
+    """What a clip is. `num_frames` counts what its packets promise; `duration_s` is seconds of picture, not sound.
+
+    Args:
+        width, height: as it is stored; what is shown may be turned, and wider by the sample aspect ratio.
+        header_frames: how many its header promises, those that an edit list hides among them; None: it does not say.
+        num_videos: video streams in it; the first one is read.
+        sample_aspect: width of a stored pixel by its height.
+    """
 
     path: Path
     num_frames: int
@@ -48,6 +52,9 @@ class ClipInfo:
     width: int
     height: int
     codec: str
+    header_frames: int | None = None
+    num_videos: int = 1
+    sample_aspect: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -55,21 +62,32 @@ class PacketScan:
     """What the packets say without decoding. `times_s` is in display order, one entry a frame, from 0 on.
 
     `pts` are the same times as the container has them, in its ticks, and `keyframes` those of the keyframes, ascending;
-    None: the clip cannot be entered at them with certainty.
+    None: the clip cannot be entered at them with certainty. `is_timed`: each frame has a time of its own, by which it
+    can be told. `problem` says what is wrong with the packets; None: nothing that can be seen. `num_hidden` of them are
+    not to be shown (an edit list).
     """
 
     info: ClipInfo
     times_s: np.ndarray
-    doubt: str | None  # why decord must not be used, None: no reason
     pts: np.ndarray
     keyframes: np.ndarray | None
+    is_timed: bool
+    problem: str | None
+    num_hidden: int = 0
 
-    def shortened(self, num_frames: int) -> PacketScan:
-        """The scan of a clip of which only `num_frames` frames can be decoded."""
-        end = min(num_frames, len(self.times_s)) - 1
-        lost_s = float(self.times_s[-1] - self.times_s[end])
-        info = replace(self.info, num_frames=num_frames, duration_s=self.info.duration_s - lost_s)
-        return replace(self, info=info)
+    @property
+    def promised(self) -> int:
+        """Frames that there should be: by the packets, or by the header, where a file that was cut off has fewer."""
+        return max(self.info.num_frames, (self.info.header_frames or 0) - self.num_hidden)
+
+    def decoded(self, pts: Sequence[int | None], time_base: float) -> PacketScan:
+        """The scan of a clip of which only these frames can be decoded; their time stamps in display order."""
+        stamps = np.array([stamp or 0 for stamp in pts])
+        timeless = None in pts or bool((np.diff(stamps) < 0).any())
+        times_s = display_times(stamps, timeless, time_base, self.info.fps)
+        step_s = self.info.duration_s - float(self.times_s[-1])
+        info = replace(self.info, num_frames=len(pts), duration_s=float(times_s[-1]) + step_s)
+        return replace(self, info=info, times_s=times_s)
 
 
 def one_line(reason: str) -> str:
@@ -109,7 +127,7 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
 def _video_stream(path: Path, container: Any) -> Any:
     for stream in container.streams.video:
         context = stream.codec_context
-        if stream.disposition & av.stream.Disposition.attached_pic:
+        if not _is_real(stream):
             continue
         if context is None:
             raise UnreadableClipError(path, "its video codec is not supported")
@@ -120,45 +138,43 @@ def _video_stream(path: Path, container: Any) -> Any:
     raise UnreadableClipError(path, "there is no video stream in it")
 
 
+def _is_real(stream: Any) -> bool:
+    """Whether it is a film, and no picture of its cover."""
+    return not stream.disposition & av.stream.Disposition.attached_pic
+
+
 def scan_packets(path: Path) -> PacketScan:
-    """Read the packets, decode nothing: true count, times, and reasons to distrust decord."""
+    """Read the packets, decode nothing: true count, times, and where the clip can be entered."""
     with open_video(path) as (container, stream):
-        container_names = set(container.format.name.split(","))
-        videos = [s for s in container.streams.video if s.type == "video"]
         packets = _Packets()
-        doubt = None if container_names & _DECORD_CONTAINERS else f"container {container.format.name}"
-        if len(videos) > 1:
-            doubt = "more than one video stream"
-        last_key = None
-        time_base = stream.time_base
         try:
             for packet in container.demux(stream):
-                if packet.size == 0:
-                    continue
-                if packet.is_discard:  # an edit list: what is left out may still be needed to decode
-                    packets.is_regular = False
-                    continue
-                packets.add(packet)
-                if packet.is_corrupt:
-                    doubt = "damaged packets"
-                if packet.is_keyframe:
-                    last_key = packet.pts
-                elif packet.pts is not None and last_key is not None and packet.pts < last_key:
-                    # A frame shown before its keyframe: open GOP, where decord's seek lands up to 5 frames off.
-                    doubt = "open GOP"
+                if packet.size:
+                    packets.add(packet)
         except av.error.FFmpegError as error:
-            doubt = f"the packets end early: {error.strerror}"
+            packets.problem = f"the packets end early: {error.strerror}"
             packets.is_regular = False
-        context = stream.codec_context
+        if not packets.pts:
+            raise UnreadableClipError(path, "its video stream holds no frames")
+        pts = np.sort(packets.pts)
         fps = float(stream.average_rate or stream.guessed_rate or 0) or 25.0
-        width, height, codec = context.width, context.height, context.name
-    if not packets.pts:
-        raise UnreadableClipError(path, "its video stream holds no frames")
-    pts = np.sort(packets.pts)
-    times_s = _display_times(pts, packets.timeless, float(time_base), fps)
-    step = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 1 / fps
-    info = ClipInfo(path, len(pts), fps, float(times_s[-1]) + (step or 1 / fps), width, height, codec)
-    return PacketScan(info, times_s, doubt, pts, packets.keyframes(pts))
+        times_s = display_times(pts, packets.timeless, float(stream.time_base), fps)
+        step = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 1 / fps
+        context = stream.codec_context
+        info = ClipInfo(
+            path,
+            len(pts),
+            fps,
+            float(times_s[-1]) + (step or 1 / fps),
+            context.width,
+            context.height,
+            context.name,
+            stream.frames or None,
+            sum(_is_real(video) for video in container.streams.video),
+            float(stream.sample_aspect_ratio or 1),
+        )
+    is_timed = not packets.timeless and bool((np.diff(pts) > 0).all())
+    return PacketScan(info, times_s, pts, packets.keyframes(pts), is_timed, packets.problem, packets.num_hidden)
 
 
 class _Packets:
@@ -168,16 +184,24 @@ class _Packets:
         self.pts, self.keys = array("q"), array("q")
         self.timeless = False
         self.is_regular = True
+        self.problem: str | None = None
+        self.num_hidden = 0
         self._last_dts: int | None = None
 
     def add(self, packet: Any) -> None:
         pts, dts = packet.pts, packet.dts
+        if packet.is_discard:  # an edit list: what is left out may still be needed to decode
+            self.is_regular = False
+            self.num_hidden += 1
+            return
         if pts is None:
             self.timeless = True
         self.pts.append(pts or 0)
         if packet.is_keyframe:
             self.keys.append(pts or 0)
-        if packet.is_corrupt or (dts is not None and self._last_dts is not None and dts <= self._last_dts):
+        if packet.is_corrupt:
+            self.problem, self.is_regular = "damaged packets", False
+        if dts is not None and self._last_dts is not None and dts <= self._last_dts:
             self.is_regular = False
         self._last_dts = self._last_dts if dts is None else dts  # Matroska leaves some out
 
@@ -189,7 +213,7 @@ class _Packets:
         return keys if bool((np.diff(ordered) > 0).all() and (np.diff(keys) > 0).all()) else None
 
 
-def _display_times(pts: np.ndarray, timeless: bool, time_base: float, fps: float) -> np.ndarray:
+def display_times(pts: np.ndarray, timeless: bool, time_base: float, fps: float) -> np.ndarray:
     """Seconds from the first shown frame on; from the frame rate where the container has no time stamps.
 
     Args:

@@ -7,6 +7,7 @@ so it is what upstream's code takes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -67,7 +68,11 @@ def card_frame_indices(num_video_frames: int, num_segments: int) -> list[int]:
 #: Rules by the frames' numbers, by name.
 INDEX_RULES = {"middle": middle_frame_indices, "card": card_frame_indices}
 #: Ways to choose frames, by name.
-FRAME_RULES = (*INDEX_RULES, "event")
+FRAME_RULES = (*INDEX_RULES, "fps", "duration", "event")
+#: The settings that act under one rule alone.
+ONLY_UNDER = {"fps": "fps", "min_frames": "duration"}
+#: Frames that `duration` takes or leaves together, one a second (`local_num_frames` of VideoChat-Flash's reader).
+GROUP = 8
 #: Of the frames of `event`: how many are taken around the moment, and within how many seconds.
 EVENT_SHARE, EVENT_SPAN_S = 0.5, 1.0
 
@@ -77,9 +82,10 @@ class FrameSampling:
     """How the frames of a clip are chosen: one object for training, validation and prediction.
 
     Args:
-        num_frames: frames of a clip.
+        num_frames: frames of a clip; of `fps` and `duration` the most.
         rule: which ones, one of FRAME_RULES.
-        fps: frames a second, of the rules that take so many.
+        fps: frames a second, of the rule `fps`, which needs it.
+        min_frames: fewest frames of the rule `duration`, as long as the clip has them; None: GROUP.
         start_s, end_s: only what is shown in [start_s, end_s) counts, in seconds from the first frame on; None: from
             the first frame, to the last.
 
@@ -95,14 +101,23 @@ class FrameSampling:
     fps: float | None = None
     start_s: float | None = None
     end_s: float | None = None
+    min_frames: int | None = None
 
     def __post_init__(self) -> None:
         if self.num_frames < 1:
             raise ValueError(f"num_frames={self.num_frames}: ask for at least 1 frame (8, 16 or 32, say)")
         if self.rule not in FRAME_RULES:
             raise ValueError(f"frame_rule={self.rule!r} is not one of {list(FRAME_RULES)}; take one of them")
-        if self.fps is not None:
-            raise ValueError(f"fps={self.fps:g} has no effect with frame_rule={self.rule!r}; leave it out")
+        for name, rule in ONLY_UNDER.items():
+            if getattr(self, name) is not None and self.rule != rule:
+                raise ValueError(
+                    f"{name}={getattr(self, name):g} has no effect with frame_rule={self.rule!r}; leave it out, or set "
+                    f"frame_rule to {rule!r}"
+                )
+        if self.rule == "fps" and not (self.fps is not None and 0 < self.fps < math.inf):
+            raise ValueError(f"frame_rule='fps' needs frames a second, and fps is {self.fps}; set fps to 2, say")
+        if self.min_frames is not None and not 1 <= self.min_frames <= self.num_frames:
+            raise ValueError(f"min_frames={self.min_frames} is not in [1, {self.num_frames}] (the last is num_frames)")
         start_s = self.start_s or 0.0
         if start_s < 0 or (self.end_s is not None and self.end_s <= start_s):
             end = "its end" if self.end_s is None else f"{self.end_s:g}"
@@ -110,13 +125,22 @@ class FrameSampling:
                 f"there is no window from {start_s:g} to {end} s; it begins at 0 or later, and ends after that"
             )
 
+    def seen_s(self, duration_s: float) -> float:
+        """Seconds of a clip of that duration that lie in the window."""
+        return max(0.0, min(duration_s, math.inf if self.end_s is None else self.end_s) - (self.start_s or 0.0))
+
+    @property
+    def has_window(self) -> bool:
+        """Whether it leaves out a part of a clip."""
+        return bool(self.start_s) or self.end_s is not None
+
     @property
     def needs_motion(self) -> bool:
         """Whether the clip has to be looked through first."""
         return self.rule == "event"
 
     def choose(self, times_s: np.ndarray, motion: Motion | None = None) -> list[int]:
-        """Indices of the chosen frames, ascending; a clip with fewer frames repeats some.
+        """Indices of the chosen frames, ascending; a clip with fewer frames repeats some (`fps` takes each once).
 
         Args:
             times_s: [N] when each frame that can be decoded is first shown, ascending, from 0 on.
@@ -135,10 +159,45 @@ class FrameSampling:
             if motion is None:
                 raise ValueError(f"frame_rule={self.rule!r} needs the clip's motion; give it")
             if len(shown_s) > self.num_frames:
-                return _around(shown_s, motion.peak_s(shown_s[0], shown_s[-1] + _step_s(shown_s)), self.num_frames)
-        numbers = INDEX_RULES.get(self.rule, middle_frame_indices)(len(shown_s), self.num_frames)
+                return around(shown_s, motion.peak_s(shown_s[0], shown_s[-1] + _step_s(shown_s)), self.num_frames)
+        duration_s = float(shown_s[-1] - shown_s[0]) + _step_s(shown_s)
+        if self.rule == "fps":
+            return self._by_rate(shown_s, duration_s)
+        count = self.num_frames_for(duration_s, len(shown_s)) if self.rule == "duration" else self.num_frames
+        numbers = INDEX_RULES.get(self.rule, middle_frame_indices)(len(shown_s), count)
         # Where there are no more frames than are asked for, every one is shown.
-        return _shown_at(shown_s, numbers) if len(shown_s) > self.num_frames else numbers
+        return _shown_at(shown_s, numbers) if len(shown_s) > count else numbers
+
+    def num_frames_for(self, duration_s: float, num_video_frames: int) -> int:
+        """Frames that the rule `duration` takes: one a second in whole groups, at least min_frames, at most num_frames.
+
+        As `dynamic_fps1` of VideoChat-Flash's training reader has it (xtuner-train_internvideo2_5, video_utils.py,
+        get_frame_indices); InternVideo2_5_Chat_8B's model card has the same with groups of 4, from 128 to 512.
+
+        >>> FrameSampling(256, "duration", min_frames=64).num_frames_for(300, 9000)
+        256
+        >>> FrameSampling(256, "duration").num_frames_for(42.5, 1275)
+        40
+        """
+        least = min(GROUP, self.num_frames) if self.min_frames is None else self.min_frames
+        if least > num_video_frames:
+            least = num_video_frames // GROUP * GROUP
+        by_length = GROUP * max(1, int((duration_s + _CLOSE_S) // GROUP))
+        return max(least, min(by_length, self.num_frames))
+
+    def _by_rate(self, shown_s: np.ndarray, duration_s: float) -> list[int]:
+        """The frame on show in the middle of each 1/fps seconds; too many: of each of num_frames equal parts."""
+        assert self.fps is not None
+        count = int(duration_s * self.fps + 0.5 + _CLOSE_S)
+        if count < 2:  # a rate too low for a clip so short
+            return _shown_at(shown_s, middle_frame_indices(len(shown_s), 1))
+        if count >= len(shown_s) and self.num_frames >= len(shown_s):
+            return list(range(len(shown_s)))
+        if count > self.num_frames:
+            return _shown_at(shown_s, middle_frame_indices(len(shown_s), self.num_frames))
+        moments_s = shown_s[0] + np.minimum((np.arange(count) + 0.5) / self.fps, duration_s)
+        found: list[int] = (np.searchsorted(shown_s, moments_s + _CLOSE_S, side="right") - 1).tolist()
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """As a plain dict, for JSON."""
@@ -184,7 +243,7 @@ def _shown_at(times_s: np.ndarray, numbers: list[int]) -> list[int]:
     return found
 
 
-def _around(times_s: np.ndarray, moment_s: float, num_frames: int) -> list[int]:
+def around(times_s: np.ndarray, moment_s: float, num_frames: int) -> list[int]:
     """Different frames: their density is EVENT_SHARE within EVENT_SPAN_S around the moment, and the rest over all."""
     start_s, end_s = float(times_s[0]), float(times_s[-1]) + _step_s(times_s)
     span_s = min(EVENT_SPAN_S, end_s - start_s)

@@ -1,8 +1,9 @@
 """A recording, frame by frame in the order of time, each decoded once.
 
 In: a path, and where to begin. Out: (seconds, frame) pairs; afterwards what was wrong with the recording.
-Must hold: a time counts from the first frame shown, by presentation time stamps, and never goes back; a recording that
-ends before its header says, or has damaged packets, says so.
+Must hold: a time counts from the first frame shown, by presentation time stamps, and goes on from each frame to the
+next; a recording that ends before its header says, has damaged packets, or time stamps that are missing, go back or
+leap, says so; what was read from the middle has the times that it has read from the beginning.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ from vlm_crash.video.container import UnreadableClipError, open_video
 
 #: Seconds by which a header may promise more than there is: rounding, or sound that goes on after the picture.
 _SLACK_S = 1.0
+#: The longest hole in a recording, in seconds; a time stamp that leaps further is not believed.
+_LONGEST_HOLE_S = 3600.0
+#: FFmpeg's names of containers that are entered by an index of the whole file. In others a place is looked for by time
+#: stamps, and where these begin anew (files put one behind the other) the wrong one may be found.
+_INDEXED = frozenset({"mov", "mp4", "matroska"})
 
 
 class FrameStream:
@@ -25,6 +31,7 @@ class FrameStream:
     Attributes:
         step_s: seconds from one frame to the next, where the recording does not say otherwise.
         end_s: where the last frame read ends.
+        num_moved: frames read whose time stamp is missing, goes back or leaps; each is taken to follow the one before.
         damage: what is wrong with the recording, as far as it was read; None: nothing.
     """
 
@@ -32,6 +39,7 @@ class FrameStream:
         self.path = Path(path)
         self.fps, self.codec = 25.0, ""
         self.end_s = 0.0
+        self.num_moved = 0
         self._promised_s: float | None = None
         self._num_damaged = 0
         self._stopped: str | None = None
@@ -43,19 +51,25 @@ class FrameStream:
     @property
     def damage(self) -> str | None:
         said = [f"{self._num_damaged} of its packets cannot be decoded"] if self._num_damaged else []
+        if self.num_moved:
+            said.append(f"the time stamps of {self.num_moved} of its frames are missing, go back or leap")
         if self._stopped is not None:
             said.append(f"it cannot be read on from {self.end_s:.1f} s ({self._stopped})")
         elif self._promised_s is not None and self._promised_s > self.end_s + _SLACK_S:
             said.append(f"its header promises {self._promised_s:.1f} s, and it ends at {self.end_s:.1f} s")
         return "; ".join(said) or None
 
-    def frames(self, start_s: float = 0.0) -> Iterator[tuple[float, Any]]:
-        """(seconds, PyAV frame) from `start_s` on, or from a little before.
+    def frames(self, start_s: float = 0.0, is_steady: bool | None = None) -> Iterator[tuple[float, Any]]:
+        """(seconds, PyAV frame) from `start_s` on, or from any time before.
+
+        Args:
+            is_steady: whether the time stamps go on from the first to the last; None: nobody has looked. What is not
+                steady is read through.
 
         Raises:
             UnreadableClipError: nothing of it can be decoded.
         """
-        origin = self._first_pts() if start_s > 0 else None
+        origin = self._first_pts(is_steady) if start_s > 0 and is_steady is not False else None
         if origin is not None:
             found = self._read(origin, start_s)
             first = next(found, None)
@@ -66,14 +80,17 @@ class FrameStream:
             found.close()  # it cannot be sought in: read through, and dropped up to there
         yield from self._read(None, 0.0)
 
-    def _first_pts(self) -> int | None:
+    def _first_pts(self, is_steady: bool | None) -> int | None:
+        """None: it cannot be entered in its middle."""
         with open_video(self.path) as (container, stream):
+            if is_steady is None and _INDEXED.isdisjoint(container.format.name.split(",")):
+                return None
             frame = next(self._decoded(container, stream), None)
         self._num_damaged, self._stopped = 0, None
         return None if frame is None else frame.pts
 
     def _read(self, origin: int | None, start_s: float) -> Generator[tuple[float, Any]]:
-        self._num_damaged, self._stopped, self.end_s = 0, None, 0.0
+        self._num_damaged, self._stopped, self.end_s, self.num_moved = 0, None, 0.0, 0
         last_s: float | None = None
         with open_video(self.path) as (container, stream):
             self._describe(container, stream)
@@ -83,12 +100,14 @@ class FrameStream:
                 except av.error.FFmpegError:
                     return
             for frame in self._decoded(container, stream):
-                if origin is None:
-                    origin = frame.pts or 0
+                next_s = 0.0 if last_s is None else last_s + self.step_s
+                if origin is None and frame.pts is not None:
+                    origin = frame.pts - round(next_s / stream.time_base)
                 time_s = None if frame.pts is None else float((frame.pts - origin) * stream.time_base)
-                if last_s is not None and (time_s is None or time_s <= last_s):
-                    time_s = last_s + self.step_s
-                last_s = time_s or 0.0
+                if time_s is None or (last_s is not None and not last_s < time_s <= last_s + _LONGEST_HOLE_S):
+                    time_s = next_s
+                    self.num_moved += 1
+                last_s = time_s
                 self.end_s = last_s + self.step_s
                 yield last_s, frame
         if last_s is None:

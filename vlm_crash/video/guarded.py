@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import pickle
-import select
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 import weakref
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,10 +29,12 @@ import numpy as np
 
 from vlm_crash.video.container import ClipInfo, UnreadableClipError
 from vlm_crash.video.frame_sampling import FrameSampling
+from vlm_crash.video.handing_over import Handed, Taken, Taker, shared_file
 from vlm_crash.video.reader import Frames, check_reader
-from vlm_crash.video.reader_process import HEADER, READY, widened
+from vlm_crash.video.reader_pipes import deadline, fill, result_of, sizes, write
+from vlm_crash.video.reader_process import READY, widened
 
-__all__ = ["CLIP_TIMEOUT_S", "UnreadableClipError", "probe", "read_frames"]
+__all__ = ["CLIP_TIMEOUT_S", "UnreadableClipError", "decord_disagreements", "probe", "read_frames"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,17 +44,22 @@ CLIP_TIMEOUT_S = 120.0
 MODULE = "vlm_crash.video.reader_process"
 _START_S = 60.0  # a loaded machine, a slow disk for the packages
 _END_S = 5.0  # what waits for a dead network disk cannot even be killed; it is left then
-_LONGEST_POLL_S = 1e6  # its milliseconds are an int of C
 _ROOT = Path(__file__).resolve().parents[2]
 
 
 def read_frames(
-    path: str | Path, sampling: FrameSampling, reader: str = "auto", timeout_s: float | None = CLIP_TIMEOUT_S
+    path: str | Path,
+    sampling: FrameSampling,
+    reader: str = "auto",
+    timeout_s: float | None = CLIP_TIMEOUT_S,
+    image_size: int | None = None,
 ) -> Frames:
     """As reader.read_frames, in a process that may die.
 
     Args:
         timeout_s: most seconds for the clip; None or 0: no limit.
+        image_size: side of a square, in pixels, to which each frame is resized as it comes, as image_transform does it:
+            no more than two frames are there in full size. None: they stay as they are.
 
     Raises:
         UnreadableClipError: nothing of it can be decoded, it took too long, or the decoder died of it.
@@ -62,14 +67,44 @@ def read_frames(
         RuntimeError: the process cannot be started.
     """
     check_reader(reader)
-    frames: Frames = _own_process().ask("read_frames", Path(path), [sampling.to_json(), reader], timeout_s)
-    return replace(frames, info=replace(frames.info, path=Path(path)))
+    taken = Taken(sampling.num_frames, None if image_size is None else partial(_fit, image_size))
+    asked = [sampling.to_json(), reader]
+    frames: Frames = _own_process().ask("read_frames", Path(path), asked, timeout_s, taken)
+    if len(frames.frames_FHWC):  # of a reader that gives all at once
+        for place, frame_HWC in enumerate(frames.frames_FHWC):
+            taken.take(frame_HWC, [place])
+    chosen_FHWC = taken.first(len(frames.indices))
+    return replace(frames, frames_FHWC=chosen_FHWC, info=replace(frames.info, path=Path(path)))
+
+
+def _fit(image_size: int, frame_HWC: np.ndarray) -> np.ndarray:
+    from vlm_crash.video.image_transform import resized  # loads torch, which whoever wants a square has loaded
+
+    return resized(frame_HWC[None], image_size)[0]
 
 
 def probe(path: str | Path, timeout_s: float | None = CLIP_TIMEOUT_S) -> ClipInfo:
     """As reader.probe, in a process that may die; arguments and errors as those of `read_frames`."""
     info: ClipInfo = _own_process().ask("probe", Path(path), [], timeout_s)
     return replace(info, path=Path(path))
+
+
+def decord_disagreements(
+    path: str | Path, sampling: FrameSampling, timeout_s: float | None = CLIP_TIMEOUT_S
+) -> str | None:
+    """As comparison.decord_disagreements, in a process that may die: of decord, too, which is what it says then.
+
+    Raises:
+        UnreadableClipError: `auto` cannot read it either.
+        ValueError: decord is not installed.
+    """
+    check_reader("decord")
+    try:
+        found: str | None = _own_process().ask("compare", Path(path), [sampling.to_json()], timeout_s)
+    except UnreadableClipError as error:
+        read_frames(path, sampling, timeout_s=timeout_s)  # raises where it is not decord's fault
+        return f"decord: {error.reason}"
+    return found
 
 
 _own = threading.local()
@@ -95,20 +130,28 @@ class ReaderProcess:
         self.owner = os.getpid()
         self._running: subprocess.Popen[bytes] | None = None
         self._complaints: IO[bytes] | None = None
+        self._taker: Taker | None = None
 
     @property
     def pid(self) -> int | None:
         """Of the process; None: none is running."""
         return self._running.pid if self._running is not None else None
 
-    def ask(self, task: str, path: Path, arguments: list[Any], timeout_s: float | None) -> Any:
-        """What a task of the process gives for a clip; the errors are those of `read_frames`."""
+    def ask(
+        self, task: str, path: Path, arguments: list[Any], timeout_s: float | None, taken: Taken | None = None
+    ) -> Any:
+        """What a task of the process gives for a clip; the errors are those of `read_frames`.
+
+        Args:
+            taken: takes the chosen frames as they come; None: they come with the rest.
+        """
         process = self._ready()
         level = logging.getLogger("vlm_crash.video").getEffectiveLevel()
         answered = False
         try:
-            _write(process, json.dumps([task, os.fspath(path.absolute()), arguments, level]).encode() + b"\n")
-            result, records = _answer(process, _deadline(timeout_s))
+            request = [task, os.fspath(path.absolute()), arguments, level, taken is not None]
+            write(process, json.dumps(request).encode() + b"\n")
+            result, records = self._answer(process, deadline(timeout_s), taken)
             answered = True
         except TimeoutError:
             raise UnreadableClipError(path, f"the decoder took longer than {timeout_s:g} s and was killed") from None
@@ -123,10 +166,25 @@ class ReaderProcess:
             raise UnreadableClipError(path, result.reason)
         return result
 
+    def _answer(
+        self, process: subprocess.Popen[bytes], deadline: float, taken: Taken | None
+    ) -> tuple[Any, list[tuple[str, int, str]]]:
+        """The pickled result with its log records, after the frames that are handed over."""
+        while True:
+            size, rest = sizes(process, deadline)
+            if size:
+                return result_of(process, size, rest, deadline)
+            pickled = np.empty(rest, np.uint8)
+            fill(process, pickled, deadline)
+            handed: Handed = pickle.loads(pickled.data)
+            assert taken is not None and self._taker is not None
+            taken.take(self._taker.frame(handed), handed.places)
+            write(process, b"\n")
+
     def stop(self) -> None:
         """Kill the process, if one runs."""
         if self._running is not None:
-            _kill(self._running, self.owner)
+            _kill(self._running, self.owner, self._taker)
             self._running = None
 
     def _ready(self) -> subprocess.Popen[bytes]:
@@ -142,10 +200,13 @@ class ReaderProcess:
 
     def _started(self) -> subprocess.Popen[bytes]:
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        file = shared_file()
+        self._taker = Taker(file)
         given = [os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]  # noqa: PTH100 - text to text
         process = subprocess.Popen(
             # -P: no module of the folder that the user stands in.
-            [sys.executable, "-P", "-m", self.module, str(self.owner)],
+            [sys.executable, "-P", "-m", self.module, str(self.owner), str(file)],
+            pass_fds=(file,),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._complaints,
@@ -154,16 +215,16 @@ class ReaderProcess:
             # Ctrl-C and what else is sent to the whole group is for its owner, who may want to finish the clip.
             start_new_session=True,
         )
-        weakref.finalize(self, _kill, process, self.owner)
+        weakref.finalize(self, _kill, process, self.owner, self._taker)
         assert process.stdout is not None
         widened(process.stdout.fileno())
         os.set_blocking(process.stdout.fileno(), False)
         ready = np.empty(len(READY), np.uint8)
         try:
-            _fill(process, ready, _deadline(_START_S))
+            fill(process, ready, deadline(_START_S))
         except (EOFError, TimeoutError):
             ended = self._how_it_ended(process)
-            _kill(process, self.owner)
+            _kill(process, self.owner, self._taker)
             raise RuntimeError(f"the process that reads clips does not start: {ended}") from None
         assert ready.tobytes() == READY
         return process
@@ -184,7 +245,7 @@ class ReaderProcess:
         return f"the decoder failed: {last}"
 
 
-def _kill(process: subprocess.Popen[bytes], owner: int) -> None:
+def _kill(process: subprocess.Popen[bytes], owner: int, taker: Taker | None) -> None:
     if os.getpid() == owner:
         process.kill()
         try:
@@ -194,45 +255,5 @@ def _kill(process: subprocess.Popen[bytes], owner: int) -> None:
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             pipe.close()
-
-
-# --------------------------------------------------------------------------------------------------------- the pipes
-
-
-def _deadline(timeout_s: float | None) -> float:
-    return time.monotonic() + (timeout_s or math.inf)
-
-
-def _write(process: subprocess.Popen[bytes], line: bytes) -> None:
-    assert process.stdin is not None
-    process.stdin.write(line)  # a process that waits for it: a pipe holds far more than a path
-
-
-def _answer(process: subprocess.Popen[bytes], deadline: float) -> tuple[Any, list[tuple[str, int, str]]]:
-    """The pickled result with its log records; arrays come after it, straight into memory of their own."""
-    header = np.empty(2, HEADER)
-    _fill(process, header.view(np.uint8), deadline)
-    pickled, pixels = (np.empty(int(size), np.uint8) for size in header)
-    _fill(process, pickled, deadline)
-    _fill(process, pixels, deadline)
-    found: tuple[Any, list[tuple[str, int, str]]] = pickle.loads(pickled.data, buffers=[pixels] if pixels.size else [])
-    return found
-
-
-def _fill(process: subprocess.Popen[bytes], array: np.ndarray, deadline: float) -> None:
-    """Read an array's bytes; TimeoutError at the deadline, EOFError where the other end is gone."""
-    assert process.stdout is not None
-    pipe = process.stdout.fileno()
-    poll = select.poll()
-    poll.register(pipe, select.POLLIN)
-    rest = array.data
-    while rest:
-        left_s = deadline - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError
-        if not poll.poll(math.ceil(min(left_s, _LONGEST_POLL_S) * 1000)):
-            continue
-        count = os.readv(pipe, [rest])
-        if count == 0:
-            raise EOFError
-        rest = rest[count:]
+    if taker is not None:
+        taker.close()

@@ -32,11 +32,13 @@ class PeakRule:
         threshold: least mean probability of the windows that show a moment.
         merge_s: stretches with a smaller gap are one event.
         min_distance_s: two events whose peaks are closer are one.
+        min_duration_s: a stretch that is shorter, after the merging, is none.
     """
 
     threshold: float = 0.5
     merge_s: float = 1.0
     min_distance_s: float = 4.0
+    min_duration_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ def find_peaks(windows: Sequence[ScoredWindow], step_s: float, rule: PeakRule) -
             stretches.append([(time_s, value)])
     end_s = max((window.end_s for window in windows), default=0.0)
     peaks = [_peak(stretch, step_s, end_s) for stretch in stretches]
-    return _apart(peaks, rule.min_distance_s)
+    long_enough = [peak for peak in peaks if peak.end_s - peak.start_s >= rule.min_duration_s - 1e-6]
+    return _apart(long_enough, rule.min_distance_s)
 
 
 def _peak(stretch: Sequence[tuple[float, float]], step_s: float, end_s: float) -> Peak:

@@ -1,8 +1,9 @@
 """The other end of guarded.py: a process that reads one clip after another for its owner, and may die of one.
 
-In: a line of JSON a clip, on stdin: task, path, arguments, level of the log. Out, on what was stdout: two sizes, a
-pickled (result, log records), and the bytes of the frames. An UnreadableClipError is a result; any other exception ends
-the process. Must hold: it ends with its owner, also while a decoder hangs.
+In: a line of JSON a clip, on stdin: task, path, arguments, level of the log, and whether frames are handed over as they
+come (handing_over.py); a blank line for each that the owner is done with. Out, on what was stdout: two sizes, a pickled
+(result, log records), and the bytes of frames that were not handed over. An UnreadableClipError is a result; any other
+exception ends the process. Must hold: it ends with its owner, also while a decoder hangs.
 """
 
 from __future__ import annotations
@@ -16,16 +17,22 @@ import pickle
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
+from vlm_crash.video.comparison import decord_disagreements
 from vlm_crash.video.container import UnreadableClipError
 from vlm_crash.video.frame_sampling import FrameSampling
+from vlm_crash.video.handing_over import Giver, Handed
+from vlm_crash.video.pixels import kept_by
 from vlm_crash.video.reader import Frames, probe, read_frames
 
-#: Two of them stand before an answer: bytes of the pickle, bytes of the frames.
+#: Two of them stand before an answer: bytes of the pickle, bytes of the frames. Before a frame that is handed over: 0,
+#: and bytes of the pickle that says where it lies.
 HEADER = np.dtype("<u8")
 #: What the process says first.
 READY = b"ready\n"
@@ -38,18 +45,21 @@ def serve(tasks: Mapping[str, Callable[..., Any]]) -> None:
     _end_with(int(sys.argv[1]))
     requests = os.fdopen(os.dup(0), encoding="utf-8")
     answers = os.dup(1)
+    giver = Giver(int(sys.argv[2]), partial(_tell, answers), partial(_heard, requests))
     os.dup2(2, 1)  # libraries may print
     widened(answers)
     records: list[tuple[str, int, str]] = []
     logging.getLogger().addHandler(_Kept(records))
     _write(answers, READY)
-    for line in requests:
-        task, path, arguments, level = json.loads(line)
+    while line := requests.readline():
+        task, path, arguments, level, hands_over = json.loads(line)
         logging.getLogger("vlm_crash.video").setLevel(level)
         try:
-            result = tasks[task](Path(path), *arguments)
+            with kept_by(giver) if hands_over else nullcontext():
+                result = tasks[task](Path(path), *arguments)
         except UnreadableClipError as error:
             result = error
+        giver.finish()
         pixels: list[pickle.PickleBuffer] = []
         pickled = pickle.dumps((result, records), protocol=5, buffer_callback=pixels.append)
         frames = [buffer.raw() for buffer in pixels]
@@ -59,6 +69,16 @@ def serve(tasks: Mapping[str, Callable[..., Any]]) -> None:
             _write(answers, part)
         records.clear()
         del result, pixels, frames, parts, part  # or they would stay until the next clip is read
+
+
+def _tell(answers: int, handed: Handed) -> None:
+    told = pickle.dumps(handed)
+    _write(answers, np.array([0, len(told)], HEADER).tobytes() + told)
+
+
+def _heard(requests: TextIO) -> None:
+    if not requests.readline():
+        sys.exit(0)  # its owner is gone
 
 
 def widened(pipe: int) -> None:
@@ -107,5 +127,9 @@ def read_chosen(path: Path, sampling: dict[str, Any], reader: str) -> Frames:
     return read_frames(path, FrameSampling.from_json(sampling), reader)
 
 
+def _compare(path: Path, sampling: dict[str, Any]) -> str | None:
+    return decord_disagreements(path, FrameSampling.from_json(sampling))
+
+
 if __name__ == "__main__":
-    serve({"read_frames": read_chosen, "probe": probe})
+    serve({"read_frames": read_chosen, "probe": probe, "compare": _compare})

@@ -1,0 +1,92 @@
+"""What `check` has found decides which clips of a dataset are used, whichever of `prepare` and `check` came first."""
+
+import os
+import shutil
+
+import pytest
+
+from tests.copies import copied, samples_of, spoil
+from vlm_crash.data.check import check
+from vlm_crash.data.datamodule import CrashDataModule
+from vlm_crash.data.quarantine import Checks, in_use
+from vlm_crash.video.preflight import Limits
+
+
+@pytest.fixture
+def dataset(prepared, demo_clips, tmp_path):
+    """A dataset whose first training clip is none."""
+    folder = copied(prepared, tmp_path)
+    spoil(samples_of(folder, "train")[0])
+    return folder
+
+
+def quarantined(folder):
+    return [sample.id for sample in Checks.of(folder).mark(samples_of(folder, "train")) if sample.quarantined]
+
+
+def test_a_quarantined_clip_is_kept_out_of_training(dataset, schema, caplog):
+    caplog.set_level("INFO")
+    bad = samples_of(dataset, "train")[0]
+    report = check(dataset, schema, Limits(), num_workers=2)
+    assert report.path == dataset / "clips.csv" and report.num_quarantined == 1 and len(report.rows) == 20
+    assert quarantined(dataset) == [bad.id]
+    assert f"9 of 10 clips used, 1 quarantined: {dataset / 'clips.csv'}" in caplog.text
+    data = CrashDataModule(folder=dataset)
+    data.setup("fit")
+    assert bad.id not in {sample.id for sample in data.samples["train"]} and len(data.samples["train"]) == 9
+    assert len(data.samples["val"]) == 4
+    assert "13 of 14 clips used, 1 quarantined" in caplog.text
+    data = CrashDataModule(folder=dataset, split="train")
+    data.setup("predict")
+    assert {sample.id for sample in data.samples["predict"] if sample.quarantined} == {bad.id}
+    assert len(data.samples["predict"]) == 10
+
+
+def test_a_check_of_the_clips_folder_acts_too(dataset, schema, tmp_path):
+    """As where the clips were checked before the dataset was prepared; a check of the dataset takes its rows over."""
+    bad = samples_of(dataset, "train")[0]
+    for event in ("crash", "nearmiss"):
+        check(tmp_path / "clips" / event, schema, Limits(), num_workers=2)
+    assert quarantined(dataset) == [bad.id]
+    report = check(dataset, schema, Limits(), num_workers=2)
+    assert report.num_looked_at == 0 and len(report.rows) == 20 and report.num_quarantined == 1
+    assert {row.key.event for row in report.rows} == {"crash", "nearmiss"}
+    shutil.copy(samples_of(dataset, "train")[1].path, bad.path)
+    assert check(bad.path.parent, schema, Limits(), num_workers=2).num_looked_at == 1
+    report = check(dataset, schema, Limits(), num_workers=2)
+    assert report.num_looked_at == 0 and report.num_quarantined == 0
+    assert quarantined(dataset) == []
+
+
+def test_nobody_has_checked(dataset, caplog):
+    caplog.set_level("INFO")
+    assert quarantined(dataset) == []
+    assert f"10 of 10 clips used, 0 quarantined, 10 not checked (run `check {dataset}`)" in caplog.text
+
+
+def test_a_list_of_that_name_is_not_taken_for_ours(dataset, tmp_path, caplog):
+    caplog.set_level("INFO")
+    (tmp_path / "clips" / "crash" / "clips.csv").write_text("path\n1.mp4\n")
+    assert quarantined(dataset) == []
+    assert "its columns are not those of `check`; it says nothing here" in caplog.text
+
+
+def test_a_clip_that_has_changed_since_is_named(dataset, schema, caplog):
+    bad, other = samples_of(dataset, "train")[:2]
+    check(dataset, schema, Limits(), num_workers=2)
+    shutil.copy(other.path, bad.path)
+    assert quarantined(dataset) == []
+    assert f"1 clips have changed since they were checked, and count as not checked: {bad.path}" in caplog.text
+    assert check(dataset, schema, Limits(), num_workers=2).num_looked_at == 1
+    assert quarantined(dataset) == []
+    caplog.clear()
+    os.utime(other.path, ns=(0, 0))
+    quarantined(dataset)
+    assert f"count as not checked: {other.path}" in caplog.text
+
+
+def test_in_use_keeps_the_order(dataset, schema):
+    check(dataset, schema, Limits(), num_workers=2)
+    samples = samples_of(dataset, "train")
+    marked = Checks.of(dataset).mark(samples)
+    assert in_use(marked) == samples[1:]

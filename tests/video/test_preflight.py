@@ -1,0 +1,63 @@
+"""What is found in clips that are decoded as a whole, and what becomes of a decoder that takes too much."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from tests.video.conftest import write_clip
+from vlm_crash.video import preflight
+from vlm_crash.video.container import UnreadableClipError
+from vlm_crash.video.preflight import Limits, Preflight, examine
+
+TORTURE = Path(__file__).resolve().parents[2].parent / "shared/clips/torture"
+
+
+def test_facts_of_a_whole_clip(tmp_path):
+    facts = examine(write_clip(tmp_path / "clip.mp4"), memory_gib=4)
+    assert (facts.codec, facts.width, facts.height) == ("h264", 64, 48)
+    assert facts.num_frames == facts.header_frames
+    assert facts.fps is not None and facts.first_s == 0
+    assert facts.last_s == pytest.approx((facts.num_frames - 1) / facts.fps)
+    assert facts.duration_s == pytest.approx(facts.num_frames / facts.fps)
+    assert facts.damage is None
+
+
+def test_a_clip_that_was_cut_off_is_damaged_and_one_without_frames_unreadable(tmp_path):
+    path = write_clip(tmp_path / "cut.mp4", movflags="faststart", g="1", crf="0")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 6 // 10])
+    facts = examine(path)
+    assert facts.header_frames is not None and 0 < facts.num_frames < facts.header_frames
+    assert f"the header promises {facts.header_frames} frames, {facts.num_frames} can be decoded" in str(facts.damage)
+    path.write_bytes(b"no clip")
+    with pytest.raises(UnreadableClipError, match="not a video"):
+        examine(path)
+
+
+def test_memory_is_limited_beside_what_the_process_takes(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "MODULE", "tests.video.odd_preflight")
+    good, eats = write_clip(tmp_path / "clip.mp4"), write_clip(tmp_path / "eats.mp4")
+    process = Preflight(Limits(timeout_s=300, memory_gib=0.25))
+    try:
+        num_frames = process.facts(good).num_frames
+        with pytest.raises(UnreadableClipError, match=r"it takes more than 0\.25 GiB of memory"):
+            process.facts(eats)
+        assert process.facts(good).num_frames == num_frames
+    finally:
+        process.stop()
+
+
+@pytest.mark.skipif(not TORTURE.is_dir(), reason="../shared/clips is absent")
+def test_odd_and_broken_clips_have_the_frames_that_can_be_decoded():
+    with (TORTURE / "manifest.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["file"]: row for row in csv.DictReader(file) if (TORTURE / row["file"]).is_file()}
+    assert len(rows) > 50
+    del rows["long_3h30.mp4"]  # right, too, but seconds
+    found = {}
+    for name in rows:
+        try:
+            found[name] = examine(TORTURE / name).num_frames
+        except UnreadableClipError:
+            found[name] = 0
+    assert found == {name: int(row["true_frames_ffmpeg5.1"]) for name, row in rows.items()}

@@ -1,0 +1,76 @@
+"""The tables of a scan: a row an event, a row a recording. Pure.
+
+Enters: the events with their answers, the lines of the curve. Leaves: rows, and a CSV's text. Must hold: a recording
+that failed keeps its row, with what was seen of it.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from vlm_crash.callbacks.scan_events import ScanEvent, is_failed
+from vlm_crash.schema.records import VideoSample
+from vlm_crash.video.clip_files import readable_name
+
+
+def event_rows(events: Iterable[ScanEvent], answers: dict[tuple[Any, ...], dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of events.csv."""
+    return [
+        {
+            "recording": event.recording.video,
+            "event": event.event,
+            "start_s": f"{event.peak.start_s:.3f}",
+            "end_s": f"{event.peak.end_s:.3f}",
+            "peak_s": f"{event.peak.peak_s:.3f}",
+            "probability": f"{event.peak.probability:.4f}",
+            "window_probability": f"{event.window['probability']:.4f}",
+            "answered": answers[event.key]["event"] or "",
+            "status": answers[event.key]["status"],
+            "clip": event.clip,
+            "clip_start_s": f"{event.clip_start_s:.3f}",
+            "clip_end_s": f"{event.clip_end_s:.3f}",
+            "record": json.dumps(answers[event.key]["fields"], ensure_ascii=False),
+        }
+        for event in events
+    ]
+
+
+def recording_rows(
+    recordings: Iterable[VideoSample], curve: Sequence[dict[str, Any]], events: Sequence[ScanEvent]
+) -> list[dict[str, Any]]:
+    """The rows of recordings.csv: what was seen of each, and what was wrong with it."""
+    rows = []
+    for recording in recordings:
+        lines = [line for line in curve if line["recording"] == recording.id]
+        failed = next((line["error"] for line in lines if is_failed(line)), None)
+        windows = [line for line in lines if not is_failed(line)]
+        rows.append(
+            {
+                "recording": recording.video,
+                "path": readable_name(recording.path),
+                "status": "failed" if failed else "ok",
+                "seconds": f"{max((line['end_s'] for line in windows), default=0.0):.3f}",
+                "windows": len(windows),
+                "windows_without_probability": sum(line["probability"] is None for line in windows),
+                "events": sum(event.recording.id == recording.id for event in events),
+                "problem": failed or next((line["damage"] for line in windows if line["damage"]), ""),
+            }
+        )
+    return rows
+
+
+_EVENT_COLUMNS = (
+    "recording", "event", "start_s", "end_s", "peak_s", "probability", "window_probability", "answered", "status",
+    "clip", "clip_start_s", "clip_end_s", "record",
+)  # fmt: skip
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """A CSV; without rows, the header of events.csv."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else list(_EVENT_COLUMNS), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

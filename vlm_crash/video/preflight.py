@@ -1,0 +1,252 @@
+"""What a clip is, and whether all of it can be read: decoded from beginning to end, in a process that may die of it.
+
+In: a path, and how much time and memory the clip may take. Out: ClipFacts, or an UnreadableClipError with the reason.
+Must hold: a frame counts only where it was decoded; what a header says stands apart from what was found; a decoder
+that hangs, dies or eats memory costs one clip.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from vlm_crash.video.container import UnreadableClipError, open_video
+from vlm_crash.video.guarded import CLIP_TIMEOUT_S, ReaderProcess
+from vlm_crash.video.reader import check_reader
+
+#: What the process runs.
+MODULE = "vlm_crash.video.preflight_process"
+#: What is said of decord where it shows the same as we do.
+RIGHT = "right"
+_GIB = 2**30
+_STATM = Path("/proc/self/statm")
+_SECONDS_BETWEEN_LOOKS = 0.02  # a core fills some 0.1 GiB of new pages in that time
+
+
+@dataclass(frozen=True)
+class ClipFacts:
+    """What was found in a clip; None: its container does not say, or the clip has no times.
+
+    Args:
+        codec: FFmpeg's name of it.
+        width, height: of the first frame, in pixels, as it is stored.
+        fps: average frame rate, by the container.
+        num_frames: frames that were decoded.
+        header_frames: frames that the container's header promises.
+        duration_s: from the first frame's beginning to the last one's end, in seconds.
+        first_s, last_s: presentation times of the first and the last decoded frame, in the container's own seconds.
+        bad_packets: packets that are marked as damaged, or that the decoder refuses.
+        bad_frames: frames that the decoder gives, and calls damaged.
+        hidden_packets: packets that the container says not to show (an edit list).
+        sizes: different sizes of frames.
+        end: why reading stopped before the end of the file; None: it did not.
+    """
+
+    codec: str
+    width: int
+    height: int
+    fps: float | None
+    num_frames: int
+    header_frames: int | None
+    duration_s: float | None
+    first_s: float | None
+    last_s: float | None
+    bad_packets: int
+    bad_frames: int
+    hidden_packets: int
+    sizes: int
+    end: str | None
+
+    @property
+    def damage(self) -> str | None:
+        """What is wrong with a clip that can be read, in one line; None: nothing."""
+        said = []
+        if self.bad_packets:
+            said.append(f"{self.bad_packets} damaged packets")
+        if self.bad_frames:
+            said.append(f"{self.bad_frames} damaged frames")
+        if self.end is not None:
+            said.append(f"reading stops early ({self.end})")
+        if self.sizes > 1:
+            said.append(f"frames of {self.sizes} sizes")
+        if self.header_frames is not None and self.header_frames - self.hidden_packets > self.num_frames:
+            said.append(f"the header promises {self.header_frames} frames, {self.num_frames} can be decoded")
+        return "; ".join(said) or None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one clip may cost.
+
+    Args:
+        timeout_s: most seconds; None or 0: no limit.
+        memory_gib: most memory, in GiB, beside what the process itself takes; None or 0: no limit.
+    """
+
+    timeout_s: float | None = CLIP_TIMEOUT_S
+    memory_gib: float | None = 4.0
+
+
+class Preflight:
+    """Looks at one clip after another, in a process that may die; it starts with the first."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._process = ReaderProcess(MODULE)
+
+    def content_hash(self, path: Path) -> str:
+        """sha256 of the file, in hex; UnreadableClipError as `facts`."""
+        return str(self._process.ask("content_hash", path, [], self.limits.timeout_s))
+
+    def facts(self, path: Path) -> ClipFacts:
+        """What is in a clip, decoded as a whole.
+
+        Raises:
+            UnreadableClipError: no frame of it can be decoded, or it goes over a limit, or the decoder dies of it.
+            RuntimeError: the process cannot be started.
+        """
+        facts: ClipFacts = self._process.ask("examine", path, [self.limits.memory_gib], self.limits.timeout_s)
+        return facts
+
+    def decord(self, path: Path) -> str:
+        """What decord would get wrong of a clip that has `facts`, or RIGHT; it may hang or die of it, too.
+
+        Raises:
+            ValueError: decord is not installed.
+            RuntimeError: the process cannot be started.
+        """
+        check_reader("decord")
+        try:
+            wrong = self._process.ask("compare", path, [self.limits.memory_gib], self.limits.timeout_s)
+        except UnreadableClipError as error:
+            wrong = error.reason
+        return RIGHT if wrong is None else str(wrong)
+
+    def kill(self) -> None:
+        """End the process under another thread that waits for it, which is told so."""
+        pid = self._process.pid
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End the process, for which nobody waits."""
+        self._process.stop()
+
+
+def examine(path: Path, memory_gib: float | None = None) -> ClipFacts:
+    """Decode a whole clip in this process, which ends where it takes more memory than that; errors as Preflight's."""
+    with memory_limit(memory_gib):
+        return _examine(path)
+
+
+def _examine(path: Path) -> ClipFacts:
+    found = _Found()
+    with open_video(path) as (container, stream):
+        fps = stream.average_rate or stream.guessed_rate
+        header_frames, codec = stream.frames or None, stream.codec_context.name
+        for frame in _decoded(container, stream, found):
+            found.add(frame)
+    if not found.sizes:
+        raise UnreadableClipError(path, found.end or "no frame of it can be decoded")
+    times_s = np.array(found.times_s)
+    step_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 1 / float(fps) if fps else 0.0
+    has_times = len(times_s) > 0
+    width, height = found.sizes[0]
+    return ClipFacts(
+        codec=codec,
+        width=width,
+        height=height,
+        fps=float(fps) if fps else None,
+        num_frames=found.num_frames,
+        header_frames=header_frames,
+        duration_s=float(times_s.max() - times_s.min()) + step_s if has_times else None,
+        first_s=float(times_s.min()) if has_times else None,
+        last_s=float(times_s.max()) if has_times else None,
+        bad_packets=found.bad_packets,
+        bad_frames=found.bad_frames,
+        hidden_packets=found.hidden_packets,
+        sizes=len(found.sizes),
+        end=found.end,
+    )
+
+
+class _Found:
+    """What has been counted so far; eight bytes a frame."""
+
+    def __init__(self) -> None:
+        self.num_frames = self.bad_packets = self.bad_frames = self.hidden_packets = 0
+        self.sizes: list[tuple[int, int]] = []
+        self.times_s: list[float] = []
+        self.end: str | None = None
+
+    def add(self, frame: Any) -> None:
+        self.num_frames += 1
+        self.bad_frames += bool(frame.is_corrupt)
+        if (frame.width, frame.height) not in self.sizes:
+            self.sizes.append((frame.width, frame.height))
+        if frame.time is not None:
+            self.times_s.append(frame.time)
+
+
+def _decoded(container: Any, stream: Any, found: _Found) -> Iterator[Any]:
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.FFmpegError as error:
+            found.end = str(error.strerror)
+            return
+        if packet is None:
+            return
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:
+            found.bad_packets += 1
+            continue
+        found.bad_packets += bool(packet.is_corrupt)
+        found.hidden_packets += bool(packet.is_discard)
+        yield from frames
+
+
+@contextmanager
+def memory_limit(memory_gib: float | None) -> Iterator[None]:
+    """For `with`: end this process as soon as it holds so much more than now; without /proc there is no limit.
+
+    Memory in use is measured, not forbidden (RLIMIT_AS): where FFmpeg is refused a buffer, it calls the packet damaged
+    and goes on with the next one.
+    """
+    if not memory_gib or not _STATM.exists():
+        yield
+        return
+    most = _resident_bytes() + int(memory_gib * _GIB)
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_SECONDS_BETWEEN_LOOKS):
+            if _resident_bytes() > most:
+                # Whoever waits for this process takes its last line as the reason (guarded.py).
+                os.write(2, f"it takes more than {memory_gib:g} GiB of memory\n".encode())
+                os._exit(1)
+
+    watcher = threading.Thread(target=watch, name="memory", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _resident_bytes() -> int:
+    return int(_STATM.read_text(encoding="ascii").split()[1]) * resource.getpagesize()

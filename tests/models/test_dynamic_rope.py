@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,15 @@ def _rope() -> LlamaRotaryEmbedding:
     return LlamaRotaryEmbedding(
         LlamaConfig(hidden_size=32, num_attention_heads=2, max_position_embeddings=16, rope_parameters=scaled)
     )
+
+
+def _scaled_from_8(folder: Path) -> Any:
+    """A tiny model whose rope is scaled from eight tokens on."""
+    write_original(folder, Shape())
+    content = config(Shape())
+    content["llm_config"]["max_position_embeddings"] = 8
+    (folder / "config.json").write_text(json.dumps(content))
+    return load_model(folder)
 
 
 @pytest.mark.parametrize("length", [3, 16, 17, 40])
@@ -51,11 +61,7 @@ def test_a_clip_in_a_pack_has_its_own_length() -> None:
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_batch_has_the_losses_of_its_clips(tmp_path: Path, packed: bool) -> None:
     """At lengths where the scaling acts."""
-    write_original(tmp_path, Shape())
-    content = config(Shape())
-    content["llm_config"]["max_position_embeddings"] = 8
-    (tmp_path / "config.json").write_text(json.dumps(content))
-    model = load_model(tmp_path)
+    model = _scaled_from_8(tmp_path)
     torch.manual_seed(0)
     ids = torch.randint(3, 380, (2, 30))
     mask = torch.ones_like(ids)
@@ -76,11 +82,7 @@ def test_a_batch_has_the_losses_of_its_clips(tmp_path: Path, packed: bool) -> No
 
 def test_a_batch_has_the_answers_of_its_clips(tmp_path: Path) -> None:
     """Longer and longer past where the scaling acts; with transformers' own rope a clip's answer is its neighbour's."""
-    write_original(tmp_path, Shape())
-    content = config(Shape())
-    content["llm_config"]["max_position_embeddings"] = 8
-    (tmp_path / "config.json").write_text(json.dumps(content))
-    model = load_model(tmp_path)
+    model = _scaled_from_8(tmp_path)
     torch.manual_seed(3)
     for parameter in model.parameters():
         if parameter.ndim >= 2:

@@ -80,7 +80,7 @@ def hold_in_fewer_bits(model: InternVLForConditionalGeneration, load_in: str) ->
     whole_sizes: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
         whole_sizes[tower_of(name)] += parameter.numel()
-    model.whole_sizes = dict(whole_sizes)  # what is logged as the model's parameters
+    model.whole_sizes = dict(whole_sizes)  # type: ignore[assignment]  # what is logged as the model's parameters
     if load_in == INT8:
         _dynamic_int8(model)
         return

@@ -195,7 +195,7 @@ def _opened(content: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
     if len(content) < _HEAD.itemsize:
         raise _Damaged("it is cut off")
     head, rest = content[: _HEAD.itemsize].view(_HEAD)[0], content[_HEAD.itemsize :]
-    if head["magic"] != _MAGIC or zlib.crc32(rest) != head["checksum"]:
+    if head["magic"] != _MAGIC or zlib.crc32(rest.data) != head["checksum"]:
         raise _Damaged("its checksum is another")
     end = int(head["header"])
     header: dict[str, Any] = json.loads(rest[:end].tobytes())
@@ -208,7 +208,9 @@ def _unpacked(header: Mapping[str, Any], payload: np.ndarray) -> np.ndarray:
 
 def _frames(header: Mapping[str, Any], path: Path) -> Frames:
     """The record of an entry, without its pixels."""
-    rest = {name: tuple(value) if isinstance(value, list) else value for name, value in header["rest"].items()}
+    rest: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in header["rest"].items()
+    }
     return Frames(np.empty(0, np.uint8), info=ClipInfo(path=path, **header["info"]), **rest)
 
 

@@ -79,7 +79,7 @@ def _decode_zstd(payload: np.ndarray, lengths: Sequence[int], shape: tuple[int, 
 
 
 def _zstd() -> Any:
-    import pyarrow  # here, as it takes a quarter of a second, and most runs have no cache
+    import pyarrow  # type: ignore[import-untyped]  # here: it takes a quarter of a second, and most runs have no cache
 
     return pyarrow.Codec("zstd", compression_level=_ZSTD_LEVEL)
 
@@ -97,7 +97,7 @@ def _decode_images(payload: np.ndarray, lengths: Sequence[int], shape: tuple[int
     frames_FHWC = np.empty(shape, np.uint8)
     start = 0
     for number, length in enumerate(lengths):
-        with Image.open(io.BytesIO(payload[start : start + length])) as image:
+        with Image.open(io.BytesIO(payload[start : start + length].tobytes())) as image:
             frames_FHWC[number] = np.asarray(image)
         start += length
     return frames_FHWC

@@ -4,7 +4,7 @@
 
 Four stages: `clips` renders clips cut out of drives; `fit` fine-tunes the demo's base model on them with scan.yaml, by
 `prepare` and `fit`; `drives` renders long drives from other seeds, some to choose on and others to report; `scan`
-reads them with `predict --scan`, chooses threshold and least duration on the former, and compares the events found in
+reads them with `predict --scan`, chooses the threshold on the former, and compares the events found in
 the latter with those that are there. A stage whose files are there is not done again; `--only` does one. The figures
 are printed and written to scan_demo.json.
 """
@@ -100,7 +100,7 @@ def scan(out: Path, options: argparse.Namespace) -> None:
     predict_scan(out, "drives", "scan", chosen)
     seconds = time.perf_counter() - start
     found = figures(rows(out / "drives" / TRUTH), rows(out / "scan/events.csv"), rows(out / "scan/recordings.csv"))
-    found |= {"threshold": chosen.threshold, "min_duration_s": chosen.min_duration_s}
+    found["threshold"] = chosen.threshold
     found["seconds_per_minute"] = round(seconds / (found["hours"] * 60), 2) if is_new else None
     (out / "scan_demo.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     text = "\n".join((*tried, said(found), *tradeoff(out, chosen)))
@@ -125,8 +125,7 @@ def predict_scan(out: Path, drives: str, results: str, settings: ScanSettings) -
     command(
         "predict", "--model.path", out / "fit" / "model", "--data.schema", "scan.yaml", "--data.clips", out / drives,
         "--data.batch_size", 16, "--data.num_workers", 1, "--model.max_new_tokens", 256, "--trainer.accelerator", "cpu",
-        "--output_dir", out / results, "--scan.threshold", settings.threshold, "--scan.min_duration_s",
-        settings.min_duration_s,
+        "--output_dir", out / results, "--scan.threshold", settings.threshold,
     )  # fmt: skip
 
 

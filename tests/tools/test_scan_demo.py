@@ -39,11 +39,11 @@ def test_intervals():
     assert scan_figures.poisson(5) == pytest.approx((1.623, 11.668), abs=1e-3)
 
 
-def test_the_rule_is_chosen_on_the_drives_to_choose_on(tmp_path):
-    """A true event of six seconds, and a shorter and lower false one: the least duration or the threshold leaves it."""
+def test_the_threshold_is_chosen_on_the_drives_to_choose_on(tmp_path):
+    """A true event, and a lower false one; a drive that is not scanned to its end does not count."""
     (tmp_path / "val_drives").mkdir()
     (tmp_path / "val_scan").mkdir()
-    (tmp_path / "val_drives/drives.csv").write_text("video,event,moment_s\n1.mp4,crash,13.5\n")
+    (tmp_path / "val_drives/drives.csv").write_text("video,event,moment_s\n1.mp4,crash,13.5\n2.mp4,crash,0.5\n")
     high = {**dict.fromkeys(range(11, 17), 0.95), 30: 0.65}
     lines = [
         {"recording": "drives/1.mp4", "start_s": k, "end_s": k + 1, "probability": high.get(k, 0.1), "is_last": k == 40}
@@ -52,7 +52,7 @@ def test_the_rule_is_chosen_on_the_drives_to_choose_on(tmp_path):
     lines.append({"recording": "drives/2.mp4", "start_s": 0, "end_s": 1, "probability": 0.9, "is_last": False})
     (tmp_path / "val_scan/scan_curve.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     chosen, table = scan_figures.choose(tmp_path)
-    assert (chosen.threshold, chosen.min_duration_s) == (0.3, 2.0)
+    assert chosen.threshold == 0.7
     assert scan_figures.counts(tmp_path, "val_drives", "val_scan", chosen) == (1, 1, 0, 41 / 3600)
-    assert "      0.3             0.0   1/ 1                   87.8  0.667" in table
-    assert "      0.3             2.0   1/ 1                    0.0  1.000" in table
+    assert "      0.6   1/ 1                   87.8  0.667" in table
+    assert "      0.7   1/ 1                    0.0  1.000  chosen" in table

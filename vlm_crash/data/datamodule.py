@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from vlm_crash.data.batching import Packs, check_batching, train_sampler
 from vlm_crash.data.cache_room import check_room
-from vlm_crash.data.clip_sources import limit_per_event, loose_clips
+from vlm_crash.data.clip_sources import each_once, limit_per_event, loose_clips
 from vlm_crash.data.collate import Batch, Collator, PackCollator
 from vlm_crash.data.conversation import read_question
 from vlm_crash.data.dataset import ClipDataset, ModelInputs, SampleRecipe
@@ -279,7 +279,7 @@ class CrashDataModule(LightningDataModule):
             raise ValueError(f"the split {self.split} of {self.folder} has no clips; set --data.split to another")
         # A line is known by its clip's path, from whatever folder the command was given.
         samples = [replace(sample, path=sample.path.absolute()) for sample in samples]
-        return limit_per_event(samples, self.num_videos)
+        return limit_per_event(each_once(samples), self.num_videos)
 
     def _loader(self, name: str) -> DataLoader[Batch]:
         assert self.recipe is not None, "connect() comes before the loaders"

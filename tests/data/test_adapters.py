@@ -95,6 +95,7 @@ def test_nexar_challenge(tmp_path, clips):
         "00822.mp4": ("crash", "train", {"Weather": "Rainy"}), "00429.mp4": ("crash", "val", {"Weather": "Cloudy"}),
     }  # fmt: skip
     assert ": 1 clips are labelled '0', no event of ours" in problems(tmp_path)
+    assert ": a clip that no row names" not in problems(tmp_path)
     taken = prepare(tmp_path, *given, "--event_of.0", "nearmiss")
     assert taken["01924.mp4"] == ("nearmiss", "train", {"Weather": "Clear"})
 

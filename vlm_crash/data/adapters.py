@@ -34,12 +34,14 @@ class Adapted:
         rows: with their official splits.
         problems: what was left out, or says less than our terms.
         num_left_out: rows whose label is no event.
+        left_out: names of the clips of these rows.
     """
 
     sources: Mapping[str, tuple[Path, Path]]
     rows: list[AnnotatedRow]
     problems: list[Problem]
     num_left_out: int
+    left_out: frozenset[str]
 
 
 def adapt(
@@ -85,7 +87,10 @@ def adapt(
     rows, doubled = without_doubles(rows)
     problems += doubled
     found = dict.fromkeys(row.sample.event for row in rows)
-    return Adapted({str(event): (file, clips) for event in found}, rows, problems, len(others) - len(taken))
+    sources = {str(event): (file, clips) for event in found}
+    not_taken = (_find(clips, other.clip) for other in others if events[other.label] is None)
+    left_out = frozenset(path.name for path in not_taken if path is not None)
+    return Adapted(sources, rows, problems, len(others) - len(taken), left_out)
 
 
 def _check(form: str, annotations: Path | None, schema: Schema, event_of: Mapping[str, str]) -> None:

@@ -111,7 +111,9 @@ def prepare(
     )
     rows, hashes, unreadable = inspect_clips(rows, clip_timeout_s)
     problems += unreadable
-    problems += unlisted(sources, rows, problems) + contradictions(rows, hashes)
+    named = adapted.left_out if adapted else ()
+    problems += [problem for problem in unlisted(sources, rows, problems) if problem.video not in named]
+    problems += contradictions(rows, hashes)
     problems.sort(key=lambda problem: (problem.file, problem.row is None, problem.row or 0))
     if not rows:
         raise InputProblems("no clip is left to make a dataset of", problems)

@@ -148,7 +148,13 @@ class SampleRecipe:
         """The chosen frames of a clip, of the model's size, not augmented; UnreadableClipError as `item`."""
 
         def decode() -> Frames:
-            return read_frames(path, self.sampling, self.reader, self.clip_timeout_s, self.image_size)
+            return read_frames(
+                path,
+                self.sampling,
+                reader=self.reader,
+                timeout_s=self.clip_timeout_s,
+                image_size=self.image_size,
+            )
 
         if self.cache is None:
             return decode()

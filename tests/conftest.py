@@ -17,12 +17,15 @@ LONG = {
     "cli/test_interrupt.py": 50, "cli/test_predict_resume.py": 50, "cli/test_demo.py": 45, "cli/test_odd_clips.py": 40,
     "parallel/test_command_line.py": 40, "parallel/test_traps.py": 35, "tools/test_bench_load.py": 31,
     "cli/test_real_clips.py": 28, "cli/test_scan.py": 25, "cli/test_predict.py": 25, "parallel/test_sentinel.py": 25,
+    "cli/test_predict_launchers.py": 25, "cli/test_decoding.py": 25, "data/test_clip_lists.py": 20,
     "doctor/test_examination.py": 25, "cli/test_convert.py": 20, "tools/test_bench_predict.py": 20,
     "tools/test_bench_train.py": 20, "tools/test_bench_clips.py": 15, "tools/test_check_parity.py": 15,
 }  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if absent := [name for name in LONG if not (Path(__file__).parent / name).is_file()]:
+        raise pytest.UsageError(f"{__file__}: LONG names {', '.join(absent)}, which are not there")
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False  # pytest-xdist's own order: files of many tests, though short, first
 

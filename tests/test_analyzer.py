@@ -1,5 +1,6 @@
 """CrashAnalyzer: the answers of `predict`, a record for every clip, one message for wrong arguments."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import torch
 
 from vlm_crash import CrashAnalyzer
 from vlm_crash.cli import main
+from vlm_crash.video import guarded
 
 ROOT = Path(__file__).parents[1]
 BASE = ROOT / "vlm_crash/demo/base"
@@ -129,6 +131,19 @@ def test_a_gpu_gives_the_same_in_fp16(analyzer, clips):
     for cpu, gpu in zip(analyzer(clips), on_gpu(clips, batch_size=2), strict=True):
         assert (cpu.status, cpu.response) == (gpu.status, gpu.response)
         assert cpu.event_probability == pytest.approx(gpu.event_probability, abs=0.02)
+
+
+def test_one_reader_process_for_all_calls(analyzer, clips):
+    def reader() -> int | None:
+        return analyzer._reading_thread().submit(lambda: guarded._own_process().pid).result()
+
+    analyzer(clips[0])
+    first = reader()
+    analyzer(clips[2])
+    assert first is not None and reader() == first
+    copied = copy.copy(analyzer)
+    assert copied(clips[0]).response == analyzer(clips[0]).response
+    assert copied._reading_thread() is not analyzer._reading_thread()
 
 
 def test_the_name_costs_nothing_until_it_is_used():

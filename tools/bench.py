@@ -10,10 +10,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from benches import card, clips, data, grammar, load, model, plan, predict, sampling, sentinel, train
+from benches import cache, card, clips, data, grammar, load, model, plan, predict, sampling, sentinel, train
 from benches.common import Result, has_section, markers, write_section
 
 BENCHES = {
+    "cache": cache,
     "card": card,
     "clips": clips,
     "data": data,

@@ -7,6 +7,7 @@ status "failed", never an exception; no more clips are held than a batch and the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -16,6 +17,7 @@ from typing import Any, cast, overload
 
 import torch
 
+from vlm_crash.data.clip_store import loose_sample
 from vlm_crash.data.collate import Batch, Collator
 from vlm_crash.data.datamodule import CrashDataModule
 from vlm_crash.data.dataset import ClipDataset, SampleRecipe
@@ -24,7 +26,6 @@ from vlm_crash.models.fitted_form import check_form
 from vlm_crash.models.internvl import cast_parameters
 from vlm_crash.models.quantized import check_stage, loaded_dtype
 from vlm_crash.schema.records import Prediction, VideoSample
-from vlm_crash.video.clip_files import readable_name
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 Clip = str | PathLike[str]
@@ -42,6 +43,8 @@ class CrashAnalyzer:
         self.module = module.eval()
         self.recipe = recipe
         self.module.conversation = recipe.tokenizer
+        #: One thread, which keeps its reader process, and the process that made it: a fork has no threads.
+        self._reader: tuple[int, ThreadPoolExecutor] | None = None
 
     @classmethod
     def from_pretrained(
@@ -138,15 +141,23 @@ class CrashAnalyzer:
         return self._stream(map(_sample, clips), batch_size)
 
     def _stream(self, clips: Iterator[VideoSample], batch_size: int) -> Iterator[Prediction]:
-        with ThreadPoolExecutor(1, thread_name_prefix="clips") as reader:
+        reader, samples = self._reading_thread(), list(islice(clips, batch_size))
+        reading = reader.submit(self._batch, samples)
+        while samples:
+            batch, answered = reading.result(), samples
             samples = list(islice(clips, batch_size))
-            reading = reader.submit(self._batch, samples)
-            while samples:
-                batch, answered = reading.result(), samples
-                samples = list(islice(clips, batch_size))
-                if samples:
-                    reading = reader.submit(self._batch, samples)
-                yield from self._answered(batch, answered)
+            if samples:
+                reading = reader.submit(self._batch, samples)
+            yield from self._answered(batch, answered)
+
+    def _reading_thread(self) -> ThreadPoolExecutor:
+        """The same for every call: its reader process takes a second to start."""
+        if self._reader is None or self._reader[0] != os.getpid():
+            self._reader = (os.getpid(), ThreadPoolExecutor(1, thread_name_prefix="clips"))
+        return self._reader[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_reader": None}  # a copy has its own
 
     def _batch(self, samples: list[VideoSample]) -> Batch:
         dataset = ClipDataset(samples, self.recipe, supervised=False, on_unreadable="fail")
@@ -175,14 +186,7 @@ def _sample(clip: Clip) -> VideoSample:
     path = Path(clip)
     if path.is_dir():
         raise ValueError(f"{path} is a folder; give its clips: sorted(Path({str(path)!r}).glob('*.mp4')), say")
-    return VideoSample(
-        id=f"clip:{readable_name(path)}",
-        video=readable_name(path.name),
-        path=path,
-        event=None,
-        annotation=None,
-        duration_s=None,
-    )
+    return loose_sample(path)
 
 
 def _device(given: str | torch.device | None) -> torch.device:

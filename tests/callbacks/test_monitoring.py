@@ -55,3 +55,27 @@ def test_a_line_a_validation(caplog, values, lines):
     with caplog.at_level(logging.INFO):
         TrainingMonitor().on_validation_end(trainer(global_step=7, callback_metrics=metrics, **values), MODULE)
     assert caplog.messages == lines
+
+
+def test_what_an_epoch_waited_for_data(caplog, monkeypatch):
+    """A clock of its own: each batch is waited for 1 s and takes 3 s; what lies between the epochs is not counted."""
+    clock, logged = [0.0], {}
+    monkeypatch.setattr("vlm_crash.callbacks.monitoring.time.perf_counter", lambda: clock[0])
+    run, monitor = trainer(log_every_n_steps=1000), TrainingMonitor()
+    module: Any = SimpleNamespace(log=logged.__setitem__, log_dict=lambda numbers: None)
+    monitor.on_train_start(run, module)
+    with caplog.at_level(logging.INFO):
+        for epoch, waits in enumerate([(1, 1), (0, 1)]):
+            run.current_epoch = epoch
+            clock[0] += 100
+            monitor.on_train_epoch_start(run, module)
+            for wait in waits:
+                clock[0] += wait
+                monitor.on_train_batch_start(trainer(is_global_zero=False), module, BATCH, 0)
+                clock[0] += 3
+                monitor.on_train_batch_end(run, module, {}, BATCH, 0)
+            monitor.on_train_epoch_end(run, module)
+            assert logged["speed/epoch_data_wait_share"] == pytest.approx([2 / 8, 1 / 7][epoch])
+    assert caplog.messages == [
+        "epoch 0: 25.0 % of the time waiting for data", "epoch 1: 14.3 % of the time waiting for data"
+    ]  # fmt: skip

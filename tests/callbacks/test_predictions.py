@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from vlm_crash.callbacks.legacy_results import write_legacy_results
-from vlm_crash.callbacks.predictions import PredictionWriter
 from vlm_crash.callbacks.run_record import weight_files
+from vlm_crash.callbacks.whole_lines import append_whole
 from vlm_crash.schema.records import Prediction
 
 
@@ -51,11 +51,10 @@ def test_half_a_line_is_taken_back(tmp_path: Path):
                 raise OSError(errno.ENOSPC, "No space left on device")
             return super().write(bytes(content)[:8])
 
-    writer = PredictionWriter(tmp_path)
-    writer._file = Full(tmp_path / "predictions.jsonl", "w")
-    writer._append(b"first\n")
+    file = Full(tmp_path / "predictions.jsonl", "w")
+    append_whole(file, b"first\n")
     with pytest.raises(OSError, match=r"cannot write \(No space left on device\); free some space") as caught:
-        writer._append(b"second, longer\n")
+        append_whole(file, b"second, longer\n")
     assert caught.value.filename == str(tmp_path / "predictions.jsonl")
     assert (tmp_path / "predictions.jsonl").read_bytes() == b"first\n"
 

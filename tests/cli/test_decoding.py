@@ -35,13 +35,15 @@ def same(found: list[dict[str, Any]], want: list[dict[str, Any]]) -> None:
         assert one["text_log_probabilities"] == pytest.approx(texts, abs=1e-4)
 
 
-def test_neighbours_batches_and_processes_change_nothing(say, demo_clips, tmp_path):
-    alone = predicted(say, demo_clips, tmp_path / "alone", "--data.batch_size", 1)
-    assert {line["event"] for line in alone} == {"crash", "nearmiss"}  # both forms in a batch
-    same(predicted(say, demo_clips, tmp_path / "batch", "--data.batch_size", 6), alone)
+@pytest.mark.parametrize("how", [[], ["--model.decoding", "free", "--model.max_new_tokens", 24]], ids=["form", "free"])
+def test_neighbours_batches_and_processes_change_nothing(say, demo_clips, tmp_path, how):
+    alone = predicted(say, demo_clips, tmp_path / "alone", "--data.batch_size", 1, *how)
+    # Both forms in a batch; free answers differ from their first words on.
+    assert len({line["event"] or line["response"] for line in alone}) >= 2
+    same(predicted(say, demo_clips, tmp_path / "batch", "--data.batch_size", 6, *how), alone)
     folders = ["--data.crash_dir", demo_clips / "crash", "--data.nearmiss_dir", demo_clips / "nearmiss"]
     many = ["--trainer.devices", 2, "--trainer.strategy", "ddp", "--data.batch_size", 2]
-    command = ["predict", *OPTIONS, *folders, "--output_dir", tmp_path / "processes", *many]
+    command = ["predict", *OPTIONS, *folders, "--output_dir", tmp_path / "processes", *many, *how]
     said = finish(start(2, "command_line", tmp_path, *command), PATIENCE_S)
     assert [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)] == [0, 0], said
     lines = (tmp_path / "processes" / "predictions.jsonl").read_text().splitlines()

@@ -44,6 +44,15 @@ def test_a_window_and_another_rule(tmp_path):
     assert frame_numbers(pictures(tmp_path / "out", "file")) == found
 
 
+def test_a_rule_that_takes_fewer(tmp_path):
+    """Two a second of four seconds, and not the 32 that are the most."""
+    clip = write_clip(tmp_path / "a.mp4", num_frames=40)
+    assert main(["frames", str(clip), "--out", str(tmp_path / "out"), "--frame_rule", "fps", "--fps", "2"]) == 0
+    found = [line["index"] for line in json.loads((tmp_path / "out/frames.json").read_text())["frames"]]
+    assert len(found) == 8
+    assert frame_numbers(pictures(tmp_path / "out", "file")) == found
+
+
 def test_several_clips_get_a_folder_each_and_a_bad_one_is_named(tmp_path, capsys):
     good, other = write_clip(tmp_path / "a.mp4"), write_clip(tmp_path / "b.gif", codec="gif")
     bad = tmp_path / "c.mp4"

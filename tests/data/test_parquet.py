@@ -1,6 +1,9 @@
 """Parquet in and out, where pyarrow is installed; else one message."""
 
+import errno
 import json
+import os
+import resource
 import sys
 from pathlib import Path
 
@@ -40,6 +43,39 @@ def test_a_column_that_nobody_knows(tmp_path):
     pytest.importorskip("pyarrow")
     with pytest.raises(ValueError, match=r"the keys \['colour'\], which have no column"):
         parquet.write_predictions([b'{"video": "a", "colour": 1}'], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_message(tmp_path, monkeypatch):
+    """The second file does not fit: the first one is whole, and nothing is half written."""
+    pytest.importorskip("pyarrow")
+    plain, calls = os.fsync, []
+
+    def sync(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        plain(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with pytest.raises(OSError, match=r"cannot write; nothing was changed; free some space there") as caught:
+        parquet.write_predictions(lines(7), tmp_path, rows_per_file=3)
+    assert caught.value.filename == str(tmp_path / "predictions-00001.parquet")
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions-00000.parquet"]
+    assert len(list(parquet.read_rows(tmp_path / "predictions-00000.parquet"))) == 3
+
+
+@pytest.mark.parametrize("limit", [0, 2_000])
+def test_what_the_system_refuses_while_it_is_written(tmp_path, limit):
+    pytest.importorskip("pyarrow")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+    try:
+        with pytest.raises(OSError, match=f"{os.strerror(errno.EFBIG)} .cannot write; nothing was changed") as caught:
+            parquet.write_predictions(lines(7), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.errno == errno.EFBIG
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,9 +7,10 @@ import av
 import numpy as np
 import pytest
 
-from vlm_crash.demo.clips import MOST_SEEDS, num_frames, plan_dataset, write_clip, write_dataset
+from vlm_crash.demo.clips import MOST_SEEDS, moments, num_frames, plan_dataset, write_clip, write_dataset
 from vlm_crash.demo.draw import render_frame
 from vlm_crash.demo.scene import sample_scene
+from vlm_crash.demo.world import CUE_LEAD
 from vlm_crash.schema import load_schema
 
 NUM_CLIPS = 24
@@ -39,6 +40,18 @@ def test_a_clip_is_h264_with_every_frame_at_its_rate(tmp_path: Path) -> None:
     middle = len(frames) // 2
     drawn = render_frame(scene, middle / scene.fps)
     assert np.abs(frames[middle].astype(int) - drawn).mean() < 12
+
+
+def test_the_decisive_second_in_less_time() -> None:
+    scene = sample_scene(4)
+    plain, short = moments(scene), moments(scene, 0.3)
+    assert plain == [index / scene.fps for index in range(num_frames(scene))]
+    turn_s = scene.duration_s - CUE_LEAD
+    assert len(short) == round((turn_s + 0.3) * scene.fps)
+    before = [time_s for time_s in plain if time_s <= turn_s]
+    assert short[: len(before)] == before
+    assert scene.duration_s - 1 / scene.fps * CUE_LEAD / 0.3 <= short[-1] <= scene.duration_s
+    assert short == sorted(short)
 
 
 def test_an_odd_size_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,8 +10,10 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from tests.models.original_folder import Shape, config, write_original
+from vlm_crash.models.decoding import Decoder, greedy_answers
 from vlm_crash.models.dynamic_rope import RowDynamicRope
 from vlm_crash.models.internvl import label_loss, load_model
+from vlm_crash.models.term_tree import TermTree
 
 
 def _rope() -> LlamaRotaryEmbedding:
@@ -18,6 +21,15 @@ def _rope() -> LlamaRotaryEmbedding:
     return LlamaRotaryEmbedding(
         LlamaConfig(hidden_size=32, num_attention_heads=2, max_position_embeddings=16, rope_parameters=scaled)
     )
+
+
+def _scaled_from_8(folder: Path) -> Any:
+    """A tiny model whose rope is scaled from eight tokens on."""
+    write_original(folder, Shape())
+    content = config(Shape())
+    content["llm_config"]["max_position_embeddings"] = 8
+    (folder / "config.json").write_text(json.dumps(content))
+    return load_model(folder)
 
 
 @pytest.mark.parametrize("length", [3, 16, 17, 40])
@@ -49,11 +61,7 @@ def test_a_clip_in_a_pack_has_its_own_length() -> None:
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_batch_has_the_losses_of_its_clips(tmp_path: Path, packed: bool) -> None:
     """At lengths where the scaling acts."""
-    write_original(tmp_path, Shape())
-    content = config(Shape())
-    content["llm_config"]["max_position_embeddings"] = 8
-    (tmp_path / "config.json").write_text(json.dumps(content))
-    model = load_model(tmp_path)
+    model = _scaled_from_8(tmp_path)
     torch.manual_seed(0)
     ids = torch.randint(3, 380, (2, 30))
     mask = torch.ones_like(ids)
@@ -70,3 +78,32 @@ def test_a_batch_has_the_losses_of_its_clips(tmp_path: Path, packed: bool) -> No
         first, _ = label_loss(model, embeds[:1], mask[:1], labels[:1])
         second, _ = label_loss(model, embeds[1:, :20], mask[1:, :20], labels[1:, :20])
     torch.testing.assert_close(whole, first + second, rtol=1e-5, atol=0)
+
+
+def test_a_batch_has_the_answers_of_its_clips(tmp_path: Path) -> None:
+    """Longer and longer past where the scaling acts; with transformers' own rope a clip's answer is its neighbour's."""
+    model = _scaled_from_8(tmp_path)
+    torch.manual_seed(3)
+    for parameter in model.parameters():
+        if parameter.ndim >= 2:
+            torch.nn.init.normal_(parameter, std=0.2)  # so that logits are far from ties
+    ids, sizes = torch.randint(6, 380, (3, 40)), (40, 25, 12)
+    mask = torch.stack([torch.arange(40) >= 40 - size for size in sizes]).long()
+    events = TermTree.of({"one": [6, 7, 9], "other": [8, 9]})
+
+    def answered(rows: list[int]) -> tuple[list[list[int]], list[dict[str, float]]]:
+        size = max(sizes[row] for row in rows)
+        with torch.no_grad():
+            embeds = model.get_input_embeddings()(ids[rows, 40 - size :])
+            found = greedy_answers(Decoder(model, embeds, mask[rows, 40 - size :]), events, 10, -1)
+        return found.token_ids, found.event_probabilities
+
+    together, probabilities = answered([0, 1, 2])
+    for row in range(3):
+        alone, of_alone = answered([row])
+        assert alone == [together[row]] and len(together[row]) == 10
+        assert of_alone[0] == pytest.approx(probabilities[row], abs=1e-5)
+    model.model.language_model.rotary_emb = LlamaRotaryEmbedding(model.config.text_config)
+    of_longest = answered([0, 1, 2])[1][2]
+    model.model.language_model.rotary_emb = LlamaRotaryEmbedding(model.config.text_config)
+    assert answered([2])[1][0] != pytest.approx(of_longest, abs=1e-4)

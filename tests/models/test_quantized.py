@@ -9,6 +9,7 @@ from torch import nn
 
 from vlm_crash.analyzer import CrashAnalyzer
 from vlm_crash.cli import main
+from vlm_crash.models.optimization import parameter_counts
 from vlm_crash.models.quantized import KINDS, check_load_in, check_stage, settings_of
 
 BASE = Path(__file__).parents[2] / "vlm_crash/demo/base"
@@ -45,11 +46,13 @@ def test_a_cpu_is_told(kind, tmp_path, capsys, monkeypatch):
     assert "fit does nothing with --model.load_in (acts in predict)" in capsys.readouterr().err
 
 
-def test_int8_on_a_cpu_answers_almost_the_same(demo_clips, tmp_path):
+def test_int8_on_a_cpu_answers_almost_the_same(demo_clips, tmp_path, caplog):
     """Both towers' linear layers; also from the command line, with the same answers and another run id."""
+    caplog.set_level("INFO")
     options = {"device": "cpu", "max_new_tokens": 16}
     clips = [demo_clips / f"{event}/{number}.mp4" for event in ("crash", "nearmiss") for number in (1, 2)]
-    whole = CrashAnalyzer.from_pretrained(BASE, **options)(clips, batch_size=4)
+    of_fp32 = CrashAnalyzer.from_pretrained(BASE, **options)
+    whole = of_fp32(clips, batch_size=4)
     few = CrashAnalyzer.from_pretrained(BASE, load_in="int8", **options)
     towers = few.module.model.model
     for tower in (towers.vision_tower, towers.language_model):
@@ -80,6 +83,9 @@ def test_int8_on_a_cpu_answers_almost_the_same(demo_clips, tmp_path):
     line = json.loads((out / "predictions.jsonl").read_text())
     alone = few(clips[0]).to_json_dict()
     assert all(line[key] == alone[key] for key in ("response", "event_probability", "field_probabilities"))
+    # int8 matrices are no parameters of their layers; they count all the same.
+    counts = parameter_counts(of_fp32.module.model)
+    assert parameter_counts(few.module.model) == counts and f"parameters: {counts}" in caplog.text
     assert json.loads((out / "run.json").read_text())["model"]["load_in"] == "int8"
 
 

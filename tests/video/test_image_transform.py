@@ -20,7 +20,9 @@ def test_equals_pil_bicubic_within_two_levels(size):
     for got_CHW, frame_HWC in zip(got_FCHW, frames_FHWC, strict=True):
         want_HWC = np.asarray(Image.fromarray(frame_HWC).resize((56, 56), Image.Resampling.BICUBIC), np.float32)
         back_HWC = got_CHW.permute(1, 2, 0).numpy() * np.array(IMAGENET_STD) + np.array(IMAGENET_MEAN)
-        assert np.abs(back_HWC * 255 - want_HWC).max() <= 2.01
+        apart_HWC = np.abs(back_HWC * 255 - want_HWC)
+        assert apart_HWC.max() <= 2.01
+        assert (apart_HWC <= 1.01).mean() >= 0.999
 
 
 def test_shape_dtype_and_normalisation():

@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> list[Result]:
         ["way", "seconds a clip", "passes a clip", "same fields", "once (s)", "rounds"],
         rows,
     )
-    ratios = {}
+    ratios: dict[str, float] = {}
     for name, each in zip(ways, seconds, strict=True):
         if name != OURS:
             ratios |= {

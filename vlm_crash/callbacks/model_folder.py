@@ -14,7 +14,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from vlm_crash.callbacks.predictions import cannot_write
+from vlm_crash.callbacks.whole_lines import cannot_write
 from vlm_crash.models.convert import write_folder
 from vlm_crash.models.lora_files import merged, write_adapter
 from vlm_crash.models.lora_record import with_form

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 #: What is said of a validation run in one line; all scores are in the loggers.
 VALIDATION_RESULTS = ("val/loss", "val/event/balanced_accuracy", "val/mean")
+#: By epoch, the largest share of its time that a process waited for data.
+EPOCH_WAIT = "speed/epoch_data_wait_share"
 GIB = 2**30
 
 
@@ -44,14 +46,15 @@ class Work:
 
 class TrainingMonitor(Callback):
     """Logs learning rates, gradient norms, loss scale and skipped steps, and of all processes together tokens/s and
-    clips/s since the last log, the largest share of time spent waiting for data, and the most memory.
+    clips/s since the last log, the largest share of time spent waiting for data (also of each epoch), and the most
+    memory.
     """
 
     def __init__(self) -> None:
         self._batch_end: float | None = None
         self._batch_start = 0.0
         self._step = 0
-        self._work = Work()
+        self._work, self._epoch = Work(), Work()
         self._scale: float | None = None
         self._num_skipped = 0
 
@@ -59,6 +62,20 @@ class TrainingMonitor(Callback):
         self._step = trainer.global_step
         self._work, self._num_skipped = Work(), 0
         self._batch_end = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # What came before, saving a checkpoint for one, is no waiting for data; that workers start anew is.
+        self._epoch, self._batch_end = Work(), time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Every process must call."""
+        if not self._epoch.seconds:
+            return
+        rows = of_all_processes([*astuple(self._epoch), 0.0], trainer.strategy.root_device)
+        share = throughput(rows)["speed/data_wait_share"]
+        pl_module.log(EPOCH_WAIT, share)
+        if trainer.is_global_zero:
+            log.info("epoch %d: %.1f %% of the time waiting for data", trainer.current_epoch, 100 * share)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         self._batch_start = time.perf_counter()
@@ -85,7 +102,8 @@ class TrainingMonitor(Callback):
         now = time.perf_counter()
         assert self._batch_end is not None
         waited = self._batch_start - self._batch_end
-        self._work.add(batch.num_tokens, len(batch.samples), now - self._batch_end, waited)
+        for work in (self._work, self._epoch):
+            work.add(batch.num_tokens, len(batch.samples), now - self._batch_end, waited)
         self._batch_end = now
         # Several batches may make one step.
         has_stepped, self._step = trainer.global_step != self._step, trainer.global_step

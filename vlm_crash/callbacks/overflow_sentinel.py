@@ -26,7 +26,7 @@ from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from torch.optim import Optimizer
 
 from vlm_crash.callbacks.overflow_report import Report, Run, as_markdown, event
-from vlm_crash.callbacks.predictions import cannot_write
+from vlm_crash.callbacks.whole_lines import cannot_write
 from vlm_crash.data.collate import Batch
 from vlm_crash.parallel.fsdp import FSDPStrategy
 from vlm_crash.parallel.overflow_search import (

@@ -24,6 +24,7 @@ from vlm_crash.callbacks.folder_lock import FolderLock
 from vlm_crash.callbacks.legacy_results import RESULTS, write_legacy_results
 from vlm_crash.callbacks.monitoring import decoded
 from vlm_crash.callbacks.run_record import describe_run, differences, now
+from vlm_crash.callbacks.whole_lines import append_whole, cannot_write
 from vlm_crash.data import parquet
 from vlm_crash.data.clip_store import keys_of
 from vlm_crash.data.files import write_files
@@ -209,7 +210,8 @@ class PredictionWriter(Callback):
     ) -> None:
         lines = [json.dumps(prediction.to_json_dict(), ensure_ascii=False) for prediction in outputs]
         # A surrogate (a part of a name that is not UTF-8) becomes \udcff, which is valid JSON.
-        self._append("".join(f"{line}\n" for line in lines).encode(errors="backslashreplace"))
+        assert self._file is not None
+        append_whole(self._file, "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace"))
         for prediction in outputs:
             self._counts[prediction.status] += 1
             if prediction.status == "failed":
@@ -221,19 +223,6 @@ class PredictionWriter(Callback):
         if trainer.local_rank and isinstance(environment, LightningEnvironment) and os.getppid() != self._parent:
             # Nothing else would stop it: in prediction no process waits for another before the end.
             raise RuntimeError("the process that started this one is gone; what was finished is kept")
-
-    def _append(self, content: bytes) -> None:
-        """All of it, or nothing: half a line is taken back."""
-        assert self._file is not None
-        start = self._file.seek(0, os.SEEK_END)
-        try:
-            rest = memoryview(content)
-            while rest:
-                rest = rest[self._file.write(rest) :]
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            self._file.seek(self._file.truncate(start))
-            raise cannot_write(Path(os.fsdecode(self._file.name)), error) from error
 
     # -------------------------------------------------------------------- after
 
@@ -275,13 +264,6 @@ class PredictionWriter(Callback):
         run = {**self._run, **self._old_run(), "finished": self._finished() if is_all else None}
         write_files({self.output_dir / "run.json": _json(run)})
         log.info("%d clips: %d answered, %d failed -> %s", statuses.total(), statuses["ok"], statuses["failed"], whole)
-
-
-def cannot_write(path: Path, error: OSError) -> OSError:
-    """The same error with the path and what to do."""
-    return OSError(
-        error.errno, f"cannot write ({error.strerror}); free some space or set --output_dir elsewhere", str(path)
-    )
 
 
 def _json(content: Any) -> str:

@@ -18,7 +18,6 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from vlm_crash.callbacks.folder_lock import FolderLock
-from vlm_crash.callbacks.predictions import cannot_write
 from vlm_crash.callbacks.run_record import describe_run
 from vlm_crash.callbacks.scan_events import (
     ScanEvent,
@@ -33,7 +32,7 @@ from vlm_crash.callbacks.scan_events import (
 from vlm_crash.callbacks.scan_image import draw_curve
 from vlm_crash.callbacks.scan_resume import Left, changed_files, is_steady, left_of, refusal
 from vlm_crash.callbacks.scan_tables import event_rows, recording_rows, table
-from vlm_crash.callbacks.whole_lines import WholeLines
+from vlm_crash.callbacks.whole_lines import WholeLines, cannot_write
 from vlm_crash.data.files import write_files
 from vlm_crash.data.prediction_lines import prediction_files
 from vlm_crash.data.recordings import ScanPlan, WindowSample, window_sample

@@ -11,7 +11,29 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from vlm_crash.callbacks.predictions import cannot_write
+
+def cannot_write(path: Path, error: OSError) -> OSError:
+    """The same error with the path and what to do."""
+    return OSError(
+        error.errno, f"cannot write ({error.strerror}); free some space or set --output_dir elsewhere", str(path)
+    )
+
+
+def append_whole(file: FileIO, content: bytes) -> None:
+    """Put all of it at the end of a file, on the disk when this returns; or nothing: a part is taken back.
+
+    Raises:
+        OSError: with the path and a remedy.
+    """
+    start = file.seek(0, os.SEEK_END)
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[file.write(rest) :]
+        os.fsync(file.fileno())
+    except OSError as error:
+        file.seek(file.truncate(start))
+        raise cannot_write(Path(os.fsdecode(file.name)), error) from error
 
 
 class WholeLines:
@@ -47,17 +69,9 @@ class WholeLines:
         self.lines = list(lines)
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """All of them, or nothing: a part is taken back."""
+        """All of them, or nothing."""
         found = [dict(line) for line in lines]
-        start = self._file.tell()
-        try:
-            rest = memoryview(_encoded(found))
-            while rest:
-                rest = rest[self._file.write(rest) :]
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            self._file.seek(self._file.truncate(start))
-            raise cannot_write(self.path, error) from error
+        append_whole(self._file, _encoded(found))
         self.lines += found
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 
@@ -24,6 +24,10 @@ def _prepare_parser(parser: ArgumentParser) -> None:
     add("--nearmiss_dir", type=Path | None, help="Folder of the near-miss clips.")
     add("--event_csvs", type=dict[str, Path], default={}, help="CSVs by event, for schemas of other events.")
     add("--event_dirs", type=dict[str, Path], default={}, help="Clip folders by event, for schemas of other events.")
+    add("--form", type=str | None, help="A dataset of others: ccd, nexar, dota or folders (docs/datasets.md).")
+    add("--annotations", type=Path | None, help="Its annotation file (folders: none).")
+    add("--clips", type=Path | None, help="Folder of its clips; of folders, the one that holds a folder per event.")
+    add("--event_of", type=dict[str, str], default={}, help="By label of it the event that it is, or none (left out).")
     add("--out", type=Path, required=True, help="Folder for the dataset.")
     add("--schema", type=Path | None, help="YAML with events and fields; unset: the crash and near-miss form.")
     add("--fractions", type=tuple[float, float, float], default=DEFAULT_FRACTIONS, help="Shares of train, val, test.")
@@ -48,8 +52,9 @@ def _prepare(options: Namespace) -> int:
     from vlm_crash.schema.fields import load_schema
 
     schema = load_schema(options.schema)
+    adapted = _adapted(options, schema)
     report = prepare(
-        _sources(options),
+        _sources(options) if adapted is None else adapted.sources,
         options.out,
         schema,
         options.seed,
@@ -57,9 +62,26 @@ def _prepare(options: Namespace) -> int:
         options.group_column,
         question=lambda event: question(schema, options.prompt),
         clip_timeout_s=options.clip_timeout_s,
+        adapted=adapted,
     )
     print(report)
     return 0
+
+
+def _adapted(options: Namespace, schema: Any) -> Any:
+    """The rows of a dataset of another form; None where none is given."""
+    from vlm_crash.data.adapters import adapt
+
+    names = ("crash_csv", "crash_dir", "nearmiss_csv", "nearmiss_dir", "event_csvs", "event_dirs", "group_column")
+    if options.form is None:
+        if given := [f"--{name}" for name in ("annotations", "clips", "event_of") if options[name]]:
+            raise ValueError(f"{', '.join(given)} say nothing without --form; give it, or leave them out")
+        return None
+    if given := [f"--{name}" for name in names if options[name]]:
+        raise ValueError(f"--form {options.form} and {', '.join(given)} are both given; leave one of them out")
+    if options.clips is None:
+        raise ValueError(f"--form {options.form} needs --clips, the folder of the clips")
+    return adapt(options.form, options.annotations, options.clips, schema, options.event_of)
 
 
 def _sources(options: Namespace) -> dict[str, tuple[Path, Path]]:

@@ -14,9 +14,10 @@ def frames_parser(parser: ArgumentParser) -> None:
         "--frame_rule",
         type=str,
         default="middle",
-        help="Which frames: middle, card, or another rule of --data.frame_rule.",
+        help="Which frames: middle, card, fps, duration or event (docs/sampling.md).",
     )
-    add("--fps", type=float | None, help="Frames a second, for the rules that take so many.")
+    add("--fps", type=float | None, help="Frames a second of the rule fps; --num_frames is the most.")
+    add("--min_frames", type=int | None, help="Fewest frames of the rule duration; --num_frames is the most.")
     add("--start_s", type=float | None, help="Only what is shown from here on, in seconds from the first frame.")
     add("--end_s", type=float | None, help="Only what is shown before that, in seconds from the first frame.")
     add("--image_size", type=int, default=448, help="Side of the square that the model sees, in pixels.")
@@ -35,7 +36,7 @@ def frames(options: Namespace) -> int:
     from vlm_crash.video.guarded import UnreadableClipError, read_frames
     from vlm_crash.video.reader import check_reader
 
-    rest = {name: getattr(options, name) for name in ("fps", "start_s", "end_s")}
+    rest = {name: getattr(options, name) for name in ("fps", "min_frames", "start_s", "end_s")}
     sampling = FrameSampling(num_frames=options.num_frames, rule=options.frame_rule, **rest)
     check_reader(options.reader)
     if options.image_size < 1:

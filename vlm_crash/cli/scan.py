@@ -50,6 +50,8 @@ def check(schema: Schema, trainer: Trainer, datamodule: CrashDataModule, config:
             "--scan reads recordings to their end, and a limit would end their curves early; leave out "
             "--trainer.limit_predict_batches and --trainer.fast_dev_run"
         )
+    if datamodule.cache is not None:
+        raise ValueError("--scan reads each recording once and keeps no frames of it; leave out --data.cache")
     if datamodule.recipe is not None and datamodule.recipe.sampling.has_window:
         raise ValueError(
             "--scan has windows of its own, and the frames are to be of another (data.frames, or the model's folder); "

@@ -28,12 +28,13 @@ NAME_COLUMNS = ("video_id", "filename", "Video_name")
 
 @dataclass(frozen=True)
 class AnnotatedRow:
-    """A sample, the row it comes from, and the row's cell of the group column ("" without one)."""
+    """A sample, the row it comes from, the row's cell of the group column, and its official split ("" without one)."""
 
     sample: VideoSample
     file: str
     row: int
     group: str = ""
+    split: str = ""
 
 
 def read_annotations(
@@ -74,7 +75,7 @@ def read_rows(
     if clips is not None and table.rows and not any(row.sample.path.is_file() for row in rows):
         raise _no_clip_matches(table, columns, clips)
     rows, absent = _without_absent(rows, clips)
-    rows, doubled = _without_doubles(rows)
+    rows, doubled = without_doubles(rows)
     return rows, sorted([*problems, *absent, *doubled], key=lambda problem: problem.row or 0)
 
 
@@ -241,7 +242,7 @@ def _without_absent(rows: list[AnnotatedRow], clips: _Clips | None) -> tuple[lis
     return [row for row, found in zip(rows, there, strict=True) if found], problems
 
 
-def _without_doubles(rows: list[AnnotatedRow]) -> tuple[list[AnnotatedRow], list[Problem]]:
+def without_doubles(rows: list[AnnotatedRow]) -> tuple[list[AnnotatedRow], list[Problem]]:
     """Rows of one clip that contradict each other all go; of equal ones the first stays."""
     by_video: dict[str, list[AnnotatedRow]] = defaultdict(list)
     for row in rows:

@@ -5,14 +5,16 @@ is the one that the folder stands for or the list's row names, or None.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from vlm_crash.data.clip_lists import is_list
-from vlm_crash.data.clip_store import ClipStore
+from vlm_crash.data.clip_store import MAX_NAMED, ClipStore, keys_of, loose_sample
 from vlm_crash.schema.fields import Schema
 from vlm_crash.schema.records import VideoSample
-from vlm_crash.video.clip_files import list_clips, log_other_files, readable_name
+from vlm_crash.video.clip_files import list_clips, log_other_files
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +69,17 @@ def loose_clips(
     return store
 
 
+def each_once(samples: Sequence[VideoSample]) -> list[VideoSample]:
+    """Without clips that a split names again, for the same event: they would share a line."""
+    _, first = np.unique(keys_of(samples), return_index=True)
+    if len(first) < len(samples):
+        again = np.setdiff1d(np.arange(len(samples)), first, assume_unique=True)
+        named = ", ".join(f"{samples[number].id} ({samples[number].path})" for number in again[:MAX_NAMED])
+        more = ", ..." if len(again) > MAX_NAMED else ""
+        log.warning("%d clips are given more than once and done once: again in %s%s", len(again), named, more)
+    return [samples[number] for number in np.sort(first)]
+
+
 def limit_per_event(samples: Iterable[VideoSample], num_videos: int | None) -> list[VideoSample]:
     """The first clips of each event of a prepared split; 0 or None: all."""
     groups: dict[str | None, list[VideoSample]] = {}
@@ -92,17 +105,7 @@ def _samples(paths: Iterable[Path], event: str | None) -> list[VideoSample]:
             files.append(path)
         else:
             raise ValueError(f"there is no clip or folder {path}; check the path")
-    return [
-        VideoSample(
-            id=f"{event or 'clip'}:{readable_name(file)}",
-            video=readable_name(file.name),
-            path=file,
-            event=event,
-            annotation=None,
-            duration_s=None,
-        )
-        for file in files
-    ]
+    return [loose_sample(file, event) for file in files]
 
 
 def _take(samples: list[VideoSample], limit: int, what: str) -> list[VideoSample]:

@@ -49,6 +49,12 @@ def keys_of(samples: Sequence[VideoSample]) -> np.ndarray:
     return as_keys(b"".join(clip_key(s.event, readable_name(Path(s.path).absolute())) for s in samples))
 
 
+def loose_sample(path: Path, event: str | None = None) -> VideoSample:
+    """A clip of which nothing is known but its file, and the event that its source names."""
+    name = f"{event or 'clip'}:{readable_name(path)}"
+    return VideoSample(name, readable_name(path.name), path, event, annotation=None, duration_s=None)
+
+
 class ClipStore(Sequence[VideoSample]):
     """Clips by number.
 
@@ -140,9 +146,7 @@ class ClipStore(Sequence[VideoSample]):
     def _sample(self, record: int) -> VideoSample:
         start, end = self._starts[record], self._starts[record + 1]
         path = Path(os.fsdecode(os.pread(self._file.fileno(), end - start, start)))
-        event = self._events[self._of_event[record]]
-        name = f"{event or 'clip'}:{readable_name(path)}"
-        return VideoSample(name, readable_name(path.name), path, event, annotation=None, duration_s=None)
+        return loose_sample(path, self._events[self._of_event[record]])
 
     @cached_property
     def one_of_each(self) -> list[VideoSample]:

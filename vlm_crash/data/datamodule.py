@@ -13,7 +13,8 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
 from vlm_crash.data.batching import Packs, check_batching, train_sampler
-from vlm_crash.data.clip_sources import limit_per_event, loose_clips
+from vlm_crash.data.cache_room import check_room
+from vlm_crash.data.clip_sources import each_once, limit_per_event, loose_clips
 from vlm_crash.data.collate import Batch, Collator, PackCollator
 from vlm_crash.data.conversation import read_question
 from vlm_crash.data.dataset import ClipDataset, ModelInputs, SampleRecipe
@@ -31,6 +32,7 @@ from vlm_crash.schema.fields import Schema, load_schema
 from vlm_crash.schema.mirror import mirrored
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.video.augmentation import PLAIN, Augmentation
+from vlm_crash.video.frame_cache import CacheSettings, FrameCache
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S
 from vlm_crash.video.reader import check_reader
 
@@ -79,6 +81,7 @@ class CrashDataModule(LightningDataModule):
         tell_event: give the event away in the question, for labs that only want the fields.
         blank_frames: show black frames instead of the clips (a blind baseline: what is guessed without looking).
         schema: YAML with events and fields; unset: the crash and near-miss form.
+        cache: keep decoded frames on disk, so that each clip is decoded once; unset: it is decoded each time.
         seed: order of the training clips.
     """
 
@@ -120,6 +123,7 @@ class CrashDataModule(LightningDataModule):
         tell_event: bool = False,
         blank_frames: bool = False,
         schema: Path | None = None,
+        cache: CacheSettings | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -145,7 +149,7 @@ class CrashDataModule(LightningDataModule):
         self.on_bad_clip = on_bad_clip
         self.tell_event, self.blank_frames = tell_event, blank_frames
         self.schema: Schema = load_schema(schema)
-        self.seed = seed
+        self.seed, self.cache = seed, cache
         self._begin()
 
     def _begin(self) -> None:
@@ -177,12 +181,14 @@ class CrashDataModule(LightningDataModule):
             clip_timeout_s=self.clip_timeout_s,
             augmentation=self.augment if self.augment.acts else None,
             reader=self.reader,
+            cache=None if self.cache is None else FrameCache(self.cache),
         )
 
     def setup(self, stage: str) -> None:
         """Find the samples of a stage: fit, validate, test or predict."""
         if stage == "predict":
             self.samples["predict"] = self._predict_samples()
+            check_room(self.recipe, self.samples)
             return
         if self.folder is None:
             raise ValueError("there is nothing to train on or score; set --data.folder to what `prepare` wrote")
@@ -204,6 +210,7 @@ class CrashDataModule(LightningDataModule):
         self._check_processes()
         # The clips that are answered in validation come first: every event must be among them.
         self.samples = {name: _alternating(samples) for name, samples in self.samples.items()}
+        check_room(self.recipe, self.samples)
         if stage == "fit":
             self._measure()
             if self.on_bad_clip == "skip":
@@ -272,7 +279,7 @@ class CrashDataModule(LightningDataModule):
             raise ValueError(f"the split {self.split} of {self.folder} has no clips; set --data.split to another")
         # A line is known by its clip's path, from whatever folder the command was given.
         samples = [replace(sample, path=sample.path.absolute()) for sample in samples]
-        return limit_per_event(samples, self.num_videos)
+        return limit_per_event(each_once(samples), self.num_videos)
 
     def _loader(self, name: str) -> DataLoader[Batch]:
         assert self.recipe is not None, "connect() comes before the loaders"

@@ -6,6 +6,7 @@ told to go on (prediction); training and validation stop at such a clip and name
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from vlm_crash.schema.mirror import mirrored
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.schema.response import parse, render
 from vlm_crash.video.augmentation import Augmentation, Draw
+from vlm_crash.video.frame_cache import FrameCache
 from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S, UnreadableClipError, read_frames
 from vlm_crash.video.image_transform import to_pixel_values
@@ -90,6 +92,7 @@ class SampleRecipe:
         clip_timeout_s: most seconds to read a clip; None or 0: no limit.
         augmentation: how training clips are changed; None: not at all.
         reader: what decodes it (video/reader.py).
+        cache: keeps decoded frames on disk; None: each clip is decoded each time.
     """
 
     schema: Schema
@@ -103,6 +106,7 @@ class SampleRecipe:
     clip_timeout_s: float | None = CLIP_TIMEOUT_S
     augmentation: Augmentation | None = None
     reader: str = "auto"
+    cache: FrameCache | None = None
 
     def __post_init__(self) -> None:
         if self.augmentation is not None and self.augmentation.acts and self.blank_frames:
@@ -133,18 +137,22 @@ class SampleRecipe:
             UnreadableClipError: the clip cannot be read.
             ValueError: the sample lacks what the recipe needs (an answer, an event to tell, a human turn).
         """
-        frames = read_frames(
-            sample.path,
-            self.sampling,
-            reader=self.reader,
-            timeout_s=self.clip_timeout_s,
-            image_size=self.image_size,
-        )
+        frames = self.frames(sample.path)
         if draw is not None:
             other = mirrored(self.schema, sample) if draw.flipped else sample
             draw, sample = (replace(draw, flipped=False), sample) if other is None else (draw, other)
             frames = replace(frames, frames_FHWC=draw.apply(frames.frames_FHWC))
         return self.item_of(sample, frames, supervised)
+
+    def frames(self, path: Path) -> Frames:
+        """The chosen frames of a clip, of the model's size, not augmented; UnreadableClipError as `item`."""
+
+        def decode() -> Frames:
+            return read_frames(path, self.sampling, self.reader, self.clip_timeout_s, self.image_size)
+
+        if self.cache is None:
+            return decode()
+        return self.cache.read(path, self.sampling.to_json(), self.image_size, self.reader, decode)
 
     def item_of(self, sample: VideoSample, frames: Frames, supervised: bool) -> Item:
         """Put frames that have been read into tokens; ValueError as `item`."""

@@ -11,6 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from vlm_crash.data.files import whole_file
+
 #: Rows of a file of predictions.
 ROWS_PER_FILE = 100_000
 #: Rows that are in memory at once.
@@ -77,11 +79,11 @@ def _prediction_schema(arrow: Any) -> Any:
 def write_predictions(lines: Iterable[bytes], folder: Path, rows_per_file: int = ROWS_PER_FILE) -> list[Path]:
     """Lines of a predictions.jsonl as predictions-00000.parquet, predictions-00001.parquet, ...
 
-    Each is written under another name and is whole when it has its own; files of an earlier run are removed.
+    Each is whole and on the disk when it has its name; files of an earlier run are removed.
 
     Raises:
         ValueError: a line has a key or value that has no column.
-        OSError: a file cannot be written.
+        OSError: a file cannot be written; with its path and a remedy.
     """
     arrow = pyarrow()
     schema = _prediction_schema(arrow)
@@ -89,18 +91,13 @@ def write_predictions(lines: Iterable[bytes], folder: Path, rows_per_file: int =
     written: list[Path] = []
     while first := list(islice(rest, min(ROWS_AT_ONCE, rows_per_file))):
         path = folder / SHARD.format(len(written))
-        temporary = folder / f".{path.name}.tmp"
-        try:
-            with arrow.parquet.ParquetWriter(temporary, schema) as writer:
-                num_rows = 0
-                chunk = first
-                while chunk:
-                    writer.write_table(_table(arrow, schema, chunk))
-                    num_rows += len(chunk)
-                    chunk = list(islice(rest, min(ROWS_AT_ONCE, rows_per_file - num_rows)))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole_file(path) as file, arrow.parquet.ParquetWriter(file, schema) as writer:
+            num_rows = 0
+            chunk = first
+            while chunk:
+                writer.write_table(_table(arrow, schema, chunk))
+                num_rows += len(chunk)
+                chunk = list(islice(rest, min(ROWS_AT_ONCE, rows_per_file - num_rows)))
         written.append(path)
     for old in set(folder.glob(SHARDS)) - set(written):
         old.unlink()

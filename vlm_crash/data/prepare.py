@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlm_crash.data.adapters import Adapted
 from vlm_crash.data.annotations import AnnotatedRow, read_rows
 from vlm_crash.data.files import write_files
 from vlm_crash.data.inspection import contradictions, inspect_clips, unlisted
@@ -74,6 +75,7 @@ def prepare(
     *,
     question: Callable[[str | None], str],
     clip_timeout_s: float | None = CLIP_TIMEOUT_S,
+    adapted: Adapted | None = None,
 ) -> PrepareReport:
     """Turn annotation CSVs and clip folders into a dataset.
 
@@ -87,6 +89,7 @@ def prepare(
             same content only.
         question: event -> the human turn's words, without the image prefix.
         clip_timeout_s: most seconds to look at a clip; None or 0: no limit.
+        adapted: rows of a dataset of another form, whose sources these are; their official splits hold.
 
     Raises:
         InputProblems: (a ValueError) with all that makes the input unusable as a whole.
@@ -102,11 +105,15 @@ def prepare(
     out = Path(out)
     splits_settings = {"seed": seed, "fractions": list(fractions), "group_by": group_column or "clip content"}
     earlier, of_content = _frozen(out / SPLITS_FILE, splits_settings)
-    rows, problems = _read_sources(sources, schema, group_column)
-    num_rows = len({(p.file, p.row) for p in problems if p.row is not None} | {(r.file, r.row) for r in rows})
+    rows, problems = _rows(adapted, fractions) if adapted else _read_sources(sources, schema, group_column)
+    num_rows = (adapted.num_left_out if adapted else 0) + len(
+        {(p.file, p.row) for p in problems if p.row is not None} | {(r.file, r.row) for r in rows}
+    )
     rows, hashes, unreadable = inspect_clips(rows, clip_timeout_s)
     problems += unreadable
-    problems += unlisted(sources, rows, problems) + contradictions(rows, hashes)
+    named = adapted.left_out if adapted else ()
+    problems += [problem for problem in unlisted(sources, rows, problems) if problem.video not in named]
+    problems += contradictions(rows, hashes)
     problems.sort(key=lambda problem: (problem.file, problem.row is None, problem.row or 0))
     if not rows:
         raise InputProblems("no clip is left to make a dataset of", problems)
@@ -114,7 +121,8 @@ def prepare(
     labels = {row.sample.id: row.group for row in rows if row.group}
     groups = unite([hashes, labels])
     # What a clip shows goes before its name: a renamed clip stays, and one that took over a name comes after.
-    frozen = earlier | {id: of_content[content] for id, content in hashes.items() if content in of_content}
+    official = {row.sample.id: row.split for row in rows if row.split}
+    frozen = official | earlier | {id: of_content[content] for id, content in hashes.items() if content in of_content}
     splits = make_splits(samples, groups, fractions, seed, frozen)
     assign = earlier | {id: split for split in SPLITS for id in splits[split]}
     of_content = {hashes[sample.id]: assign[sample.id] for sample in samples} | of_content
@@ -169,6 +177,14 @@ def _stale(out: Path, written: Iterable[Path]) -> list[Path]:
     if not (out / DATASET_FILE).is_file() or not isinstance(earlier, dict):
         return []
     return [path for path in (out / f"{event}_ft.jsonl" for event in earlier) if path not in written and path.is_file()]
+
+
+def _rows(adapted: Adapted, fractions: Sequence[float]) -> tuple[list[AnnotatedRow], list[Problem]]:
+    if tuple(fractions) != DEFAULT_FRACTIONS and all(row.split for row in adapted.rows):
+        raise ValueError(
+            f"fractions={list(fractions)} would do nothing: every clip has an official split; leave out --fractions"
+        )
+    return list(adapted.rows), list(adapted.problems)
 
 
 def _read_sources(

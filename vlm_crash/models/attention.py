@@ -95,8 +95,3 @@ def efficient_works(heads: Sequence[Heads]) -> bool:
 def sizes_of(heads: Sequence[Heads]) -> list[int]:
     """Different sizes of heads, the smallest first."""
     return sorted({each.size for each in heads})
-
-
-def kernel_works(kernel: str, dtype: torch.dtype = torch.float16, size: int = 64) -> bool:
-    """Whether the present device runs a kernel forward and backward, as `kernel_fault` tries it."""
-    return kernel_fault(kernel, dtype, this_device(), size) is None

@@ -51,6 +51,8 @@ def parameter_counts(model: nn.Module) -> str:
     for name, parameter in model.named_parameters():
         counts[tower_of(name)][0] += parameter.numel()
         counts[tower_of(name)][1] += parameter.numel() * parameter.requires_grad
+    # Layers of fewer bits have theirs packed, or as no parameters at all (quantized.py).
+    counts |= {tower: [size, size] for tower, size in getattr(model, "whole_sizes", {}).items()}
     return ", ".join(
         f"{tower} {total:,}{'' if trained == total else f' ({trained:,} trained)'}"
         for tower, (total, trained) in counts.items()

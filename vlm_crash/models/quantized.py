@@ -8,11 +8,14 @@ whose steps for a model that it loads itself the first are.
 
 import importlib.util
 import warnings
+from collections import Counter
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import BitsAndBytesConfig, InternVLForConditionalGeneration
+
+from vlm_crash.models.internvl import tower_of
 
 KINDS = ("8bit", "4bit")
 #: Of a CPU: int8 matrices, activations quantised as they come.
@@ -74,6 +77,10 @@ def hold_in_fewer_bits(model: InternVLForConditionalGeneration, load_in: str) ->
     """
     if any(parameter.is_meta for parameter in model.parameters()):
         raise ValueError(f"load_in={load_in!r} is for one device; leave --trainer.strategy or --model.load_in out")
+    whole_sizes: Counter[str] = Counter()
+    for name, parameter in model.named_parameters():
+        whole_sizes[tower_of(name)] += parameter.numel()
+    model.whole_sizes = dict(whole_sizes)  # type: ignore[assignment]  # what is logged as the model's parameters
     if load_in == INT8:
         _dynamic_int8(model)
         return

@@ -1,0 +1,67 @@
+"""What a cache needs is said before a run starts; and a run sees the same with and without it."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from vlm_crash.data.datamodule import CrashDataModule
+from vlm_crash.data.dataset import ModelInputs
+from vlm_crash.models.tokenizers import load_tokenizer
+from vlm_crash.video import cache_folder
+from vlm_crash.video.frame_cache import CacheSettings
+
+
+@pytest.fixture(scope="module")
+def inputs(tiny_model: Path) -> ModelInputs:
+    return ModelInputs(load_tokenizer(tiny_model), 16, 32, prompt="short", system_message="")
+
+
+def connected(inputs: ModelInputs, stage: str, **options) -> CrashDataModule:
+    data = CrashDataModule(**{"num_workers": 0, "num_frames": 4, "batch_size": 4, **options})
+    data.connect(inputs)
+    data.setup(stage)
+    return data
+
+
+def pixels(loader) -> torch.Tensor:
+    return torch.cat([batch.pixel_values_N3HW for batch in loader])
+
+
+@pytest.mark.parametrize("format", ["zstd", "raw", "webp"])
+def test_every_stage_sees_the_same_with_and_without(inputs, prepared, tmp_path, format):
+    for stage, loader in (("fit", "train"), ("fit", "val"), ("test", "test"), ("predict", "predict")):
+        plain = pixels(getattr(connected(inputs, stage, folder=prepared), f"{loader}_dataloader")())
+        options = {"folder": prepared, "cache": CacheSettings(tmp_path, format=format)}
+        for _ in range(2):
+            data = connected(inputs, stage, **options)
+            assert torch.equal(pixels(getattr(data, f"{loader}_dataloader")()), plain)
+    assert len([path for path in (tmp_path / "frames").rglob("*") if path.is_file()]) == 20
+
+
+def test_the_need_is_said(inputs, prepared, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        connected(inputs, "fit", folder=prepared, cache=CacheSettings(tmp_path))
+    (line,) = (text for text in caplog.messages if text.startswith("frame cache"))
+    assert line.startswith("frame cache: 14 clips x 4 frames x 32 x 32 take about ")
+    raw = 14 * 4 * 32 * 32 * 3 / 2**30
+    assert f"raw {raw:.3g}, zstd " in line and "max_gib is 100" in line
+
+
+def test_what_cannot_fit_is_refused(inputs, prepared, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"no room: 14 clips x 4 frames.*as raw.*max_gib is 0\.0001\. Set --data"):
+        connected(inputs, "fit", folder=prepared, cache=CacheSettings(tmp_path, max_gib=0.0001, format="raw"))
+    usage = shutil.disk_usage(tmp_path)._replace(free=cache_folder.RESERVE + 1000)
+    monkeypatch.setattr(cache_folder.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(ValueError, match=r"no room: .*9.31e-07 GiB of the disk of "):
+        connected(inputs, "fit", folder=prepared, cache=CacheSettings(tmp_path / "other"))
+
+
+def test_workers_share_a_cache(inputs, prepared, tmp_path):
+    plain = pixels(connected(inputs, "fit", folder=prepared).train_dataloader())
+    data = connected(inputs, "fit", folder=prepared, cache=CacheSettings(tmp_path), num_workers=2, batch_size=1)
+    loader = data.train_dataloader()
+    assert torch.equal(pixels(loader), plain)
+    assert torch.equal(pixels(loader), plain)

@@ -1,0 +1,160 @@
+"""Datasets of others -> rows that `prepare` takes.
+
+Enters: rows of another form (other_forms.py), and what a user says of their labels. Leaves: AnnotatedRows, and a
+Problem for whatever was not taken over.
+Must hold: what the file does not say is UNKNOWN; a cell that says less than one of our terms is UNKNOWN and counted; a
+label that is none of our events is left out and counted, or what the user says it is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlm_crash.data.annotations import AnnotatedRow, sample_id, without_doubles
+from vlm_crash.data.other_forms import FORMS, OtherRow
+from vlm_crash.data.problems import InputProblems, Problem
+from vlm_crash.schema.fields import UNKNOWN, Event, Schema
+from vlm_crash.schema.records import Annotation, VideoSample, cell_value
+from vlm_crash.schema.wording import words
+from vlm_crash.video.clip_files import VIDEO_SUFFIXES
+
+#: What --event_of says of a label whose clips are to be left out.
+LEFT_OUT = "none"
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What `prepare` makes a dataset of.
+
+    Args:
+        sources: event -> (annotation file, clip folder), as of our own CSVs.
+        rows: with their official splits.
+        problems: what was left out, or says less than our terms.
+        num_left_out: rows whose label is no event.
+        left_out: names of the clips of these rows.
+    """
+
+    sources: Mapping[str, tuple[Path, Path]]
+    rows: list[AnnotatedRow]
+    problems: list[Problem]
+    num_left_out: int
+    left_out: frozenset[str]
+
+
+def adapt(
+    form: str, annotations: Path | None, clips: Path, schema: Schema, event_of: Mapping[str, str] | None = None
+) -> Adapted:
+    """Read a dataset of another form.
+
+    Args:
+        form: a key of FORMS.
+        annotations: its file; None for folders.
+        clips: folder of its clips.
+        schema: events and fields.
+        event_of: by label the event that it is, or "none"; others are told by their wording.
+
+    Raises:
+        InputProblems, ValueError: the file cannot be used, `event_of` names what there is not, or no clip is left.
+    """
+    _check(form, annotations, schema, event_of or {})
+    file = clips if annotations is None else annotations
+    others, problems = FORMS[form](annotations, clips)
+    events = _events(others, schema, event_of or {})
+    taken = [other for other in others if events[other.label] is not None]
+    if not taken:
+        raise ValueError(_no_event(file, others))
+    problems += _left_out(file, others, events)
+    rows, cells = [], Counter[tuple[str, str]]()
+    for other in taken:
+        event = schema.event(str(events[other.label]))
+        path = _find(clips, other.clip)
+        if path is None:
+            what = f"no such clip in {clips}"
+            problems.append(Problem(str(file), other.row, other.clip, what, "copy it there; the row is left out"))
+            continue
+        annotation = Annotation.of(schema, event.name, _values(event, other, cells))
+        video = path.relative_to(clips).as_posix()
+        sample = VideoSample(sample_id(event.name, video), video, path, event.name, annotation, None)
+        rows.append(AnnotatedRow(sample, str(file), other.row, other.group, other.split))
+    if not rows:
+        raise InputProblems("no clip of the annotations is there", problems)
+    for (name, cell), count in sorted(cells.items()):
+        what = f"{count} clips: {name} is {cell!r}, which is no one term of it"
+        problems.append(Problem(str(file), None, "", what, f"the field counts as {UNKNOWN}"))
+    rows, doubled = without_doubles(rows)
+    problems += doubled
+    found = dict.fromkeys(row.sample.event for row in rows)
+    sources = {str(event): (file, clips) for event in found}
+    not_taken = (_find(clips, other.clip) for other in others if events[other.label] is None)
+    left_out = frozenset(path.name for path in not_taken if path is not None)
+    return Adapted(sources, rows, problems, len(others) - len(taken), left_out)
+
+
+def _check(form: str, annotations: Path | None, schema: Schema, event_of: Mapping[str, str]) -> None:
+    if form not in FORMS:
+        raise ValueError(f"form={form!r} is not one of {list(FORMS)}; set --form to one of them")
+    if (annotations is None) != (form == "folders"):
+        lacks = "needs --annotations" if annotations is None else "has no annotation file; leave out --annotations"
+        raise ValueError(f"--form {form} {lacks}")
+    if wrong := sorted(set(event_of.values()) - {*schema.event_names, LEFT_OUT}):
+        raise ValueError(
+            f"--event_of names {', '.join(wrong)}; allowed: {', '.join(schema.event_names)}, or {LEFT_OUT} (left out)"
+        )
+
+
+def _events(others: Sequence[OtherRow], schema: Schema, event_of: Mapping[str, str]) -> dict[str, str | None]:
+    """By label its event: as the user says, else by the wordings of the schema's events; None: it is none."""
+    labels = {other.label: other.meaning or other.label for other in others}
+    if unknown := sorted(set(event_of) - set(labels)):
+        raise ValueError(f"--event_of names {', '.join(unknown)}; the labels are {', '.join(sorted(labels)) or 'none'}")
+    wordings = {" ".join(words(text)): e.name for e in schema.events for text in (e.name, e.title, *e.openings)}
+    told = {label: wordings.get(" ".join(words(meaning))) for label, meaning in labels.items()}
+    told |= {label: None if event == LEFT_OUT else event for label, event in event_of.items()}
+    return told
+
+
+def _left_out(file: Path, others: Sequence[OtherRow], events: Mapping[str, str | None]) -> list[Problem]:
+    counts = Counter(other.label for other in others if events[other.label] is None)
+    remedy = "they are left out; --event_of.{0} EVENT takes them in, if they show one"
+    return [
+        Problem(str(file), None, "", f"{count} clips are labelled {label!r}, no event of ours", remedy.format(label))
+        for label, count in sorted(counts.items())
+    ]
+
+
+def _no_event(file: Path, others: Sequence[OtherRow]) -> str:
+    counts = Counter(other.label for other in others)
+    if not counts:
+        return f"{file}: there are no clips in it; check the path and --form"
+    named = ", ".join(f"{label!r} ({count})" for label, count in counts.most_common(20))
+    example = next(iter(counts))
+    return (
+        f"{file}: none of its labels is an event of the schema: {named}; say which event a label is, as in "
+        f"--event_of.{example} crash"
+    )
+
+
+def _find(clips: Path, name: str) -> Path | None:
+    """The clip of that name; without a suffix, or with one that is not there, the only one of that stem."""
+    path = clips / name
+    if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+        return path
+    found = [clips / f"{name}{suffix}" for suffix in sorted(VIDEO_SUFFIXES) if (clips / f"{name}{suffix}").is_file()]
+    return found[0] if len(found) == 1 else None
+
+
+def _values(event: Event, other: OtherRow, cells: Counter[tuple[str, str]]) -> dict[str, str]:
+    """What the row says of the event's fields, and nothing else; cells that are no term are counted."""
+    values = {}
+    for name, cell in other.cells.items():
+        if name not in event.field_names:
+            continue
+        value = cell_value(event.field(name), cell)
+        if value is None:
+            cells[name, cell] += 1
+        else:
+            values[name] = value
+    return values

@@ -1,0 +1,87 @@
+"""Whether the frames of a run's clips fit on the disk, said before it starts.
+
+Enters: a recipe with a cache, and the samples of a stage. Leaves: a line of the log with what each format would need; a
+ValueError where it cannot fit.
+Must hold: the sizes come from some of the run's own clips, in the format as it is written.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_only
+
+from vlm_crash.data.dataset import SampleRecipe
+from vlm_crash.schema.records import VideoSample
+from vlm_crash.video.container import UnreadableClipError
+from vlm_crash.video.frame_formats import FRAME_FORMATS
+from vlm_crash.video.image_transform import resized
+
+log = logging.getLogger(__name__)
+
+GIB = 2**30
+#: Clips, and frames of each, by which the size of all is told.
+NUM_CLIPS, NUM_FRAMES = 3, 4
+#: Clips that are tried: some may be unreadable.
+_NUM_TRIED = 12
+
+
+def check_room(recipe: SampleRecipe | None, samples: Mapping[str, Sequence[VideoSample]]) -> None:
+    """Say what the cache needs for the clips of all splits of a stage; nothing where there is no cache.
+
+    Raises:
+        ValueError: it does not fit into the limit or onto the disk.
+    """
+    if recipe is None or recipe.cache is None:
+        return
+    cache, num_clips = recipe.cache, sum(map(len, samples.values()))
+    sizes = [_sizes(recipe, frames_FHWC) for frames_FHWC in _some(recipe, samples)]
+    if not sizes:
+        log.warning("the frame cache: none of the clips that were tried can be read, so its size is not known")
+        return
+    need = {name: num_clips * float(np.mean([size[name] for size in sizes])) for name in FRAME_FORMATS}
+    chosen, settings = cache.settings.format, cache.settings
+    side = f"{recipe.image_size} x {recipe.image_size}"
+    what = f"{num_clips:,} clips x {recipe.sampling.num_frames} frames x {side}"
+    others = ", ".join(f"{name} {size / GIB:.3g}" for name, size in need.items())
+    room, free = cache.files.room(), cache.files.free()
+    there = (
+        f"{free / GIB:.3g} GiB of the disk of {settings.folder} can be filled, and {cache.files.size() / GIB:.3g} GiB "
+        f"are the cache's already; --data.cache.max_gib is {settings.max_gib:g}"
+    )
+    if need[chosen] > room:
+        raise ValueError(
+            f"the frame cache has no room: {what} take about {need[chosen] / GIB:.3g} GiB as {chosen} (GiB by format: "
+            f"{others}); {there}. Set --data.cache.format, --data.cache.max_gib or --data.cache.folder so that they "
+            "fit, take fewer frames, or leave --data.cache out"
+        )
+    _say(f"frame cache: {what} take about {need[chosen] / GIB:.3g} GiB as {chosen} (GiB by format: {others}); {there}")
+
+
+def _some(recipe: SampleRecipe, samples: Mapping[str, Sequence[VideoSample]]) -> Iterator[np.ndarray]:
+    """Frames of a few clips, spread over all."""
+    found, plain = 0, replace(recipe, cache=None)  # nothing is written before it is known to fit
+    longest = max(samples.values(), key=len)
+    for index in np.unique(np.linspace(0, len(longest) - 1, min(_NUM_TRIED, len(longest))).astype(int)):
+        try:
+            frames_FHWC = plain.frames(longest[int(index)].path).frames_FHWC
+        except UnreadableClipError:  # it is named when it is its turn
+            continue
+        yield frames_FHWC
+        found += 1
+        if found == NUM_CLIPS:
+            return
+
+
+def _sizes(recipe: SampleRecipe, frames_FHWC: np.ndarray) -> dict[str, float]:
+    """Bytes of the clip by format, by some of its frames."""
+    some = np.unique(np.linspace(0, len(frames_FHWC) - 1, NUM_FRAMES).astype(int))
+    small_FHWC = resized(frames_FHWC[some], recipe.image_size)
+    share = len(frames_FHWC) / len(some)
+    return {name: share * sum(map(len, kept.encode(small_FHWC))) for name, kept in FRAME_FORMATS.items()}
+
+
+@rank_zero_only
+def _say(text: str) -> None:
+    log.info("%s", text)

@@ -41,9 +41,15 @@ def f1(found: int, asked: int, alarms: int) -> float:
     return 2 * found / (found + alarms + asked)
 
 
-def counts(out: Path, drives: str, results: str, settings: ScanSettings) -> tuple[int, int, int, float]:
-    """Events found, events there, false alarms, hours; from the curves alone, of drives scanned to their end."""
-    found = curves(out / results)
+def counts(
+    out: Path, drives: str, results: str, settings: ScanSettings, only: str | None = None
+) -> tuple[int, int, int, float]:
+    """Events found, events there, false alarms, hours; from the curves alone, of drives scanned to their end.
+
+    Args:
+        only: one of the drives; None: all.
+    """
+    found = {video: curve for video, curve in curves(out / results).items() if only in (None, video)}
     truth = [row for row in rows(out / drives / TRUTH) if row["video"] in found]
     events = [
         {"recording": video, "start_s": peak.start_s, "end_s": peak.end_s, "peak_s": peak.peak_s}
@@ -58,11 +64,13 @@ def summary(out: Path, settings: ScanSettings) -> str:
     """The reported drives at the chosen settings: events found and false alarms, with intervals."""
     found, asked, alarms, hours = counts(out, "drives", "scan", settings)
     share, per_hour = wilson(found, asked), [mean / hours for mean in poisson(alarms)]
+    each = {video: counts(out, "drives", "scan", settings, video) for video in curves(out / "scan")}
+    lines = "".join(f"\n  {video}: {of[0]} of {of[1]} found, {of[2]} false alarms" for video, of in each.items())
     return (
         f"events found: {found} of {asked}, recall {100 * found / asked:.0f} %\n"
         f"  95 % interval {100 * share[0]:.0f} to {100 * share[1]:.0f} %\n"
         f"false alarms: {alarms} in {hours:.2f} hours, {alarms / hours:.1f} an hour\n"
-        f"  95 % interval {per_hour[0]:.1f} to {per_hour[1]:.1f} an hour"
+        f"  95 % interval {per_hour[0]:.1f} to {per_hour[1]:.1f} an hour{lines}"
     )
 
 

@@ -30,7 +30,8 @@ def test_a_small_run(tmp_path, capsys):
     equal, one_off, most = pixels["rows"][0][1:]
     assert equal + one_off > 99.9 and most <= 4
     assert [row[0] for row in memory["rows"]] == list(range(2, 21, 2))
-    assert len(found["bars"]) == 4 and set(found["ratios"]) == {"old_way_vs_cold_rendered"}
+    assert len(found["bars"]) == 5
+    assert set(found["ratios"]) == {"old_way_vs_cold_rendered", "old_way_vs_cache_rendered"}
     assert "### A clip until it is pixel values" in capsys.readouterr().out
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.video.conftest import write_clip
+from tests.video.conftest import write_clip, write_flipped
 from vlm_crash.video import cache_folder, frame_cache
 from vlm_crash.video.cache_folder import CacheFolder
 from vlm_crash.video.frame_cache import CacheSettings, FrameCache
@@ -102,6 +102,17 @@ def test_formats_on_noise_of_an_odd_size(name):
         assert np.array_equal(planes, frames_FHWC)
         assert back.shape == frames_FHWC.shape
         assert np.array_equal(back, frames_FHWC) == kept.is_lossless
+
+
+def test_damage_is_kept_and_said_each_time(decoder, tmp_path, caplog):
+    write_flipped(tmp_path / "flipped.mp4")
+    read = decoder(name="flipped.mp4")
+    first, second = read(), read()
+    assert read.count == 1 and first.num_bad_chosen > 0
+    assert (second.num_bad, second.num_bad_chosen, second.damage) == (
+        first.num_bad, first.num_bad_chosen, first.damage,
+    )  # fmt: skip
+    assert caplog.text.count(f"damaged: {first.damage}") == 2
 
 
 def test_what_decides_the_pixels_decides_the_entry(decoder):

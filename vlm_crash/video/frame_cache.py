@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 GIB = 2**30
 _MAGIC = b"VCFRAME1"
-_LAYOUT = 1  # of an entry; a change of what is read or how it is kept takes the next number, which finds no older one
+_LAYOUT = 2  # of an entry; a change of what is read or how it is kept takes the next number, which finds no older one
 _HEAD = np.dtype([("magic", "S8"), ("checksum", "<u4"), ("header", "<u4")])
 #: A file that was changed a moment ago could change again within the same tick of the clock.
 _SETTLED_S = 2.0
@@ -105,6 +105,8 @@ class FrameCache:
         name = self._name(self._content(path, before), sampling, image_size, reader)
         frames = self._kept(path, name)
         if frames is not None:
+            if frames.damage is not None:  # as reading says it, each time
+                logger.warning("%s: damaged: %s", path, frames.damage)
             return frames
         frames = decode()
         frames = replace(frames, frames_FHWC=resized(frames.frames_FHWC, image_size))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,28 @@ def test_another_version_of_a_library_reads_again(decoder, monkeypatch):
     monkeypatch.setattr(frame_cache, "_versions", lambda: {"av": "0"})
     read()
     assert read.count == 2
+
+
+def test_what_decides_the_pixels_is_in_the_versions():
+    """Libraries, and our own code: everything of video/ that reading or resizing in this process imports."""
+    versions = frame_cache._versions()
+    assert {"av", "decord", "torch", "torchcodec", "torchvision", "vlm_crash", "code"} == set(versions)
+    assert versions["torch"] == version("torch")
+    script = "import sys, vlm_crash.video.reader, vlm_crash.video.image_transform; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
+    ours = {name.rpartition(".")[2] for name in loaded if name.startswith("vlm_crash.video.")}
+    assert "keyframes" in ours
+    assert ours - set(frame_cache._DECIDING_CODE) == {"clip_files"}  # it only finds them
+
+
+@pytest.mark.parametrize("name", ["reader", "pixels", "image_transform"])
+def test_another_line_of_our_code_reads_again(tmp_path, name):
+    copy = shutil.copytree(Path(frame_cache.__file__).parent, tmp_path / "video")
+    before = frame_cache._code_hash(copy)
+    assert before == frame_cache._code_hash(Path(frame_cache.__file__).parent)
+    with (copy / f"{name}.py").open("a", encoding="utf-8") as file:
+        file.write("_X = 1\n")
+    assert frame_cache._code_hash(copy) != before
 
 
 def test_a_changed_clip_is_read_again_and_a_renamed_one_is_not(decoder, tmp_path, numbers):

@@ -24,6 +24,7 @@ from vlm_crash.data.prepared import load_prepared
 from vlm_crash.data.quarantine import Checks, in_use
 from vlm_crash.data.recordings import ScanPlan
 from vlm_crash.data.remaining import Remaining
+from vlm_crash.data.same_clips import clips_seen, record_of
 from vlm_crash.data.sampler import SharedSampler
 from vlm_crash.data.told_events import warn_of_told_events
 from vlm_crash.data.vocabularies import observed_vocabularies
@@ -341,17 +342,20 @@ class CrashDataModule(LightningDataModule):
         sampler = self._train_sampler()
         sampler.set_epoch(self.trainer.current_epoch)
         clips = sampler.clips_after(done)
-        return {"epoch": sampler.epoch, "clips": clips, "batches": done, "kind": sampler.kind}
+        place = {"epoch": sampler.epoch, "clips": clips, "batches": done, "kind": sampler.kind}
+        return {**place, "training_clips": record_of(self.samples["train"])}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.resumed = (state_dict["epoch"], state_dict["clips"])
+        if "train" not in self.samples:
+            return  # only a training goes on
+        self.resumed = (state_dict["epoch"], clips_seen(state_dict, self.samples["train"]))
         self.resumed_kind = state_dict.get("kind", {"batching": "padded"})
 
     def batches_of(self, state_dict: dict[str, Any]) -> int:
         """Batches of this run, on each process, that a place in the epoch stands for."""
         sampler = self._train_sampler()
         sampler.set_epoch(state_dict["epoch"])
-        return sampler.batches_after(state_dict["clips"])
+        return sampler.batches_after(clips_seen(state_dict, self.samples["train"]))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         return self._loader("train")

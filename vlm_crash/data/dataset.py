@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from vlm_crash.data.collate import FailedItem, Item
 from vlm_crash.data.conversation import PROMPTS, ChatTemplate, question
 from vlm_crash.data.frame_options import to_remember
+from vlm_crash.data.same_clips import clip_number
 from vlm_crash.data.tokenization import ConversationTokenizer
 from vlm_crash.schema.fields import UNKNOWN, Schema
 from vlm_crash.schema.mirror import mirrored
@@ -306,7 +307,7 @@ class ClipDataset(Dataset[Item | FailedItem | None]):
             return self.recipe.absent(sample, "it was not readable before")
         draw = None
         if self.augment_seed is not None and self.recipe.augmentation is not None:
-            draw = self.recipe.augmentation.draw(self.augment_seed, epoch, place)
+            draw = self.recipe.augmentation.draw(self.augment_seed, epoch, clip_number(sample))
         try:
             return self.recipe.item(sample, self.supervised, draw)
         except UnreadableClipError as error:

@@ -1,8 +1,8 @@
-"""Whether a run has the clips of the run that it goes on with.
+"""Whether a run has the clips of the run that it goes on with, and its processes have the same.
 
-Enters: the clips of a run in their order, and the place at which another one was stopped. Leaves: how many of them that
-one has seen. Must hold: the order of an epoch is one of places in a list, so inside an epoch it is gone on with for the
-very same list alone; what is drawn for a clip depends on no other clip.
+Enters: the clips of a run in their order, the other processes, the place at which another run was stopped. Leaves: how
+many of the clips that one has seen. Must hold: the order of an epoch is one of places in a list, so processes share it,
+and it is gone on with inside an epoch, for the very same list alone; what is drawn for a clip depends on no other clip.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from lightning.pytorch.strategies import Strategy
 
 from vlm_crash.schema.records import VideoSample
 
@@ -56,6 +58,27 @@ def clips_seen(place: Mapping[str, Any], samples: Sequence[VideoSample]) -> int:
             "they were to go on, or give a checkpoint of the end of an epoch"
         )
     return seen
+
+
+def check_same_everywhere(splits: Mapping[str, Sequence[VideoSample]], strategy: Strategy) -> None:
+    """ValueError, on all processes, where they do not have the same clips in the same order; all must call.
+
+    Each finds its clips by itself, on its own disk, and by time stamps that a network disk may round.
+    """
+    own = {name: record_of(samples) for name, samples in splits.items()}
+    first = strategy.broadcast(own)
+    if strategy.reduce_boolean_decision(own == first, all=True):
+        return
+    said = ", ".join(f"{name}: {record['num']:,}" for name, record in own.items())
+    differ = [name for name, record in own.items() if record != first.get(name)]
+    where = (
+        f"the first process has others of {', '.join(differ)} ({', '.join(str(first[name]['num']) for name in differ)})"
+        if differ else "the first process has the same, and another one has not"
+    )  # fmt: skip
+    raise ValueError(
+        f"the processes do not have the same clips: this one has {said}; {where}. Give all machines the same dataset, "
+        "clips with the same time stamps, and the same clips.csv (or run `check` again)"
+    )
 
 
 def _bytes(sample: VideoSample) -> bytes:

@@ -83,6 +83,17 @@ def test_answers_that_were_cut_off(recipe, sample, schema):
         dry_pass(recipe, bad, "train", None)
 
 
+def test_clips_that_end_before_the_window_begins(recipe, sample):
+    late = replace(recipe, sampling=FrameSampling(2, start_s=7.5))
+    unknown = replace(sample, duration_s=None)
+    dry_pass(late, [sample, unknown], "train", None)
+    with pytest.raises(
+        ValueError,
+        match=r"of 4 train clips, 2 end before the window begins, at 7\.5 s \(1\.mp4, 2\.mp4\): lower --data.frames.st",
+    ):
+        dry_pass(late, [sample, unknown, *numbered(sample, 2, duration_s=7.2)], "train", None)
+
+
 def test_answers_of_another_form_are_nobodys_business(schema, sample):
     others = ["A car hits another one", "- It rains\n- A car brakes", "", "This is a crash scenario."]
     assert not any(is_cut(schema, replace(sample, answer=other)) for other in others)

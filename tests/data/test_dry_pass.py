@@ -9,9 +9,13 @@ from vlm_crash.data.dataset import SampleRecipe
 from vlm_crash.data.dry_pass import dry_pass, is_cut
 from vlm_crash.data.tokenization import ConversationTokenizer
 from vlm_crash.models.tokenizers import load_tokenizer
+from vlm_crash.schema.mirror import mirrored
 from vlm_crash.schema.records import Annotation, VideoSample
 from vlm_crash.schema.response import render
+from vlm_crash.video.augmentation import Augmentation
 from vlm_crash.video.frame_sampling import FrameSampling
+
+LONG_SIDE = "the other side of the ship as one looks ahead"
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +57,20 @@ def test_too_many_tokens(recipe, sample):
     assert "(1.mp4, 2.mp4, 3.mp4, 4.mp4, 5.mp4, and 2 more)" in said and "short.mp4" not in said
     with pytest.raises(ValueError, match="the 2 frames of a clip are 32 image tokens, and the model has places for 31"):
         dry_pass(recipe, [sample], "train", 31)
+
+
+def test_the_mirrored_answer_must_fit_too(recipe, sample, schema):
+    """Only of training clips, and only where they may be mirrored."""
+    sides = replace(schema, mirror=replace(schema.mirror, pairs=(*schema.mirror.pairs, ("portside", LONG_SIDE))))
+    told = replace(sample, answer=sample.answer + " It came from portside.")
+    flips = replace(recipe, schema=sides, augmentation=Augmentation(flip=0.5))
+    places, mirror = size(recipe, told), mirrored(sides, told)
+    assert mirror is not None and size(recipe, mirror) > places
+    for one, split in ((recipe, "train"), (flips, "val")):
+        dry_pass(one, [told], split, places)
+    dry_pass(flips, [told], "train", size(recipe, mirror))
+    with pytest.raises(ValueError, match=f"a prompt and its answer takes {size(recipe, mirror)} tokens"):
+        dry_pass(flips, [told], "train", size(recipe, mirror) - 1)
 
 
 def test_nothing_to_learn_from(recipe, sample, schema):

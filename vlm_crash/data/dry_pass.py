@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from vlm_crash.data.dataset import LONGEST_S, WINDOW_REMEDY, SampleRecipe
 from vlm_crash.data.tokenization import IGNORE_INDEX, TokenizedSample
 from vlm_crash.schema.fields import Schema
+from vlm_crash.schema.mirror import mirrored
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.schema.response import parse
 
@@ -46,7 +47,7 @@ def dry_pass(recipe: SampleRecipe, samples: Sequence[VideoSample], split: str, n
     Args:
         recipe: how a sample becomes tokens.
         samples: with their answers.
-        split: how they are called in the message.
+        split: how they are called in the message; those of "train" are looked at mirrored, too, where they may be.
         num_places: most tokens of a clip, its prompt and its answer; None: as many as there are.
 
     Raises:
@@ -67,8 +68,11 @@ def dry_pass(recipe: SampleRecipe, samples: Sequence[VideoSample], split: str, n
     outside = _Found(WINDOW_REMEDY, f"end before the window begins, at {start_s:g} s")
     longest = 0
     lengths = _Lengths(recipe, num_places)
+    is_flipped = split == "train" and recipe.flips
     for sample in samples:
-        length, num_learned = lengths.of(sample)
+        mirror = mirrored(recipe.schema, sample) if is_flipped else None
+        found = [lengths.of(one) for one in (sample, mirror) if one is not None]
+        length, num_learned = max(size for size, _ in found), min(learned for _, learned in found)
         if num_places is not None and length > num_places:
             too_long.clips.append(sample.video)
             longest = max(longest, length)
@@ -84,9 +88,9 @@ def dry_pass(recipe: SampleRecipe, samples: Sequence[VideoSample], split: str, n
     )
     unsupervised.what = "have no token to learn from"
     cut.what = "have an answer that was cut off"
-    found = [wrong for wrong in (too_long, unsupervised, cut, outside) if wrong.clips]
-    if found:
-        raise ValueError(f"of {len(samples):,} {split} clips, " + "; ".join(map(str, found)))
+    wrong = [one for one in (too_long, unsupervised, cut, outside) if one.clips]
+    if wrong:
+        raise ValueError(f"of {len(samples):,} {split} clips, " + "; ".join(map(str, wrong)))
     took_s = time.perf_counter() - start
     log.info("%s: the tokens of %s clips are in order (looked at in %.1f s)", split, f"{len(samples):,}", took_s)
 

@@ -21,7 +21,14 @@ from typing import Any
 import av
 import numpy as np
 
-from vlm_crash.video.container import ClipInfo, PacketScan, UnreadableClipError, open_video, scan_packets
+from vlm_crash.video.container import (
+    ClipInfo,
+    OutsideWindowError,
+    PacketScan,
+    UnreadableClipError,
+    open_video,
+    scan_packets,
+)
 from vlm_crash.video.frame_sampling import EmptyWindowError, FrameSampling
 from vlm_crash.video.keyframes import read_needed
 from vlm_crash.video.motion import Motion, clip_motion
@@ -130,7 +137,7 @@ def _choose(sampling: FrameSampling, motion: Motion | None, scan: PacketScan) ->
     try:
         return sampling.choose(scan.times_s, motion)
     except EmptyWindowError as error:
-        raise UnreadableClipError(scan.info.path, str(error)) from error
+        raise OutsideWindowError(scan.info.path, str(error)) from error
 
 
 def _frames(scan: PacketScan, frames_FHWC: np.ndarray, indices: Sequence[int], reader: str, **damage: int) -> Frames:

@@ -147,7 +147,7 @@ def _window_of(peak: Peak, curve: Sequence[Mapping[str, Any]]) -> Mapping[str, A
     """The likeliest window that shows the peak; of equal ones, the one in whose middle it lies."""
     showing = [
         line for line in curve
-        if line["probability"] is not None and line["start_s"] <= peak.peak_s <= line["end_s"]
+        if line["probability"] is not None and line["start_s"] - 1e-6 <= peak.peak_s <= line["end_s"] + 1e-6
     ]  # fmt: skip
 
     def order(line: Mapping[str, Any]) -> tuple[float, float]:

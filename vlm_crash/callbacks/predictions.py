@@ -21,7 +21,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from vlm_crash.callbacks.folder_lock import FolderLock
-from vlm_crash.callbacks.legacy_results import RESULTS, write_legacy_results
+from vlm_crash.callbacks.legacy_results import results_files, write_legacy_results
 from vlm_crash.callbacks.monitoring import decoded
 from vlm_crash.callbacks.run_record import describe_run, differences, now
 from vlm_crash.callbacks.whole_lines import append_whole, cannot_write
@@ -68,6 +68,7 @@ class PredictionWriter(Callback):
         self._lock = FolderLock(self.output_dir)
         self._counts: Counter[str] = Counter()
         self._run: dict[str, Any] = {}
+        self._events: tuple[str, ...] = ()
         self._keys = np.zeros(0)
         self._lines: PredictionLines | None = None
 
@@ -105,6 +106,7 @@ class PredictionWriter(Callback):
         except OSError as error:
             raise cannot_write(self.output_dir, error) from error
         self._run = describe_run(trainer, pl_module)
+        self._events = pl_module.schema.event_names  # type: ignore[union-attr, assignment]
         self._keys = keys_of(samples)
         everything = np.arange(len(samples))
         if self.overwrite:
@@ -179,9 +181,9 @@ class PredictionWriter(Callback):
         """No half lines, no parts, no failed lines of clips that are done again; run.json says which run it is."""
         run = self._run
         if self._lines is None:
-            old = [RESULTS.format("*"), parquet.SHARDS]
-            for path in (*prediction_files(self.output_dir), *(p for kind in old for p in self.output_dir.glob(kind))):
-                path.unlink()
+            old = (*results_files(self.output_dir, self._events), *parquet.own_shards(self.output_dir))
+            for path in (*prediction_files(self.output_dir), *old):
+                path.unlink(missing_ok=True)
         elif len(self._lines):
             before = self._old_run()
             run |= {"started": before.get("started", run["started"]), "resumed": [*before.get("resumed", []), now()]}
@@ -256,7 +258,7 @@ class PredictionWriter(Callback):
         lines.merge(self._keys)
         whole = self.output_dir / WHOLE
         with whole.open("rb") as file:
-            statuses = write_legacy_results(file, self.output_dir)
+            statuses = write_legacy_results(file, self.output_dir, self._events)
         if self.predictions_format == "parquet":
             with whole.open("rb") as file:
                 parquet.write_predictions(file, self.output_dir)

@@ -87,3 +87,17 @@ def test_overwrite_takes_our_own_files_alone(tmp_path: Path):
     writer._events = ("crash", "nearmiss")
     writer._prepare_folder()
     assert {path.name for path in tmp_path.iterdir()} == {*others, "run.json"}
+
+
+@pytest.mark.parametrize("grown", [False, True])
+def test_parquet_files_that_lack_predictions_go(tmp_path: Path, caplog: pytest.LogCaptureFixture, grown: bool):
+    lines = [json.dumps(prediction(name, "crash", None).to_json_dict()) + "\n" for name in ("a", "b")]
+    (tmp_path / "predictions-00000.parquet").write_text("of the first line")
+    (tmp_path / "predictions-2024.parquet").write_text("of somebody else")
+    (tmp_path / "run.json").write_text(json.dumps({"finished": {"format": "parquet", "bytes": len(lines[0])}}))
+    (tmp_path / "predictions.jsonl").write_text("".join(lines if grown else lines[:1]))
+    writer = PredictionWriter(tmp_path)
+    writer._finish()
+    assert (tmp_path / "predictions-00000.parquet").exists() != grown
+    assert (tmp_path / "predictions-2024.parquet").exists()
+    assert ("1 Parquet files of an earlier run lacked predictions and were removed" in caplog.text) == grown

@@ -262,10 +262,24 @@ class PredictionWriter(Callback):
         if self.predictions_format == "parquet":
             with whole.open("rb") as file:
                 parquet.write_predictions(file, self.output_dir)
+        else:
+            self._drop_old_shards()
         is_all = bool(np.isin(self._keys, lines.keys).all())
         run = {**self._run, **self._old_run(), "finished": self._finished() if is_all else None}
         write_files({self.output_dir / "run.json": _json(run)})
         log.info("%d clips: %d answered, %d failed -> %s", statuses.total(), statuses["ok"], statuses["failed"], whole)
+
+    def _drop_old_shards(self) -> None:
+        """Parquet files of a run that asked for them, unless predictions.jsonl is still what they were made of."""
+        shards = parquet.own_shards(self.output_dir)
+        before = self._old_run().get("finished") or {}
+        if shards and before.get("bytes") != self._finished()["bytes"]:
+            for path in shards:
+                path.unlink(missing_ok=True)
+            log.warning(
+                "%s: %d Parquet files of an earlier run lacked predictions and were removed; "
+                "--predictions_format parquet writes them anew", self.output_dir, len(shards),
+            )  # fmt: skip
 
 
 def _json(content: Any) -> str:

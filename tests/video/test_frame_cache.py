@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -126,29 +124,6 @@ def test_another_version_of_a_library_reads_again(decoder, monkeypatch):
     monkeypatch.setattr(frame_cache, "_versions", lambda: {"av": "0"})
     read()
     assert read.count == 2
-
-
-def test_each_library_and_module_that_decides_pixels_is_in_the_name(tmp_path):
-    versions = frame_cache._versions()
-    assert versions.keys() == {"av", "decord", "torch", "torchcodec", "torchvision", "vlm_crash", "code"}
-    assert versions["torch"] == importlib.metadata.version("torch")
-    folder = Path(frame_cache.__file__).parent
-    # All that the reader and the resizing are made of is looked at.
-    needed, left = set[str](), ["reader", "image_transform", "frame_formats"]
-    while left:
-        name = left.pop()
-        needed.add(name)
-        found = re.findall(r"^\s*from vlm_crash\.video\.(\w+) import", (folder / f"{name}.py").read_text(), re.M)
-        left += [other for other in found if other not in needed]
-    assert needed == set(frame_cache._SOURCES)
-    for name in needed:
-        shutil.copy(folder / f"{name}.py", tmp_path)
-    assert frame_cache._code(tmp_path) == versions["code"]
-    for name in needed:
-        before = frame_cache._code(tmp_path)
-        with (tmp_path / f"{name}.py").open("a") as file:
-            file.write("CHANGED = 1\n")
-        assert frame_cache._code(tmp_path) != before
 
 
 def test_a_changed_clip_is_read_again_and_a_renamed_one_is_not(decoder, tmp_path, numbers):

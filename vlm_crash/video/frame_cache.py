@@ -5,8 +5,8 @@ Must hold: frames from the cache are those that reading would give (bit for bit 
 has changed is read again; a damaged file is never believed; a cache that cannot be written costs time and nothing else.
 
 An entry is named by what decides its pixels: the clip's content, the sampling rule, the size, the reader, the format,
-the versions of the libraries that decode and resize, and our own code that does. A clip's content is hashed once and
-known again by its inode, size and times.
+and the versions of the libraries that decode and resize. A clip's content is hashed once and known again by its inode,
+size and times.
 """
 
 # Suffixes: F frames, H height, W width, C colour channels.
@@ -45,12 +45,7 @@ _LAYOUT = 1  # of an entry; a change of what is read or how it is kept takes the
 _HEAD = np.dtype([("magic", "S8"), ("checksum", "<u4"), ("header", "<u4")])
 #: A file that was changed a moment ago could change again within the same tick of the clock.
 _SETTLED_S = 2.0
-_DECIDING = ("av", "decord", "torch", "torchcodec", "torchvision")
-#: Our modules that say which frames are taken, and what their pixels are: the reader's and the resizing's, with theirs.
-_SOURCES = (
-    *("container", "frame_formats", "frame_sampling", "frame_stream", "image_transform", "keyframes", "motion"),
-    *("other_readers", "pixels", "reader"),
-)
+_DECIDING = ("av", "decord", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -239,14 +234,9 @@ def _versions() -> dict[str, str]:
     for name in _DECIDING:
         try:
             found[name] = version(name)
-        except PackageNotFoundError:  # decord is not built for every platform, torchcodec a choice
+        except PackageNotFoundError:  # decord is not built for every platform
             found[name] = ""
-    return found | {"vlm_crash": __version__, "code": _code(Path(__file__).parent)}
-
-
-def _code(folder: Path) -> str:
-    """A hash of the modules of a folder that decide pixels: between two versions they may change, too."""
-    return _hashed(" ".join(hashlib.blake2b((folder / f"{name}.py").read_bytes()).hexdigest() for name in _SOURCES))
+    return found | {"vlm_crash": __version__}
 
 
 def _hashed(text: str) -> str:

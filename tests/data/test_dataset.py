@@ -1,5 +1,6 @@
 """One path from a sample to tokens and pixels, for training and prediction alike."""
 
+import re
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from tests.video.conftest import write_clip
 from vlm_crash.data.collate import FailedItem, Item
 from vlm_crash.data.conversation import ChatTemplate
 from vlm_crash.data.datamodule import CrashDataModule
-from vlm_crash.data.dataset import ClipDataset, SampleRecipe
+from vlm_crash.data.dataset import UNREADABLE_REMEDY, ClipDataset, SampleRecipe
 from vlm_crash.data.prepared import load_prepared
 from vlm_crash.data.tokenization import IGNORE_INDEX, ConversationTokenizer
 from vlm_crash.models.tokenizers import load_tokenizer
@@ -134,3 +135,23 @@ def test_frames_are_resized_as_the_model_wants_them(recipe, sample):
     whole = guarded.read_frames(sample.path, recipe.sampling)
     item = recipe.item(sample, supervised=False)
     assert torch.equal(item.pixel_values_F3HW, to_pixel_values(whole.frames_FHWC, 32))
+
+
+def test_the_remedy_is_one_of_what_is_wrong(recipe, sample, tmp_path):
+    """`check` looks at whole clips, by one reader: it would keep neither of these out."""
+    late = replace(recipe, sampling=FrameSampling(2, start_s=100.0))
+    for way in ("raise", "skip"):  # or a wrong window would leave out the whole dataset
+        with pytest.raises(UnreadableClipError, match=r"begins at 100 s, and it ends at .* s; lower --data.frames.sta"):
+            ClipDataset([sample], late, supervised=True, on_unreadable=way)[0]
+    failed = ClipDataset([sample], late, supervised=False, on_unreadable="fail")[0]
+    assert isinstance(failed, FailedItem) and failed.reason.startswith("the window begins at 100 s")
+    broken = replace(sample, path=tmp_path / "broken.mp4")
+    broken.path.write_bytes(b"")
+    plain = f"the file is empty \\(0 bytes\\); {re.escape(UNREADABLE_REMEDY)}"
+    for reader, remedy in (
+        ("auto", plain),
+        ("decord", "; set --data.reader auto; where that cannot read it .* run `check`"),
+    ):
+        pytest.importorskip(reader) if reader != "auto" else None
+        with pytest.raises(UnreadableClipError, match=remedy):
+            ClipDataset([broken], replace(recipe, reader=reader), supervised=True, on_unreadable="raise")[0]

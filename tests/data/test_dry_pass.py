@@ -9,9 +9,13 @@ from vlm_crash.data.dataset import SampleRecipe
 from vlm_crash.data.dry_pass import dry_pass, is_cut
 from vlm_crash.data.tokenization import ConversationTokenizer
 from vlm_crash.models.tokenizers import load_tokenizer
+from vlm_crash.schema.mirror import mirrored
 from vlm_crash.schema.records import Annotation, VideoSample
 from vlm_crash.schema.response import render
+from vlm_crash.video.augmentation import Augmentation
 from vlm_crash.video.frame_sampling import FrameSampling
+
+LONG_SIDE = "the other side of the ship as one looks ahead"
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +59,20 @@ def test_too_many_tokens(recipe, sample):
         dry_pass(recipe, [sample], "train", 31)
 
 
+def test_the_mirrored_answer_must_fit_too(recipe, sample, schema):
+    """Only of training clips, and only where they may be mirrored."""
+    sides = replace(schema, mirror=replace(schema.mirror, pairs=(*schema.mirror.pairs, ("portside", LONG_SIDE))))
+    told = replace(sample, answer=sample.answer + " It came from portside.")
+    flips = replace(recipe, schema=sides, augmentation=Augmentation(flip=0.5))
+    places, mirror = size(recipe, told), mirrored(sides, told)
+    assert mirror is not None and size(recipe, mirror) > places
+    for one, split in ((recipe, "train"), (flips, "val")):
+        dry_pass(one, [told], split, places)
+    dry_pass(flips, [told], "train", size(recipe, mirror))
+    with pytest.raises(ValueError, match=f"a prompt and its answer takes {size(recipe, mirror)} tokens"):
+        dry_pass(flips, [told], "train", size(recipe, mirror) - 1)
+
+
 def test_nothing_to_learn_from(recipe, sample, schema):
     """An empty answer; one that says nothing but what nobody knows has its words to learn, at least."""
     unknown = Annotation.of(schema, "crash", {})
@@ -81,6 +99,17 @@ def test_answers_that_were_cut_off(recipe, sample, schema):
     ):
         bad = [replace(sample, video="0.mp4", answer=""), *numbered(sample, 2, answer=cuts[0]), sample]
         dry_pass(recipe, bad, "train", None)
+
+
+def test_clips_that_end_before_the_window_begins(recipe, sample):
+    late = replace(recipe, sampling=FrameSampling(2, start_s=7.5))
+    unknown = replace(sample, duration_s=None)
+    dry_pass(late, [sample, unknown], "train", None)
+    with pytest.raises(
+        ValueError,
+        match=r"of 4 train clips, 2 end before the window begins, at 7\.5 s \(1\.mp4, 2\.mp4\): lower --data.frames.st",
+    ):
+        dry_pass(late, [sample, unknown, *numbered(sample, 2, duration_s=7.2)], "train", None)
 
 
 def test_answers_of_another_form_are_nobodys_business(schema, sample):

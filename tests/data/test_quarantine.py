@@ -90,3 +90,26 @@ def test_in_use_keeps_the_order(dataset, schema):
     samples = samples_of(dataset, "train")
     marked = Checks.of(dataset).mark(samples)
     assert in_use(marked) == samples[1:]
+
+
+def test_the_bytes_decide_where_a_time_stamp_is_another_one(dataset, schema, caplog):
+    """As on a disk that rounds it, or after a copy: all processes come to the same clips."""
+    bad = samples_of(dataset, "train")[0]
+    check(dataset, schema, Limits(), num_workers=2)
+    now = bad.path.stat().st_mtime_ns
+    os.utime(bad.path, ns=(now + 1, now + 1))
+    assert quarantined(dataset) == [bad.id]
+    assert "count as not checked" not in caplog.text
+    bad.path.write_bytes(bad.path.read_bytes()[::-1])
+    assert quarantined(dataset) == []
+    assert f"1 clips have changed since they were checked, and count as not checked: {bad.path}" in caplog.text
+
+
+def test_all_clips_of_a_split_are_quarantined(dataset, schema):
+    """The message says where that stands."""
+    for sample in samples_of(dataset, "train") + samples_of(dataset, "val"):
+        spoil(sample)
+    check(dataset, schema, Limits(), num_workers=2)
+    for stage, message in (("fit", "no train clips that can be used: all 10 are"), ("validate", "no val .* all 4 are")):
+        with pytest.raises(ValueError, match=message + r" quarantined .*not a video.* clips\.csv .*--recheck true"):
+            CrashDataModule(folder=dataset).setup(stage)

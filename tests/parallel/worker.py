@@ -13,6 +13,7 @@ from tests.parallel import on_gpu, scoring, stock, travels
 from tests.parallel.left_out import left_out  # noqa: F401 - a check
 from tests.parallel.micro import Plant, Profiled, precision_plugin, train
 from tests.parallel.place import RANK, WORLD
+from tests.parallel.quarantine import clips_found  # noqa: F401 - a check
 from tests.parallel.sentinel import sentinel  # noqa: F401 - a check
 from vlm_crash.cli import main as main_of_the_program
 from vlm_crash.data.collate import PackCollator

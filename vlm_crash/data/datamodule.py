@@ -21,9 +21,10 @@ from vlm_crash.data.dataset import ClipDataset, ModelInputs, SampleRecipe
 from vlm_crash.data.frame_options import UNSET, FrameOptions, sampling_of
 from vlm_crash.data.option_checks import check_leasts, check_together, check_words
 from vlm_crash.data.prepared import load_prepared
-from vlm_crash.data.quarantine import Checks, in_use
+from vlm_crash.data.quarantine import Checks, in_use, no_clips
 from vlm_crash.data.recordings import ScanPlan
 from vlm_crash.data.remaining import Remaining
+from vlm_crash.data.same_clips import check_same_everywhere, clips_seen, record_of
 from vlm_crash.data.sampler import SharedSampler
 from vlm_crash.data.told_events import warn_of_told_events
 from vlm_crash.data.vocabularies import observed_vocabularies
@@ -196,17 +197,16 @@ class CrashDataModule(LightningDataModule):
         terms = observed_vocabularies([sample for samples in splits.values() for sample in samples], self.schema)
         self.dataset_schema = self.schema.with_vocabularies({name: seen for name, seen in terms.items() if seen})
         stages = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
-        for split, marked in Checks.of(self.folder).marked({name: splits[name] for name in stages[stage]}).items():
-            self.samples[split] = in_use(marked)
+        all_of = Checks.of(self.folder).marked({name: splits[name] for name in stages[stage]})
+        self.samples |= {split: in_use(marked) for split, marked in all_of.items()}
+        if self.trainer is not None and self.trainer.world_size > 1:
+            check_same_everywhere(self.samples, self.trainer.strategy)
+        for split, marked in all_of.items():
             log.info("%s: %d clips of %s", split, len(self.samples[split]), self.folder)
-            if not self.samples[split] and split != "val":
-                raise ValueError(
-                    f"{self.folder} has no {split} clips; run `prepare` with more clips or other fractions"
-                )
+            if not self.samples[split] and (split != "val" or stage == "validate"):
+                raise ValueError(no_clips(self.folder, split, marked))
         if stage == "fit":
             self._check_monitors()
-        if stage == "validate" and not self.samples["val"]:
-            raise ValueError(f"{self.folder} has no val clips; run `prepare` with more clips or other fractions")
         self._check_processes()
         # The clips that are answered in validation come first: every event must be among them.
         self.samples = {name: _alternating(samples) for name, samples in self.samples.items()}
@@ -341,17 +341,20 @@ class CrashDataModule(LightningDataModule):
         sampler = self._train_sampler()
         sampler.set_epoch(self.trainer.current_epoch)
         clips = sampler.clips_after(done)
-        return {"epoch": sampler.epoch, "clips": clips, "batches": done, "kind": sampler.kind}
+        place = {"epoch": sampler.epoch, "clips": clips, "batches": done, "kind": sampler.kind}
+        return {**place, "training_clips": record_of(self.samples["train"])}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.resumed = (state_dict["epoch"], state_dict["clips"])
+        if "train" not in self.samples:
+            return  # only a training goes on
+        self.resumed = (state_dict["epoch"], clips_seen(state_dict, self.samples["train"]))
         self.resumed_kind = state_dict.get("kind", {"batching": "padded"})
 
     def batches_of(self, state_dict: dict[str, Any]) -> int:
         """Batches of this run, on each process, that a place in the epoch stands for."""
         sampler = self._train_sampler()
         sampler.set_epoch(state_dict["epoch"])
-        return sampler.batches_after(state_dict["clips"])
+        return sampler.batches_after(clips_seen(state_dict, self.samples["train"]))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         return self._loader("train")

@@ -17,16 +17,19 @@ from transformers import PreTrainedTokenizerBase
 from vlm_crash.data.collate import FailedItem, Item
 from vlm_crash.data.conversation import PROMPTS, ChatTemplate, question
 from vlm_crash.data.frame_options import to_remember
+from vlm_crash.data.same_clips import clip_number
 from vlm_crash.data.tokenization import ConversationTokenizer
 from vlm_crash.schema.fields import UNKNOWN, Schema
 from vlm_crash.schema.mirror import mirrored
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.schema.response import parse, render
 from vlm_crash.video.augmentation import Augmentation, Draw
+from vlm_crash.video.container import OutsideWindowError
 from vlm_crash.video.frame_cache import FrameCache
 from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S, UnreadableClipError, read_frames
 from vlm_crash.video.image_transform import to_pixel_values
+from vlm_crash.video.other_readers import OTHER_READERS
 from vlm_crash.video.reader import Frames
 
 #: Of ModelInputs: what a model's folder says by the same name.
@@ -37,6 +40,9 @@ REMEMBERED = (
 #: No clip is taken to last longer, in seconds.
 LONGEST_S = 9999.99
 UNREADABLE_REMEDY = "run `check`, which keeps such clips out, or leave them out of training by --data.on_bad_clip skip"
+#: Of a window, of which `check` knows nothing.
+WINDOW_REMEDY = "lower --data.frames.start_s (0: from the beginning), or take such clips out of the dataset"
+_READER_REMEDY = "set --data.reader auto; where that cannot read it either, "
 
 
 @dataclass(frozen=True)
@@ -264,7 +270,8 @@ class ClipDataset(Dataset[Item | FailedItem | None]):
         samples: the clips.
         recipe: how each becomes an item.
         supervised: make labels.
-        on_unreadable: "raise", "fail" (give a FailedItem and go on) or "skip" (give a filler in its place).
+        on_unreadable: "raise", "fail" (give a FailedItem and go on) or "skip" (give a filler in its place; not where
+            nothing is wrong with the clip, and it ends before the window begins).
         left_out: by index, whether a clip was found unreadable before: it is not tried again; one for all processes
             that read, for "skip".
         augment_seed: of what is drawn for the clips, where the recipe changes training clips; None: they are not.
@@ -306,12 +313,15 @@ class ClipDataset(Dataset[Item | FailedItem | None]):
             return self.recipe.absent(sample, "it was not readable before")
         draw = None
         if self.augment_seed is not None and self.recipe.augmentation is not None:
-            draw = self.recipe.augmentation.draw(self.augment_seed, epoch, place)
+            draw = self.recipe.augmentation.draw(self.augment_seed, epoch, clip_number(sample))
         try:
             return self.recipe.item(sample, self.supervised, draw)
         except UnreadableClipError as error:
             if self.on_unreadable == "fail":
                 return FailedItem(sample, error.reason)
-            if self.on_unreadable == "skip":
+            is_outside = isinstance(error, OutsideWindowError)
+            if self.on_unreadable == "skip" and not is_outside:
                 return self.recipe.absent(sample, error.reason)
-            raise UnreadableClipError(error.path, f"{error.reason}; {UNREADABLE_REMEDY}") from error
+            told = _READER_REMEDY if self.recipe.reader in OTHER_READERS else ""
+            remedy = WINDOW_REMEDY if is_outside else told + UNREADABLE_REMEDY
+            raise UnreadableClipError(error.path, f"{error.reason}; {remedy}") from error

@@ -12,15 +12,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from vlm_crash.data.dataset import LONGEST_S, SampleRecipe
+from vlm_crash.data.dataset import LONGEST_S, WINDOW_REMEDY, SampleRecipe
 from vlm_crash.data.tokenization import IGNORE_INDEX, TokenizedSample
 from vlm_crash.schema.fields import Schema
+from vlm_crash.schema.mirror import mirrored
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.schema.response import parse
 
 log = logging.getLogger(__name__)
 
 _MAX_NAMED = 5
+#: A clip may end so much after what the dataset says of it, which is rounded.
+_ROUNDED_S = 0.01
 _ANSWER = "give them an answer in the JSONL, or take them out of the dataset"
 
 
@@ -44,12 +47,12 @@ def dry_pass(recipe: SampleRecipe, samples: Sequence[VideoSample], split: str, n
     Args:
         recipe: how a sample becomes tokens.
         samples: with their answers.
-        split: how they are called in the message.
+        split: how they are called in the message; those of "train" are looked at mirrored, too, where they may be.
         num_places: most tokens of a clip, its prompt and its answer; None: as many as there are.
 
     Raises:
         ValueError: some sample has more image tokens, a longer prompt or a longer whole than there are places, no
-            token to learn from, or an answer that was cut off.
+            token to learn from, an answer that was cut off, or nothing in the window.
     """
     start = time.perf_counter()
     lower = "lower --data.num_frames, or set --data.prompt short"
@@ -61,10 +64,15 @@ def dry_pass(recipe: SampleRecipe, samples: Sequence[VideoSample], split: str, n
             f"for {num_places} (max_position_embeddings in its config.json); {lower}"
         )
     too_long, unsupervised, cut = _Found(lower), _Found(_ANSWER), _Found("complete them, or run `prepare` again")
+    start_s = recipe.sampling.start_s or 0.0
+    outside = _Found(WINDOW_REMEDY, f"end before the window begins, at {start_s:g} s")
     longest = 0
     lengths = _Lengths(recipe, num_places)
+    is_flipped = split == "train" and recipe.flips
     for sample in samples:
-        length, num_learned = lengths.of(sample)
+        mirror = mirrored(recipe.schema, sample) if is_flipped else None
+        found = [lengths.of(one) for one in (sample, mirror) if one is not None]
+        length, num_learned = max(size for size, _ in found), min(learned for _, learned in found)
         if num_places is not None and length > num_places:
             too_long.clips.append(sample.video)
             longest = max(longest, length)
@@ -72,15 +80,17 @@ def dry_pass(recipe: SampleRecipe, samples: Sequence[VideoSample], split: str, n
             unsupervised.clips.append(sample.video)
         elif is_cut(recipe.schema, sample):
             cut.clips.append(sample.video)
+        if start_s and sample.duration_s is not None and sample.duration_s + _ROUNDED_S <= start_s:
+            outside.clips.append(sample.video)
     too_long.what = (
         f"have too many tokens: a prompt and its answer takes {longest} tokens, and the model has places for "
         f"{num_places} (max_position_embeddings in its config.json)"
     )
     unsupervised.what = "have no token to learn from"
     cut.what = "have an answer that was cut off"
-    found = [wrong for wrong in (too_long, unsupervised, cut) if wrong.clips]
-    if found:
-        raise ValueError(f"of {len(samples):,} {split} clips, " + "; ".join(map(str, found)))
+    wrong = [one for one in (too_long, unsupervised, cut, outside) if one.clips]
+    if wrong:
+        raise ValueError(f"of {len(samples):,} {split} clips, " + "; ".join(map(str, wrong)))
     took_s = time.perf_counter() - start
     log.info("%s: the tokens of %s clips are in order (looked at in %.1f s)", split, f"{len(samples):,}", took_s)
 

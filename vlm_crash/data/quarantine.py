@@ -2,7 +2,8 @@
 
 Enters: the samples of a dataset, clips.csv beside it and in the folders of its clips. Leaves: the same samples, those
 that are quarantined marked with the reason. Must hold: a row that speaks of another file than the one that is there
-now says nothing, and its clip is named; nothing is dropped without a line in the log.
+now says nothing, and its clip is named; nothing is dropped without a line in the log; processes that see the same bytes
+quarantine the same clips, whatever time stamps their disks give.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pathlib import Path
 
 from vlm_crash.data.clip_table import CLIPS_FILE, QUARANTINED, ClipRow, Key, Stamp, rows_in
 from vlm_crash.schema.records import VideoSample
+from vlm_crash.video.clip_files import content_hash
+from vlm_crash.video.container import UnreadableClipError
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +59,7 @@ class Checks:
             stamp = Stamp.of(sample.path)
             beside = folders[sample.path.parent].get(Key.of(None, sample.path.name))
             found = [row for row in (self.rows.get(Key.of(sample.event, sample.video)), beside) if row is not None]
-            row = next((row for row in found if row.stamp == stamp), None)
+            row = next((row for row in found if _speaks_of(row, stamp, sample.path)), None)
             if found and row is None:
                 changed.append(sample)
             num_unchecked += row is None
@@ -76,6 +79,36 @@ class Checks:
                 "%d clips have changed since they were checked, and count as not checked: %s%s; run `check %s` again",
                 len(changed), names, ", ..." if len(changed) > _MAX_NAMED else "", self.folder,
             )  # fmt: skip
+
+
+def _speaks_of(row: ClipRow, stamp: Stamp, path: Path) -> bool:
+    """Whether a row is of the file that is there now.
+
+    Another time stamp alone frees no quarantined clip: disks round it, copies lose it, and the bytes are what counts.
+    """
+    if row.stamp == stamp:
+        return True
+    if row.status != QUARANTINED or row.stamp.bytes != stamp.bytes or not row.cells["sha256"]:
+        return False
+    try:
+        return content_hash(path) == row.cells["sha256"]
+    except UnreadableClipError:
+        return False
+
+
+def no_clips(folder: Path, split: str, marked: Sequence[VideoSample]) -> str:
+    """Why a split has none to use, and what one does about it.
+
+    Args:
+        marked: all of them.
+    """
+    if not marked:
+        return f"{folder} has no {split} clips; run `prepare` with more clips or other fractions"
+    return (
+        f"{folder} has no {split} clips that can be used: all {len(marked):,} are quarantined (the first, "
+        f"{marked[0].path}: {marked[0].quarantined}), as {CLIPS_FILE} beside it or in the folder of the clips says; "
+        f"convert or replace them, or run `check {folder} --recheck true`"
+    )
 
 
 def in_use(samples: Iterable[VideoSample]) -> list[VideoSample]:

@@ -53,7 +53,10 @@ class Augmentation:
         return any(getattr(self, field.name) for field in fields(self))
 
     def draw(self, seed: int, epoch: int, clip: int) -> Draw:
-        """What is done to a clip in an epoch. Every number is drawn, so that one option does not shift the others."""
+        """What is done to a clip, known by a number of its own, in an epoch.
+
+        Every number is drawn, so that one option does not shift the others.
+        """
         number = np.random.default_rng([seed, epoch, clip]).random(9)
         widths = np.array([self.brightness, self.contrast, self.saturation])
         light, contrast, colour = map(float, 1 + widths * (2 * number[:3] - 1))

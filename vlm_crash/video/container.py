@@ -34,6 +34,10 @@ class UnreadableClipError(ValueError):
         return type(self), (self.path, self.reason)
 
 
+class OutsideWindowError(UnreadableClipError):
+    """A clip with which nothing is wrong: it ends before the window begins."""
+
+
 @dataclass(frozen=True)
 class ClipInfo:
     """What a clip is. `num_frames` counts what its packets promise; `duration_s` is seconds of picture, not sound.

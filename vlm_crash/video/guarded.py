@@ -163,7 +163,7 @@ class ReaderProcess:
         for name, number, text in records:
             logging.getLogger(name).log(number, "%s", text)
         if isinstance(result, UnreadableClipError):
-            raise UnreadableClipError(path, result.reason)
+            raise type(result)(path, result.reason)
         return result
 
     def _answer(

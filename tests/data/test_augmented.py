@@ -9,6 +9,7 @@ import torch
 from tests.data.test_datamodule import connected
 from vlm_crash.data.batching import PackedSampler
 from vlm_crash.data.collate import Batch
+from vlm_crash.data.datamodule import CrashDataModule
 from vlm_crash.data.dataset import ModelInputs
 from vlm_crash.data.sampler import SharedSampler
 from vlm_crash.models.tokenizers import load_tokenizer
@@ -105,6 +106,21 @@ def test_what_cannot_be(inputs, prepared, tmp_path):
     with pytest.raises(ValueError, match=r"augment.flip mirrors clips, and mine.yaml has no table"):
         replace(recipe, schema=bare, augmentation=ALL)
     assert not replace(recipe, schema=bare, augmentation=Augmentation(crop=0.1)).flips
+
+
+def test_other_stages_take_a_config_of_fit(inputs, prepared, demo_clips):
+    """Black frames and schemas without a table of sides are no matter there: nothing is changed."""
+    for stage in ("validate", "test"):
+        assert connected(inputs, stage, folder=prepared, augment=ALL, blank_frames=True).recipe.augmentation is None
+    data = CrashDataModule(clips=demo_clips / "crash" / "1.mp4", num_frames=1, augment=ALL)
+    data.schema = replace(SCHEMA, mirror=None)
+    data.connect(inputs)
+    data.setup("predict")
+    assert not data.recipe.flips
+    data = connected(inputs, "fit", folder=prepared, augment=ALL)
+    assert data.recipe.augmentation == ALL
+    data.setup("validate")
+    assert data.recipe.augmentation is None
 
 
 def test_stamps():

@@ -180,13 +180,15 @@ class CrashDataModule(LightningDataModule):
             blank_frames=self.blank_frames,
             question=inputs.question,
             clip_timeout_s=self.clip_timeout_s,
-            augmentation=self.augment if self.augment.acts else None,
             reader=self.reader,
             cache=None if self.cache is None else FrameCache(self.cache),
         )
 
     def setup(self, stage: str) -> None:
         """Find the samples of a stage: fit, validate, test or predict."""
+        if self.recipe is not None:  # in the other stages a config of fit asks for nothing that could not be
+            augmentation = self.augment if stage == "fit" and self.augment.acts else None
+            self.recipe = replace(self.recipe, augmentation=augmentation)
         if stage == "predict":
             self.samples["predict"] = self._predict_samples()
             check_room(self.recipe, self.samples)

@@ -13,6 +13,7 @@ import pytest
 from tests.video.conftest import LEVEL_STEP, frame_numbers, write_clip
 from vlm_crash.video import FrameSampling, comparison, guarded, probe, read_frames
 from vlm_crash.video.comparison import decord_disagreements
+from vlm_crash.video.preflight import examine
 
 
 def add_grey(stream, container, number: int, pts: int | None = None) -> None:
@@ -50,6 +51,38 @@ def test_variable_frame_rate_is_sampled_by_time(tmp_path):
         assert frame_numbers(frames.frames_FHWC) == list(frames.indices)
         np.testing.assert_allclose(frames.times_s, np.array(times_ms)[list(frames.indices)] / 1000, atol=2e-3)
         assert sum(index >= 20 for index in frames.indices) >= 9
+
+
+def write_ticks(path: Path, ticks: int) -> Path:
+    """60 pictures, so many 90,000ths of a second apart, that stand still until the 40th."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "2"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 90_000)
+        for number in range(60):
+            add_grey(stream, container, max(0, number - 40), number * ticks)
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "ts"])
+def test_time_stamps_that_cannot_be_are_not_believed(tmp_path, caplog, suffix):
+    """One tick apart, 90,000 frames a second: each rule and window takes what it takes of the same clip at 25."""
+    good, broken = write_ticks(tmp_path / f"good.{suffix}", 3600), write_ticks(tmp_path / f"broken.{suffix}", 1)
+    window = {"start_s": 1.0, "end_s": 2.0}
+    for options in ({}, {"rule": "fps", "fps": 5.0}, {"rule": "event"}, {"rule": "duration"}, window):
+        want, found = (read_frames(path, FrameSampling(8, **options)) for path in (good, broken))
+        assert found.indices == want.indices and len(found.indices) > 1
+        np.testing.assert_allclose(found.times_s, want.times_s, atol=1e-6)
+        assert frame_numbers(found.frames_FHWC) == frame_numbers(want.frames_FHWC)  # the encoder rounds otherwise
+    assert (found.info.fps, found.info.told_fps, want.info.told_fps) == (25, pytest.approx(90_000), None)
+    assert found.info.duration_s == pytest.approx(2.4) == want.info.duration_s
+    said = "its time stamps say 90000 frames a second, which cannot be; it is taken to have 25, and to last 2.40 s"
+    assert caplog.text.count(f"broken.{suffix}: {said}") == 1 and f"good.{suffix}" not in caplog.text
+    facts = examine(broken)
+    assert facts.damage == "the time stamps say 90000 frames a second" and examine(good).damage is None
+    assert facts.duration_s == pytest.approx(2.4) and facts.last_s is not None and facts.first_s is not None
+    assert facts.last_s - facts.first_s == pytest.approx(59 / 90_000, abs=1e-6)
 
 
 def test_times_count_from_the_first_frame_shown(tmp_path):

@@ -150,6 +150,15 @@ def test_variable_frame_rate_is_sampled_by_time(torture):
     assert np.sort(gaps)[-2] <= 2 * frames.info.duration_s / 32 and gaps.max() <= 1.7 + frames.info.duration_s / 16
 
 
+def test_broken_time_stamps_are_said_and_replaced(torture, caplog):
+    """The pictures were taken at 24 a second, as H.264 itself says."""
+    reader._mention.cache_clear()
+    frames = read_frames(torture / "fps_90000_broken_timestamps.mp4", FrameSampling(32, "fps", fps=2.0))
+    np.testing.assert_allclose(frames.times_s, 0.25 + np.arange(10) / 2, atol=1 / 24)
+    assert frames.info.duration_s == pytest.approx(5.0)
+    assert "its time stamps say 90000 frames a second, which cannot be; it is taken to have 24" in caplog.text
+
+
 def test_levels_and_channels(torture):
     full = read_frames(torture / "full_range.mp4", FrameSampling(2)).frames_FHWC
     plain = read_frames(torture / "UPPER.MP4", FrameSampling(2)).frames_FHWC

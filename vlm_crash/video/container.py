@@ -20,6 +20,10 @@ import numpy as np
 
 # Beyond this a header is broken; it would only exhaust the memory.
 _MAX_PIXELS = 16384 * 16384
+#: Frames a second that no dashcam takes: time stamps that say more are broken.
+_MOST_FPS = 1000.0
+#: Where they are broken, the most that is believed of what else the file says, and what is taken if that is more.
+_MOST_OTHER_FPS, _USUAL_FPS = 240.0, 25.0
 
 
 class UnreadableClipError(ValueError):
@@ -47,6 +51,8 @@ class ClipInfo:
         header_frames: how many its header promises, those that an edit list hides among them; None: it does not say.
         num_videos: video streams in it; the first one is read.
         sample_aspect: width of a stored pixel by its height.
+        told_fps: frames a second by its time stamps, which cannot be right, so that `fps` gives the times; None: they
+            are believed, or there are none.
     """
 
     path: Path
@@ -59,6 +65,7 @@ class ClipInfo:
     header_frames: int | None = None
     num_videos: int = 1
     sample_aspect: float = 1.0
+    told_fps: float | None = None
 
 
 @dataclass(frozen=True)
@@ -161,7 +168,8 @@ def scan_packets(path: Path) -> PacketScan:
         if not packets.pts:
             raise UnreadableClipError(path, "its video stream holds no frames")
         pts = np.sort(packets.pts)
-        fps = float(stream.average_rate or stream.guessed_rate or 0) or 25.0
+        told_fps = None if packets.timeless else impossible_fps((pts - pts[0]) * float(stream.time_base))
+        fps = frame_rate(stream, told_fps is not None)
         times_s = display_times(pts, packets.timeless, float(stream.time_base), fps)
         step = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 1 / fps
         context = stream.codec_context
@@ -176,6 +184,7 @@ def scan_packets(path: Path) -> PacketScan:
             stream.frames or None,
             sum(_is_real(video) for video in container.streams.video),
             float(stream.sample_aspect_ratio or 1),
+            told_fps,
         )
     is_timed = not packets.timeless and bool((np.diff(pts) > 0).all())
     return PacketScan(info, times_s, pts, packets.keyframes(pts), is_timed, packets.problem, packets.num_hidden)
@@ -218,7 +227,7 @@ class _Packets:
 
 
 def display_times(pts: np.ndarray, timeless: bool, time_base: float, fps: float) -> np.ndarray:
-    """Seconds from the first shown frame on; from the frame rate where the container has no time stamps.
+    """Seconds from the first shown frame on; by the frame rate where the container has no time stamps, or broken ones.
 
     Args:
         pts: ticks, ascending.
@@ -226,4 +235,31 @@ def display_times(pts: np.ndarray, timeless: bool, time_base: float, fps: float)
     """
     if timeless or (len(pts) > 1 and pts[0] == pts[-1]):
         return np.arange(len(pts)) / fps
-    return np.asarray((pts - pts[0]) * time_base)
+    return believed_times(np.asarray((pts - pts[0]) * time_base), fps)
+
+
+def believed_times(times_s: np.ndarray, fps: float) -> np.ndarray:
+    """[N] seconds from 0 on, as they are; by the frame rate where they cannot be right."""
+    return times_s if impossible_fps(times_s) is None else np.arange(len(times_s)) / fps
+
+
+def impossible_fps(times_s: np.ndarray) -> float | None:
+    """Frames a second by their times [N], where no camera takes so many; None: they may be right.
+
+    >>> impossible_fps(np.arange(120) / 24), impossible_fps(np.arange(5) / 90_000)
+    (None, 90000.0)
+    """
+    span_s = float(np.ptp(times_s)) if len(times_s) > 1 else 0.0
+    return None if span_s == 0 or len(times_s) - 1 <= _MOST_FPS * span_s else (len(times_s) - 1) / span_s
+
+
+def frame_rate(stream: Any, has_broken_times: bool) -> float:
+    """Frames a second: the container's average; 25 where there is none.
+
+    The average comes from the time stamps; where these are broken, FFmpeg's guess and the codec's own rate go first.
+    """
+    average, guess = stream.average_rate, stream.guessed_rate
+    if not has_broken_times:
+        return float(average or guess or 0) or _USUAL_FPS
+    rates = (float(rate or 0) for rate in (guess, stream.codec_context.framerate, average))
+    return next((rate for rate in rates if 0 < rate <= _MOST_OTHER_FPS), _USUAL_FPS)

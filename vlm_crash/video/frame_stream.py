@@ -14,7 +14,7 @@ from typing import Any
 
 import av
 
-from vlm_crash.video.container import UnreadableClipError, open_video
+from vlm_crash.video.container import UnreadableClipError, frame_rate, open_video
 
 #: Seconds by which a header may promise more than there is: rounding, or sound that goes on after the picture.
 _SLACK_S = 1.0
@@ -114,7 +114,7 @@ class FrameStream:
             raise UnreadableClipError(self.path, "no frame of it can be decoded")
 
     def _describe(self, container: Any, stream: Any) -> None:
-        self.fps = float(stream.average_rate or stream.guessed_rate or 0) or 25.0
+        self.fps = frame_rate(stream, has_broken_times=False)
         self.codec = stream.codec_context.name
         if stream.duration is not None:
             self._promised_s = float(stream.duration * stream.time_base)

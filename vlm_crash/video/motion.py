@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from vlm_crash.video.container import believed_times
 from vlm_crash.video.frame_stream import FrameStream
 
 #: Pixels of the grey frames: enough to see a car cross the road, few enough to cost nothing beside the decoding.
@@ -37,17 +38,28 @@ class Motion:
         return float(self.times_s[int(change.argmax())])
 
 
-def clip_motion(path: str | Path) -> Motion:
+def clip_motion(path: str | Path, fps: float) -> Motion:
     """Look through a clip.
+
+    Args:
+        fps: its frame rate, for the times of its frames where its time stamps cannot be right.
 
     Raises:
         UnreadableClipError: nothing of it can be decoded.
     """
-    return frames_motion(FrameStream(path).frames())
+    times_s, moved = _moved(FrameStream(path).frames())
+    times_s = believed_times(times_s, fps)
+    return Motion(times_s, motion_change(times_s, moved))
 
 
 def frames_motion(shown: Iterable[tuple[float, Any]]) -> Motion:
     """Of (seconds, PyAV frame) pairs, at least one; times count from the first one."""
+    times_s, moved = _moved(shown)
+    return Motion(times_s, motion_change(times_s, moved))
+
+
+def _moved(shown: Iterable[tuple[float, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """[N] seconds from the first frame on, and [N] grey levels by which a frame differs from the one before it."""
     times_s, moved = [], []
     before_HW: np.ndarray | None = None
     for time_s, frame in shown:
@@ -55,8 +67,7 @@ def frames_motion(shown: Iterable[tuple[float, Any]]) -> Motion:
         times_s.append(time_s)
         moved.append(0.0 if before_HW is None else float(np.abs(grey_HW - before_HW).mean()))
         before_HW = grey_HW
-    from_first_s = np.array(times_s) - times_s[0]
-    return Motion(from_first_s, motion_change(from_first_s, np.array(moved)))
+    return np.array(times_s) - times_s[0], np.array(moved)
 
 
 def motion_change(times_s: np.ndarray, moved: np.ndarray) -> np.ndarray:

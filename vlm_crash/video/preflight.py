@@ -20,7 +20,7 @@ from typing import Any
 import av
 import numpy as np
 
-from vlm_crash.video.container import UnreadableClipError, open_video
+from vlm_crash.video.container import UnreadableClipError, believed_times, frame_rate, impossible_fps, open_video
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S, ReaderProcess
 from vlm_crash.video.reader import check_reader
 
@@ -43,13 +43,15 @@ class ClipFacts:
         fps: average frame rate, by the container.
         num_frames: frames that were decoded.
         header_frames: frames that the container's header promises.
-        duration_s: from the first frame's beginning to the last one's end, in seconds.
+        duration_s: from the first frame's beginning to the last one's end, in seconds; by a frame rate that can be
+            right where the time stamps cannot.
         first_s, last_s: presentation times of the first and the last decoded frame, in the container's own seconds.
         bad_packets: packets that are marked as damaged, or that the decoder refuses.
         bad_frames: frames that the decoder gives, and calls damaged.
         hidden_packets: packets that the container says not to show (an edit list).
         sizes: different sizes of frames.
         end: why reading stopped before the end of the file; None: it did not.
+        told_fps: frames a second by the time stamps, which cannot be right; None: they can.
     """
 
     codec: str
@@ -66,6 +68,7 @@ class ClipFacts:
     hidden_packets: int
     sizes: int
     end: str | None
+    told_fps: float | None = None
 
     @property
     def damage(self) -> str | None:
@@ -77,6 +80,8 @@ class ClipFacts:
             said.append(f"{self.bad_frames} damaged frames")
         if self.end is not None:
             said.append(f"reading stops early ({self.end})")
+        if self.told_fps is not None:
+            said.append(f"the time stamps say {self.told_fps:.0f} frames a second")
         if self.sizes > 1:
             said.append(f"frames of {self.sizes} sizes")
         if self.header_frames is not None and self.header_frames - self.hidden_packets > self.num_frames:
@@ -157,10 +162,12 @@ def _examine(path: Path) -> ClipFacts:
         header_frames, codec = stream.frames or None, stream.codec_context.name
         for frame in _decoded(container, stream, found):
             found.add(frame)
+        told_fps = impossible_fps(np.array(found.times_s))
+        shown_s = believed_times(np.array(found.times_s), frame_rate(stream, told_fps is not None))
     if not found.sizes:
         raise UnreadableClipError(path, found.end or "no frame of it can be decoded")
     times_s = np.array(found.times_s)
-    step_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 1 / float(fps) if fps else 0.0
+    step_s = float(np.median(np.diff(shown_s))) if len(shown_s) > 1 else 1 / float(fps) if fps else 0.0
     has_times = len(times_s) > 0
     width, height = found.sizes[0]
     return ClipFacts(
@@ -170,7 +177,7 @@ def _examine(path: Path) -> ClipFacts:
         fps=float(fps) if fps else None,
         num_frames=found.num_frames,
         header_frames=header_frames,
-        duration_s=float(times_s.max() - times_s.min()) + step_s if has_times else None,
+        duration_s=float(np.ptp(shown_s)) + step_s if has_times else None,
         first_s=float(times_s.min()) if has_times else None,
         last_s=float(times_s.max()) if has_times else None,
         bad_packets=found.bad_packets,
@@ -178,6 +185,7 @@ def _examine(path: Path) -> ClipFacts:
         hidden_packets=found.hidden_packets,
         sizes=len(found.sizes),
         end=found.end,
+        told_fps=told_fps,
     )
 
 

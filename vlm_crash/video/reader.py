@@ -107,7 +107,7 @@ def read_frames(path: str | Path, sampling: FrameSampling, reader: str = "auto")
     check_reader(reader)
     scan = scan_packets(Path(path))
     _mention(scan.info)
-    choose = partial(_choose, sampling, clip_motion(scan.info.path) if sampling.needs_motion else None)
+    choose = partial(_choose, sampling, clip_motion(scan.info.path, scan.info.fps) if sampling.needs_motion else None)
     if reader in OTHER_READERS:
         indices = choose(scan)
         return _frames(scan, OTHER_READERS[reader](scan, indices), indices, reader)
@@ -128,6 +128,11 @@ def _mention(info: ClipInfo) -> None:
     """Say, once a clip, what a user would not expect of it."""
     if info.num_videos > 1:
         logger.warning("%s: %d video streams are in it; the first one is read", info.path, info.num_videos)
+    if info.told_fps is not None:
+        text = (
+            "%s: its time stamps say %.0f frames a second, which cannot be; it is taken to have %g, and to last %.2f s"
+        )
+        logger.warning(text, info.path, info.told_fps, info.fps, info.duration_s)
     if info.header_frames is not None and info.header_frames != info.num_frames:
         told, true = info.header_frames, info.num_frames
         logger.info("%s: its header promises %d frames, and %d are shown", info.path, told, true)

@@ -7,6 +7,7 @@ versions; with --markdown the tables in their place on a page. Exit code 1: a ba
 """
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -49,14 +50,29 @@ def main(arguments: list[str]) -> int:
             begin, end = markers(name)
             parser.error(f"{options.markdown} has no lines {begin} and {end}; write them where the tables go")
     results = BENCHES[options.name].run(options)
+    given = without(arguments, "--json", "--markdown")
     for result in results:
-        print(result.to_markdown())
+        print(result.to_markdown(given))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(Result.joined(options.name, results).to_json() + "\n", encoding="utf-8")
     for result in results if options.markdown else ():
-        write_section(options.markdown, result.name, result.to_markdown())
+        write_section(options.markdown, result.name, result.to_markdown(given))
     return 0 if all(bar.is_met for result in results for bar in result.bars) else BAR_MISSED
+
+
+def without(arguments: list[str], *options: str) -> str:
+    """A command line without options that each take one value.
+
+    >>> without(["model", "--json", "a b", "--rounds", "3", "--markdown=x.md"], "--json", "--markdown")
+    'model --rounds 3'
+    """
+    left = [
+        word
+        for before, word in zip(["", *arguments], arguments, strict=False)
+        if word not in options and before not in options and word.split("=")[0] not in options
+    ]
+    return shlex.join(left)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from vlm_crash.callbacks.legacy_results import write_legacy_results
+from vlm_crash.callbacks.predictions import PredictionWriter
 from vlm_crash.callbacks.run_record import weight_files
 from vlm_crash.callbacks.whole_lines import append_whole
 from vlm_crash.schema.records import Prediction
@@ -23,13 +24,15 @@ def prediction(video: str, event: str | None, source_event: str | None, status: 
 
 def test_the_folder_decides_the_file_then_the_answer(tmp_path: Path):
     (tmp_path / "flood_results.json").write_text("[]")  # of an earlier run
+    (tmp_path / "lab_results.json").write_text("mine")  # of somebody else
     clips = [
         prediction("a", "nearmiss", "crash"),
         prediction("b", "nearmiss", None),
         prediction("c", None, None),
         prediction("d\u2028", None, "crash", "failed"),
     ]
-    statuses = write_legacy_results((json.dumps(clip.to_json_dict()).encode() for clip in clips), tmp_path)
+    lines = (json.dumps(clip.to_json_dict()).encode() for clip in clips)
+    statuses = write_legacy_results(lines, tmp_path, ("crash", "nearmiss", "flood"))
     assert statuses == {"ok": 3, "failed": 1}
     files = {
         "crash_results.json": [
@@ -39,7 +42,8 @@ def test_the_folder_decides_the_file_then_the_answer(tmp_path: Path):
         "nearmiss_results.json": [{"video": "b", "response": "about b"}],
         "unknown_results.json": [{"video": "c", "response": "about c"}],
     }
-    assert {path.name for path in tmp_path.iterdir()} == files.keys()
+    assert {path.name for path in tmp_path.iterdir()} == {*files, "lab_results.json"}
+    assert (tmp_path / "lab_results.json").read_text() == "mine"
     for name, rows in files.items():
         assert (tmp_path / name).read_text() == json.dumps(rows, ensure_ascii=False, indent=1) + "\n"
 
@@ -72,3 +76,28 @@ def test_whose_weights_answered(tmp_path: Path):
     assert weight_files(tmp_path, shards) == [shards / name for name in (".metadata", "__0_0.distcp", "meta.pt")]
     shards.rename(tmp_path / ".last.ckpt.old")  # killed while it was replaced
     assert weight_files(tmp_path, shards)[0] == tmp_path / ".last.ckpt.old" / ".metadata"
+
+
+def test_overwrite_takes_our_own_files_alone(tmp_path: Path):
+    ours = ["predictions.jsonl", "crash_results.json", "unknown_results.json", "predictions-00000.parquet"]
+    others = ["lab_results.json", "predictions-2024.parquet"]
+    for name in (*ours, *others):
+        (tmp_path / name).write_text("")
+    writer = PredictionWriter(tmp_path, overwrite=True)
+    writer._events = ("crash", "nearmiss")
+    writer._prepare_folder()
+    assert {path.name for path in tmp_path.iterdir()} == {*others, "run.json"}
+
+
+@pytest.mark.parametrize("grown", [False, True])
+def test_parquet_files_that_lack_predictions_go(tmp_path: Path, caplog: pytest.LogCaptureFixture, grown: bool):
+    lines = [json.dumps(prediction(name, "crash", None).to_json_dict()) + "\n" for name in ("a", "b")]
+    (tmp_path / "predictions-00000.parquet").write_text("of the first line")
+    (tmp_path / "predictions-2024.parquet").write_text("of somebody else")
+    (tmp_path / "run.json").write_text(json.dumps({"finished": {"format": "parquet", "bytes": len(lines[0])}}))
+    (tmp_path / "predictions.jsonl").write_text("".join(lines if grown else lines[:1]))
+    writer = PredictionWriter(tmp_path)
+    writer._finish()
+    assert (tmp_path / "predictions-00000.parquet").exists() != grown
+    assert (tmp_path / "predictions-2024.parquet").exists()
+    assert ("1 Parquet files of an earlier run lacked predictions and were removed" in caplog.text) == grown

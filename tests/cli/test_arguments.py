@@ -30,6 +30,10 @@ CONFIGS = sorted(ROOT.glob("configs/*.yaml"))
             "there is no option '-data.num_frames'; options begin with two dashes: --data.n",
         ),
         ("fit", "--model.path must be given"),
+        (
+            "fit --model.path x --data.cache.format raw",
+            "--data.cache needs --data.cache.folder; give it, too, or leave all of --data.cache out",
+        ),
         ("evaluate --out x", "--predictions and --truth must be given"),
         ("report", "folder must be given"),
         ("fit --data.num_frames abc", "--data.num_frames cannot be that: expected int or null, got abc"),
@@ -75,6 +79,11 @@ def test_every_config_is_accepted_by_its_command(path, monkeypatch, capsys):
         ("fit", "model:\n  num_frames: 1\n", "there is no option 'model.num_frames'; did you mean data.num_frames?"),
         ("predict", "trainr:\n  devices: 1\n", "there is no option 'trainr.devices'; did you mean trainer.devices?"),
         ("predict", "ouput_dir: x\n", "there is no option 'ouput_dir'; did you mean output_dir?"),
+        (
+            "fit",
+            "model:\n  path: x\ndata:\n  cache:\n    max_gib: 5\n",
+            "--data.cache needs --data.cache.folder; give it, too, or leave all of --data.cache out",
+        ),
         ("prepare", "outt: x\n", "there is no option 'outt'; did you mean out?"),
         ("evaluate", "truths: x\n", "there is no option 'truths'; did you mean truth?"),
         ("report", "clip: x\n", "there is no option 'clip'; did you mean clips?"),

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.cli.conftest import QUICK, QUICK_FIT, start
+from tests.cli.conftest import PATIENCE_S, QUICK, QUICK_FIT, begin
 
 
 def run(say, tiny_model: Path, prepared: Path, out: Path, *options: object) -> bytes:
@@ -27,8 +27,8 @@ def test_a_disk_that_fills_up_ends_no_run(tiny_model, prepared, tmp_path):
     args = ["validate", *QUICK, "--model.num_validation_answers", "0", "--trainer.logger", "false"]
     args += ["--model.path", tiny_model, "--data.folder", prepared, "--output_dir", tmp_path / "out"]
     args += ["--data.num_frames", "24", "--data.cache.folder", tmp_path / "cache", "--data.cache.format", "raw"]
-    process = start(*args, prefix="ulimit -f 1000")
-    _, error = process.communicate(timeout=300)
+    process = begin(*args, file_limit_kib=1000)
+    error = process.communicate(PATIENCE_S)[0]
     assert process.returncode == 0, error
     assert "Traceback" not in error
     assert error.count("cannot be written (File too large), so nothing more is kept there") == 1

@@ -2,7 +2,9 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +12,8 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from tests.cli.conftest import QUICK, QUICK_FIT
-from vlm_crash.cli.checkpoints import HELP, WORDS, find_checkpoint
+from vlm_crash.cli.checkpoints import HELP, WORDS, find_checkpoint, inputs_of
+from vlm_crash.data.dataset import ModelInputs
 from vlm_crash.parallel import checkpoint as checkpoints
 
 READ = ("validate", "test", "predict")
@@ -116,6 +119,38 @@ def test_last_and_best_of_a_run(say, wrong, tiny_model, prepared, tmp_path):
     # A run that has come to its end goes on from there.
     assert say(*fit, *keeper, "--ckpt_path", "last", "--trainer.max_epochs", 3)[0] == 0
     assert checkpoints.load_file(out / "checkpoints" / "last.ckpt")["global_step"] == 3
+
+
+def test_a_checkpoint_says_how_its_model_is_asked(say, tiny_model, prepared, demo_clips, tmp_path, caplog):
+    """Before the folder beside it, which is the base's, and after the command line."""
+    out = tmp_path / "run"
+    quick = [*QUICK[:4], *QUICK[6:], "--model.path", tiny_model]
+    fit = ["fit", *quick, *QUICK_FIT, "--data.folder", prepared, "--output_dir", out, "--trainer.limit_val_batches", 0]
+    rule = ["--data.frame_rule", "fps", "--data.frames.fps", 1, "--data.num_frames", 3, "--data.prompt", "full"]
+    assert say(*fit, *rule, "--trainer.max_steps", 1)[0] == 0
+    last = out / "checkpoints" / "last.ckpt"
+    predict = ["predict", *quick, "--data.clips", demo_clips / "crash" / "1.mp4", "--ckpt_path", last]
+    for name, given, num_frames in (("p", [], 3), ("q", ["--data.num_frames", 2], 2)):
+        assert say(*predict, "--output_dir", tmp_path / name, *given)[0] == 0
+        sampling = json.loads((tmp_path / name / "run.json").read_text())["sampling"]
+        want = {"num_frames": num_frames, "frame_rule": "fps", "frames": {"fps": 1.0}, "prompt": "full"}
+        assert {key: sampling[key] for key in want} == want
+    fit += ["--ckpt_path", "last"]
+    assert say(*fit, "--trainer.max_steps", 2)[0] == 0
+    assert "was trained in another way" not in caplog.text
+    assert checkpoints.load_file(last)["vlm_crash"]["frames"] == {"fps": 1.0}
+    assert json.loads((out / "model" / "config.json").read_text())["vlm_crash"]["frame_rule"] == "fps"
+    assert say(*fit, "--trainer.max_steps", 3, "--data.frame_rule", "middle")[0] == 0
+    changes = "(frame_rule: fps -> middle; frames: {'fps': 1.0} -> None)"
+    assert f"was trained in another way, and this run goes on with what is given now {changes}" in caplog.text
+
+
+def test_a_checkpoint_without_settings_leaves_the_folders():
+    inputs = ModelInputs(None, 1, 28, prompt="short", num_frames=8, frame_rule="fps", frames={"fps": 2.0})
+    stored = SimpleNamespace(rest={}, path="other.ckpt")
+    assert inputs_of(None, inputs) == inputs_of(stored, inputs) == inputs
+    stored.rest["vlm_crash"] = {"num_frames": 4, "frame_rule": "middle"}  # of before rules had settings
+    assert inputs_of(stored, inputs) == replace(inputs, num_frames=4, frame_rule="middle", frames=None)
 
 
 @pytest.mark.parametrize("place", ["before the last", "in the last"])

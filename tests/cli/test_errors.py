@@ -10,7 +10,7 @@ from vlm_crash.cli import errors
 from vlm_crash.cli.errors import user_message
 from vlm_crash.data.csv_table import read_table
 from vlm_crash.video.frame_sampling import FrameSampling
-from vlm_crash.video.reader import read_frames
+from vlm_crash.video.reader import READERS, read_frames
 
 
 def raised(function, *args):
@@ -62,7 +62,7 @@ def test_from_a_worker(tmp_path):
     clip = tmp_path / "1.mp4"
     clip.write_bytes(b"")
     assert user_message(in_worker(read_frames, clip, FrameSampling(2))) == f"{clip}: the file is empty (0 bytes)"
-    no_reader = "reader='opencv' is not one of ['auto']; take one of them"
+    no_reader = f"reader='opencv' is not one of {list(READERS)}; take one of them"
     assert user_message(in_worker(read_frames, clip, FrameSampling(2), "opencv")) == no_reader
     problems = user_message(in_worker(read_table, tmp_path / "absent.csv"))
     assert problems is not None and "absent.csv: it does not exist; give the path" in problems

@@ -52,6 +52,22 @@ def test_settings_act(figures):
     assert found["fits"] and "auto is planned as math" in " ".join(found["notes"])
 
 
+def test_a_free_answer_is_as_long_as_the_model_may_write(figures, tmp_path):
+    config = tmp_path / "free.yaml"
+    config.write_text("model:\n  decoding: free\n  max_new_tokens: 30000\n")
+
+    def planned(*options):
+        _, found, text = figures("--model.path", "8B", "--model.vision_chunk", 1, *options)
+        return found["peak_gib"], text.split("answers of ")[1].split()[0]
+
+    free = ("--model.decoding", "free")
+    assert planned("-c", config) == planned(*free, "--answer_tokens", 30000)
+    assert planned(*free, "--model.max_new_tokens", 30000) == planned("-c", config)
+    assert planned("-c", config)[1] == "30,000"
+    assert planned("-c", config, "--answer_tokens", 50)[1] == "50"
+    assert planned("-c", config, "--model.decoding", "greedy")[1] == planned(*free)[1] == "1,024"
+
+
 def test_nothing_helps_a_card_that_is_too_small(figures):
     code, _, text = figures("--model.path", "8B", "--gpu_memory", 4)
     assert code == 1 and "Nothing that can be set makes it fit" in text
@@ -69,6 +85,9 @@ def test_nothing_helps_a_card_that_is_too_small(figures):
         ("--model.vision_chunk 0", "model.vision_chunk=0 is below 1"),
         ("--data.num_frames 0", "data.num_frames=0 is below 1"),
         ("--data.batch_size 0", "data.batch_size=0 is below 1"),
+        ("--model.decoding free --model.max_new_tokens 0", "model.max_new_tokens=0 is below 1"),
+        ("--model.max_new_tokens 9", "--model.max_new_tokens has no effect here"),
+        ("--model.decoding free --model.max_new_tokens 9 --answer_tokens 9", "--answer_tokens goes before it"),
         ("--answer_tokens 0", "answer_tokens=0 is below 1"),
         ("--gpus 2", "there is no option 'gpus'"),
     ],

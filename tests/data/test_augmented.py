@@ -98,6 +98,8 @@ def test_packs_have_room_for_both_answers(inputs, prepared):
 def test_what_cannot_be(inputs, prepared, tmp_path):
     with pytest.raises(ValueError, match="does nothing to black frames"):
         connected(inputs, "fit", folder=prepared, blank_frames=True, augment=ALL)
+    with pytest.raises(ValueError, match=r"seed=-1 is below 0; set --data\.seed to 0 or more"):
+        connected(inputs, "fit", folder=prepared, seed=-1, augment=ALL)
     bare = replace(SCHEMA, mirror=None, source="mine.yaml")
     recipe = connected(inputs, "fit", folder=prepared).recipe
     with pytest.raises(ValueError, match=r"augment.flip mirrors clips, and mine.yaml has no table"):

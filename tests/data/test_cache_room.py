@@ -2,13 +2,15 @@
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from vlm_crash.data.cache_room import check_room
 from vlm_crash.data.datamodule import CrashDataModule
-from vlm_crash.data.dataset import ModelInputs
+from vlm_crash.data.dataset import ModelInputs, SampleRecipe
 from vlm_crash.models.tokenizers import load_tokenizer
 from vlm_crash.video import cache_folder
 from vlm_crash.video.frame_cache import CacheSettings
@@ -48,6 +50,21 @@ def test_the_need_is_said(inputs, prepared, tmp_path, caplog):
     assert line.startswith("frame cache: 14 clips x 4 frames x 32 x 32 take about ")
     raw = 14 * 4 * 32 * 32 * 3 / 2**30
     assert f"raw {raw:.3g}, zstd " in line and "max_gib is 100" in line
+
+
+def test_a_quarantined_clip_is_neither_opened_nor_counted(inputs, prepared, tmp_path, caplog, monkeypatch):
+    data = connected(inputs, "predict", folder=prepared, split="train", cache=CacheSettings(tmp_path))
+    samples = data.samples["predict"]
+    marked = [replace(sample, quarantined="it hangs") for sample in samples[1:]] + [samples[0]]
+    opened, plain = [], SampleRecipe.frames
+    monkeypatch.setattr(SampleRecipe, "frames", lambda recipe, path: (opened.append(path), plain(recipe, path))[1])
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        check_room(data.recipe, {"predict": marked})
+        check_room(data.recipe, {"predict": marked[:-1]})
+    assert opened == [samples[0].path]
+    (line,) = caplog.messages
+    assert line.startswith("frame cache: 1 clips x 4 frames")
 
 
 def test_what_cannot_fit_is_refused(inputs, prepared, tmp_path, monkeypatch):

@@ -65,6 +65,16 @@ def test_each_bad_clip_costs_a_row(folder, schema, odd):
     assert (float(first["fps"]), float(first["duration_s"]), float(first["last_s"])) == (10, 0.5, 0.4)
 
 
+def test_a_file_that_no_run_reads_is_said(folder, schema, tmp_path):
+    """Also under another name of the folder it is the one that is read."""
+    (tmp_path / "link").symlink_to(folder)
+    for out, is_read in ((None, True), (folder, True), (tmp_path / "link", True), (tmp_path / "other", False)):
+        report = run(folder, schema, out=out)
+        assert report.is_read is is_read
+        assert ("no run reads this file" in str(report)) is not is_read
+    assert "check without --out" in str(report) and (tmp_path / "other/clips.csv").is_file()
+
+
 def test_decord_is_compared_where_that_may_kill_its_process(folder, schema, odd):
     pytest.importorskip("decord")
     assert run(folder, schema).num_looked_at == 6

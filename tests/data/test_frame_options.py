@@ -34,6 +34,14 @@ def test_what_has_no_effect_is_refused():
         sampling_of(None, None, FrameOptions(min_frames=4), FPS)
 
 
+def test_fewer_frames_than_the_fewest_of_the_folder():
+    remembered = {"num_frames": 64, "rule": "duration", "min_frames": 16}
+    assert sampling_of(8, None, UNSET, remembered) == FrameSampling(8, "duration", min_frames=8)
+    assert sampling_of(24, None, UNSET, remembered) == FrameSampling(24, "duration", min_frames=16)
+    with pytest.raises(ValueError, match=r"min_frames=16 is not in \[1, 8\]"):
+        sampling_of(8, None, FrameOptions(min_frames=16), remembered)
+
+
 @pytest.mark.parametrize("settings", [FPS, {"num_frames": 8, "rule": "card"}])
 def test_to_the_folder_and_back(settings):
     kept = to_remember(FrameSampling(**settings))

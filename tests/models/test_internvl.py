@@ -86,9 +86,9 @@ def test_unknown_folder_settings_are_named(tiny_model: Path, tmp_path: Path) -> 
     from vlm_crash.models.folder import folder_settings
 
     config = json.loads((tiny_model / "config.json").read_text())
-    config["vlm_crash"]["frames"] = 3
+    config["vlm_crash"]["pictures"] = 3
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="frames"):
+    with pytest.raises(ValueError, match="pictures"):
         folder_settings(read_config(tmp_path))
 
 

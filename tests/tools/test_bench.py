@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -47,9 +48,8 @@ def test_a_small_run(tmp_path: Path, page: Path, capsys: pytest.CaptureFixture[s
     prompts = next(table for table in found["tables"] if table["title"].startswith("A prompt"))
     assert [row[:3] for row in prompts["rows"]] == [[4, 64, 16], [8, 128, 32]]
     text = page.read_text()
-    assert text.startswith(
-        "# Page\n<!-- bench model merging -->\nMade by `python tools/bench.py model --parts merging`"
-    )
+    made = f"Made by `python tools/bench.py {shlex.join(SMALL)}` on "
+    assert text.startswith(f"# Page\n<!-- bench model merging -->\n{made}"), "the command as it was given"
     assert text.endswith("<!-- end of bench model memory -->\nafter\n")
     assert "STALE" not in text and text.count("### Token merging") == 1
     assert len(re.findall(r"^### ", text, flags=re.M)) == len(found["tables"])

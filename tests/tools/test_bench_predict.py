@@ -1,12 +1,13 @@
 """tools/bench.py predict in its smallest form: every way answers, parts add up, ratios and counts are those of rows."""
 
+import argparse
 import json
 from pathlib import Path
 
 import pytest
 import torch
 from bench import main
-from benches.predict import median_run, ratios_of
+from benches.predict import _speed, add_options, median_run, ratios_of
 from benches.predict_checks import Count, count_answers
 from benches.predict_ways import Run, Way, answer, old_frames, old_item, random_clips, system_for
 
@@ -15,7 +16,7 @@ from vlm_crash.schema.fields import load_schema
 from vlm_crash.schema.records import Annotation, Prediction, VideoSample
 from vlm_crash.schema.response import render
 
-SMALL = ["--shapes", "tiny", "--frames", "2", "--clips", "2", "--rounds", "1", "--least_tokens", "6"]
+SMALL = ["--frames", "2", "--clips", "2", "--rounds", "1", "--least_tokens", "6"]
 SMALL += ["--most_tokens", "400", "--text_tokens", "3"]
 
 
@@ -30,6 +31,7 @@ def test_a_small_run(tmp_path: Path) -> None:
     arguments = ["predict", "--parts", "speed", *SMALL]
     assert main([*arguments, "--json", str(tmp_path / "found.json"), "--markdown", str(page)]) == 0
     found = json.loads((tmp_path / "found.json").read_text())
+    assert not found["bars"], "they are of 200 tokens"
     table = found["tables"][0]
     rows = {row[0]: dict(zip(table["columns"], row, strict=True)) for row in table["rows"]}
     assert list(rows) == ["a, free", "a", "a6", "b", "c", "d"]
@@ -85,6 +87,21 @@ def test_medians_and_ratios() -> None:
     assert found["language_passes_d_over_a200"] == pytest.approx(15 / 30), "a batch's passes are not divided"
     assert found["end_to_end_a200_over_d"] == pytest.approx((20 / 2) / (4 / 4))
     assert not any("end_to_end" in name for name in ratios_of({**way, "d": middle}, 200, is_whole=False))
+
+
+@pytest.mark.parametrize(("seconds", "is_met"), [(6.1, True), (5.9, False)])
+def test_a_missed_bar_is_told(monkeypatch: pytest.MonkeyPatch, seconds: float, is_met: bool) -> None:
+    ratios = {"language_seconds_a200_over_d": seconds, "language_passes_d_over_a200": 0.3}
+    monkeypatch.setattr("benches.predict.ratios_of", lambda *args, **options: ratios)
+    bars = _speed("predict speed", [("tiny", 2)], argument_parser().parse_args(SMALL)).bars
+    assert [bar.is_met for bar in bars] == [is_met, True]
+    assert f"is {seconds:.2f}, at least 6" in bars[0].what
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    return parser
 
 
 def prediction(response: str, **options) -> Prediction:

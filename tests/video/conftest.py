@@ -29,6 +29,25 @@ def write_clip(path: Path, num_frames: int = 40, fps: int = 10, codec: str = "li
     return path
 
 
+def write_flipped(path: Path) -> Path:
+    """Moving noise in one GOP, of which some bits are flipped: all frames come, and many show damage."""
+    noise_HWC = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"bf": "0", "g": "60", "crf": "30"})
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        for number in range(60):
+            picture_HWC = np.ascontiguousarray(np.roll(noise_HWC, 3 * number, axis=1))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture_HWC, format="rgb24")))
+        container.mux(stream.encode())
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        for packet in packets[20:40]:
+            content[packet.pos + packet.size // 2] ^= 0x10
+    path.write_bytes(content)
+    return path
+
+
 def frame_numbers(frames_FHWC: np.ndarray) -> list[int]:
     return [round((float(frame[8:40, 16:].mean()) - 16) / LEVEL_STEP) for frame in frames_FHWC]
 

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.video.conftest import write_clip
+from tests.video.conftest import write_clip, write_flipped
 from vlm_crash.video import cache_folder, frame_cache
 from vlm_crash.video.cache_folder import CacheFolder
 from vlm_crash.video.frame_cache import CacheSettings, FrameCache
@@ -104,6 +105,17 @@ def test_formats_on_noise_of_an_odd_size(name):
         assert np.array_equal(back, frames_FHWC) == kept.is_lossless
 
 
+def test_damage_is_kept_and_said_each_time(decoder, tmp_path, caplog):
+    write_flipped(tmp_path / "flipped.mp4")
+    read = decoder(name="flipped.mp4")
+    first, second = read(), read()
+    assert read.count == 1 and first.num_bad_chosen > 0
+    assert (second.num_bad, second.num_bad_chosen, second.damage) == (
+        first.num_bad, first.num_bad_chosen, first.damage,
+    )  # fmt: skip
+    assert caplog.text.count(f"damaged: {first.damage}") == 2
+
+
 def test_what_decides_the_pixels_decides_the_entry(decoder):
     read = decoder()
     changes: list[dict[str, Any]] = [
@@ -124,6 +136,28 @@ def test_another_version_of_a_library_reads_again(decoder, monkeypatch):
     monkeypatch.setattr(frame_cache, "_versions", lambda: {"av": "0"})
     read()
     assert read.count == 2
+
+
+def test_what_decides_the_pixels_is_in_the_versions():
+    """Libraries, and our own code: everything of video/ that reading or resizing in this process imports."""
+    versions = frame_cache._versions()
+    assert {"av", "decord", "torch", "torchcodec", "torchvision", "vlm_crash", "code"} == set(versions)
+    assert versions["torch"] == version("torch")
+    script = "import sys, vlm_crash.video.reader, vlm_crash.video.image_transform; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
+    ours = {name.rpartition(".")[2] for name in loaded if name.startswith("vlm_crash.video.")}
+    assert "keyframes" in ours
+    assert ours - set(frame_cache._DECIDING_CODE) == {"clip_files"}  # it only finds them
+
+
+@pytest.mark.parametrize("name", ["reader", "pixels", "image_transform"])
+def test_another_line_of_our_code_reads_again(tmp_path, name):
+    copy = shutil.copytree(Path(frame_cache.__file__).parent, tmp_path / "video")
+    before = frame_cache._code_hash(copy)
+    assert before == frame_cache._code_hash(Path(frame_cache.__file__).parent)
+    with (copy / f"{name}.py").open("a", encoding="utf-8") as file:
+        file.write("_X = 1\n")
+    assert frame_cache._code_hash(copy) != before
 
 
 def test_a_changed_clip_is_read_again_and_a_renamed_one_is_not(decoder, tmp_path, numbers):

@@ -115,6 +115,7 @@ def test_windows():
     assert FrameSampling(4, start_s=2, end_s=4).choose(times_s) == [22, 27, 32, 37]
     assert FrameSampling(4, start_s=8).choose(times_s) == FrameSampling(4, start_s=8, end_s=99).choose(times_s)
     assert FrameSampling(4, end_s=2).choose(times_s) == [2, 7, 12, 17]
+    assert FrameSampling(4, end_s=float("inf")).choose(times_s) == FrameSampling(4).choose(times_s)
     assert FrameSampling(3, start_s=4.11, end_s=4.15).choose(times_s) == [41, 41, 41]  # shown, though it began before
     with pytest.raises(ValueError, match=r"begins at 10 s, and it ends at 10\.00 s"):
         FrameSampling(4, start_s=10).choose(times_s)
@@ -132,6 +133,9 @@ def test_windows():
         ({"rule": "duration", "min_frames": 64}, r"min_frames=64 is not in \[1, 32\]"),
         ({"start_s": -1.0}, "no window from -1 to its end s"),
         ({"start_s": 2.0, "end_s": 2.0}, "no window from 2 to 2 s"),
+        ({"start_s": float("nan")}, "no window from nan to its end s"),
+        ({"start_s": float("inf")}, "no window from inf to its end s"),
+        ({"end_s": float("nan")}, "no window from 0 to nan s"),
     ],
 )
 def test_settings_that_cannot_be(settings, reason):

@@ -69,6 +69,15 @@ def test_an_event_at_the_very_end_is_found_within_the_recording():
     assert peak.end_s == 25.4
 
 
+def test_a_peak_in_the_last_part_of_a_stride_lies_within_the_recording():
+    rising = [*windows([k / 20 for k in range(15)]), ScoredWindow(14.3, 20.3, 1.0)]
+    (peak,) = find_peaks(rising, 1.0, RULE)
+    assert (peak.end_s, peak.peak_s) == (20.3, pytest.approx(20.15))
+    short = [ScoredWindow(0.0, 0.2, 0.9)]  # less than half a stride
+    (peak,) = find_peaks(short, 3.0, RULE)
+    assert (peak.start_s, peak.end_s, peak.peak_s) == (0.0, 0.2, pytest.approx(0.1))
+
+
 def test_what_no_window_judged_is_a_gap_and_not_0():
     unjudged = windows([1.0, None, 1.0], window_s=1.0)
     assert agreement(unjudged, 1.0) == [(0.5, 1.0), (1.5, None), (2.5, 1.0)]

@@ -4,10 +4,13 @@ import sys
 import tracemalloc
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
+from tests.video.conftest import write_flipped
 from vlm_crash.video import FrameSampling, UnreadableClipError, probe, read_frames
+from vlm_crash.video.preflight import examine
 
 CASES = json.loads((Path(__file__).parents[1] / "parity/frame_indices.json").read_text())["cases"]
 
@@ -106,6 +109,21 @@ def test_damaged_packets_shorten_the_clip_and_are_said(make_clip, numbers, caplo
     assert frames.info.duration_s == pytest.approx(count / 10)
     assert max(frames.indices) < count
     assert numbers(frames.frames_FHWC)[:-1] == list(frames.indices)[:-1]
+
+
+def test_damaged_frames_are_counted_and_said(tmp_path, caplog):
+    """They come in their number, so that only the decoder's word tells; the same as `check` counts."""
+    path = write_flipped(tmp_path / "flipped.mp4")
+    with av.open(str(path)) as container:
+        container.streams.video[0].codec_context.thread_count = 1
+        bad = {number for number, frame in enumerate(container.decode(video=0)) if frame.is_corrupt}
+    with caplog.at_level("WARNING"):
+        frames = read_frames(path, FrameSampling(8))
+    assert frames.info.num_frames == 60 and frames.num_missing == 0
+    assert frames.num_bad == len(bad) == examine(path).bad_frames > 0
+    assert 0 < frames.num_bad_chosen == len(bad & set(frames.indices)) < 8
+    said = f"{len(bad)} of 60 frames show damage, {frames.num_bad_chosen} of the 8 chosen ones"
+    assert f"damaged: {said}" in caplog.text and frames.damage == said
 
 
 @pytest.mark.parametrize(

@@ -85,11 +85,15 @@ class Result:
         """The whole result, with the machine and the versions."""
         return json.dumps({**asdict(self), "machine": machine(), "versions": versions()}, indent=1)
 
-    def to_markdown(self) -> str:
-        """The whole result as a section of a page."""
+    def to_markdown(self, command: str | None = None) -> str:
+        """The whole result as a section of a page.
+
+        Args:
+            command: what of tools/bench.py made it; None: what makes its like.
+        """
         found, used = machine(), versions()
         lines = [
-            f"Made by `python tools/bench.py {self.command}` on {found['cpu']}, {found['threads']} threads, "
+            f"Made by `python tools/bench.py {command or self.command}` on {found['cpu']}, {found['threads']} threads, "
             f"{found['memory_gib']} GiB of memory, {found['gpu'] or 'no GPU'}, beside a load of {found['load_before']} "
             f"by others; Python {used['python']}, "
             + ", ".join(f"{name} {used[name]}" for name in PACKAGES) + ".",

@@ -21,7 +21,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from vlm_crash.callbacks.folder_lock import FolderLock
-from vlm_crash.callbacks.legacy_results import RESULTS, write_legacy_results
+from vlm_crash.callbacks.legacy_results import results_files, write_legacy_results
 from vlm_crash.callbacks.monitoring import decoded
 from vlm_crash.callbacks.run_record import describe_run, differences, now
 from vlm_crash.callbacks.whole_lines import append_whole, cannot_write
@@ -68,6 +68,7 @@ class PredictionWriter(Callback):
         self._lock = FolderLock(self.output_dir)
         self._counts: Counter[str] = Counter()
         self._run: dict[str, Any] = {}
+        self._events: tuple[str, ...] = ()
         self._keys = np.zeros(0)
         self._lines: PredictionLines | None = None
 
@@ -105,6 +106,7 @@ class PredictionWriter(Callback):
         except OSError as error:
             raise cannot_write(self.output_dir, error) from error
         self._run = describe_run(trainer, pl_module)
+        self._events = pl_module.schema.event_names  # type: ignore[union-attr, assignment]
         self._keys = keys_of(samples)
         everything = np.arange(len(samples))
         if self.overwrite:
@@ -179,9 +181,9 @@ class PredictionWriter(Callback):
         """No half lines, no parts, no failed lines of clips that are done again; run.json says which run it is."""
         run = self._run
         if self._lines is None:
-            old = [RESULTS.format("*"), parquet.SHARDS]
-            for path in (*prediction_files(self.output_dir), *(p for kind in old for p in self.output_dir.glob(kind))):
-                path.unlink()
+            old = (*results_files(self.output_dir, self._events), *parquet.own_shards(self.output_dir))
+            for path in (*prediction_files(self.output_dir), *old):
+                path.unlink(missing_ok=True)
         elif len(self._lines):
             before = self._old_run()
             run |= {"started": before.get("started", run["started"]), "resumed": [*before.get("resumed", []), now()]}
@@ -256,14 +258,28 @@ class PredictionWriter(Callback):
         lines.merge(self._keys)
         whole = self.output_dir / WHOLE
         with whole.open("rb") as file:
-            statuses = write_legacy_results(file, self.output_dir)
+            statuses = write_legacy_results(file, self.output_dir, self._events)
         if self.predictions_format == "parquet":
             with whole.open("rb") as file:
                 parquet.write_predictions(file, self.output_dir)
+        else:
+            self._drop_old_shards()
         is_all = bool(np.isin(self._keys, lines.keys).all())
         run = {**self._run, **self._old_run(), "finished": self._finished() if is_all else None}
         write_files({self.output_dir / "run.json": _json(run)})
         log.info("%d clips: %d answered, %d failed -> %s", statuses.total(), statuses["ok"], statuses["failed"], whole)
+
+    def _drop_old_shards(self) -> None:
+        """Parquet files of a run that asked for them, unless predictions.jsonl is still what they were made of."""
+        shards = parquet.own_shards(self.output_dir)
+        before = self._old_run().get("finished") or {}
+        if shards and before.get("bytes") != self._finished()["bytes"]:
+            for path in shards:
+                path.unlink(missing_ok=True)
+            log.warning(
+                "%s: %d Parquet files of an earlier run lacked predictions and were removed; "
+                "--predictions_format parquet writes them anew", self.output_dir, len(shards),
+            )  # fmt: skip
 
 
 def _json(content: Any) -> str:

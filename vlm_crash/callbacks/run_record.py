@@ -10,13 +10,14 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from lightning import LightningModule, Trainer
 
 from vlm_crash.parallel.whole_files import standing
+from vlm_crash.video.frame_formats import FRAME_FORMATS
 
 PACKAGES = ("vlm_crash", "torch", "lightning", "transformers", "torchvision", "decord", "av")
 #: Settings of the model that can change an answer.
@@ -36,19 +37,36 @@ def describe_run(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]
         "checkpoint": {str(path): _sha256(path) for path in weights},
         "model_folder": {path.name: _sha256(path) for path in sorted(beside)},
         "model": {name: str(value) for name, value in pl_module.hparams.items()},
-        "sampling": {
-            **recipe.remembered,
-            **{name: getattr(recipe, name) for name in ("image_size", "tell_event", "blank_frames", "reader")},
-        },
+        "sampling": _sampling(recipe),
         "precision": " ".join(map(str, _precision(trainer, pl_module))),
         "schema": pl_module.schema.fingerprint,  # type: ignore[union-attr]
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {name: _version(name) for name in PACKAGES},
     }
     if facts["model"].get("init") == "random":
         facts["seed"] = os.environ.get("PL_GLOBAL_SEED")
+    if recipe.reader == "torchcodec":  # nobody else's pixels depend on it
+        facts["versions"]["torchcodec"] = _version("torchcodec")
     deciding = json.dumps(_deciding(facts), sort_keys=True)
     run_id = hashlib.sha256(deciding.encode()).hexdigest()[:16]
     return {"run_id": run_id, "started": now(), **facts}
+
+
+def _sampling(recipe: Any) -> dict[str, Any]:
+    """How a clip becomes frames; of a cache its format where that changes them."""
+    names = ("image_size", "tell_event", "blank_frames", "reader")
+    found = {**recipe.remembered, **{name: getattr(recipe, name) for name in names}}
+    kept_as = None if recipe.cache is None else recipe.cache.settings.format
+    if kept_as is not None and not FRAME_FORMATS[kept_as].is_lossless:
+        found["cache_format"] = kept_as
+    return found
+
+
+def _version(name: str) -> str | None:
+    """None: not installed (decord is not built for every platform)."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _precision(trainer: Trainer, pl_module: LightningModule) -> tuple[Any, ...]:

@@ -4,9 +4,9 @@ Enters: the lines of the curve. Leaves: events, numbered through each recording,
 Must hold: the same curve and settings give the same events.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,7 @@ def _window_of(peak: Peak, curve: Sequence[Mapping[str, Any]]) -> Mapping[str, A
     """The likeliest window that shows the peak; of equal ones, the one in whose middle it lies."""
     showing = [
         line for line in curve
-        if line["probability"] is not None and line["start_s"] <= peak.peak_s <= line["end_s"]
+        if line["probability"] is not None and line["start_s"] - 1e-6 <= peak.peak_s <= line["end_s"] + 1e-6
     ]  # fmt: skip
 
     def order(line: Mapping[str, Any]) -> tuple[float, float]:
@@ -157,11 +157,14 @@ def _window_of(peak: Peak, curve: Sequence[Mapping[str, Any]]) -> Mapping[str, A
 
 
 def clip_stems(recordings: Sequence[VideoSample]) -> list[str]:
-    """Names for clips: of two recordings with one name the later gets a number."""
-    seen: Counter[str] = Counter()
-    stems = []
-    for recording in recordings:
-        stem = Path(recording.video).stem
-        seen[stem] += 1
-        stems.append(stem if seen[stem] == 1 else f"{stem}~{seen[stem]}")
+    """Names for clips, each of one recording: of two with one name the later gets a number that makes a new one."""
+    stems = [Path(recording.video).stem for recording in recordings]
+    taken = set(stems)
+    numbers: dict[str, Iterator[int]] = {}
+    for place, stem in enumerate(stems):
+        if stem in numbers:
+            stems[place] = next(name for number in numbers[stem] if (name := f"{stem}~{number}") not in taken)
+            taken.add(stems[place])
+        else:
+            numbers[stem] = count(2)
     return stems

@@ -17,6 +17,10 @@ _UNKNOWN = (
     re.compile(r"Key ['\"](?P<key>[\w.]+)['\"] is not expected"),
 )
 _REQUIRED = re.compile(r"the following arguments are required: (?P<keys>.+)")
+_LACKING = re.compile(
+    r"Parser key ['\"](?P<key>[\w.]+)['\"]: .*Problem with given class_path .*?"
+    r"the following arguments are required: (?P<names>\w+(?:, \w+)*)"
+)
 _TYPE = re.compile(r"Parser key ['\"](?P<key>[\w.]+)['\"]: (?P<what>.+)")
 
 
@@ -55,6 +59,11 @@ def explain(error: ArgumentError, keys: Iterable[str], command: str) -> ValueErr
             if pattern is _UNKNOWN[0] and not given.startswith("--") and key in keys:
                 return ValueError(f"there is no option {given!r}; options begin with two dashes: --{key}")
             return ValueError(f"there is no option {key!r}; {_nearest_key(key, keys)}")
+    lacking = _LACKING.search(text)
+    if lacking:  # of a group of options that belong together
+        (key,) = _names(lacking["key"], command)
+        needed = " and ".join(f"--{key}.{name}" for name in _names(lacking["names"], command))
+        return ValueError(f"--{key} needs {needed}; give it, too, or leave all of --{key} out")
     required = _REQUIRED.search(text)
     if required:
         names = [f"--{name}" if name in keys else name for name in _names(required["keys"], command)]

@@ -17,7 +17,11 @@ _SECONDS_BETWEEN_LOGS = 5.0
 def _parser(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("target", type=Path, help="A dataset that prepare wrote, or a folder of clips.")
-    add("--out", type=Path | None, help="Folder for clips.csv; unset: the dataset's, or that of the clips.")
+    add(
+        "--out",
+        type=Path | None,
+        help="Folder for clips.csv; unset: the dataset's, or that of the clips. Runs look for it only there.",
+    )
     add("--schema", type=Path | None, help="YAML with events and fields; unset: the crash and near-miss form.")
     add("--num_workers", type=int | None, help="Clips looked at at the same time; unset: one for each CPU core.")
     add(

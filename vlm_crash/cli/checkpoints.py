@@ -1,18 +1,25 @@
 """--ckpt_path is looked at before anything is computed.
 
 Enters: a path, or one of the words `last`, `best`, `auto`, and the model that it is to be loaded into. Leaves: the path
-of a checkpoint, or one ValueError that says what is wrong.
+of a checkpoint and what it says of how its model is asked, or one ValueError that says what is wrong.
 """
 
+import logging
 import pickle
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
+from vlm_crash.data.dataset import REMEMBERED, ModelInputs
+from vlm_crash.models.training_checkpoint import SETTINGS
 from vlm_crash.parallel.checkpoint import OTHERS, Stored, check_model
 from vlm_crash.parallel.whole_files import standing
+
+log = logging.getLogger(__name__)
 
 REMEDY = "set --ckpt_path to a .ckpt that fit wrote"
 _OF_A_RUN = ("last", "best")
@@ -148,3 +155,32 @@ def check_fits(stored: Stored, model: nn.Module, folder: Path) -> None:
         ValueError: names the first tensor of each kind of difference.
     """
     check_model(stored, model, folder)
+
+
+def inputs_of(stored: Stored | None, inputs: ModelInputs) -> ModelInputs:
+    """What the checkpoint's model wants to be fed: what fit has saved goes before what the model's folder says."""
+    settings = _saved(stored)
+    return replace(inputs, **{name: settings[name] for name in REMEMBERED if name in settings})
+
+
+@rank_zero_only
+def tell_changes(stored: Stored, now: Mapping[str, Any]) -> None:
+    """Warn of what a run that goes on does in another way than its checkpoint, as the command line asks for it.
+
+    Args:
+        now: what the run's folder will remember (SampleRecipe.remembered).
+    """
+    settings = _saved(stored)
+    changes = [f"{name}: {settings[name]} -> {now[name]}" for name in now if settings.get(name, now[name]) != now[name]]
+    if changes:
+        log.warning(
+            "%s was trained in another way, and this run goes on with what is given now (%s); leave these options out "
+            "to go on as before", stored.path, "; ".join(changes),
+        )  # fmt: skip
+
+
+def _saved(stored: Stored | None) -> Mapping[str, Any]:
+    """The settings of the model in a checkpoint; another program's has none."""
+    settings = (stored.rest.get(SETTINGS) if stored is not None else None) or {}
+    # Before a rule had settings none were saved; the folder's may be another rule's.
+    return {"frames": None, **settings} if "frame_rule" in settings else settings

@@ -34,7 +34,7 @@ from vlm_crash.callbacks.scan import ScanWriter
 from vlm_crash.callbacks.scan_events import ScanSettings
 from vlm_crash.cli import COMMANDS, effects, lora, option_values, scan
 from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys, own_words
-from vlm_crash.cli.checkpoints import HELP, check_fits, find_checkpoint, read_checkpoint
+from vlm_crash.cli.checkpoints import HELP, check_fits, find_checkpoint, inputs_of, read_checkpoint, tell_changes
 from vlm_crash.cli.config_files import SECTIONS, resolve_configs
 from vlm_crash.data.datamodule import CrashDataModule
 from vlm_crash.lightning_module import CrashVLM
@@ -222,16 +222,18 @@ class CrashCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         if self.subcommand == "fit":
             self.model.check_trainable()  # before anything is written
-        self.datamodule.connect(self.model.inputs)
+        if self.checkpoint is not None:
+            lora.check(self.checkpoint, self.model.adapters)
+            check_fits(self.checkpoint, self.model, self.model.path)
+        self.datamodule.connect(inputs_of(self.checkpoint, self.model.inputs))
         self.model.conversation = self.datamodule.recipe.tokenizer
         self.trainer.predict = partial(self.trainer.predict, return_predictions=False)  # type: ignore[method-assign]
         if self.subcommand == "predict" and self.scan is not None:
             scan.check(self.model.schema, self.trainer, self.datamodule, self.config[self.subcommand])
             self.trainer.predict = scan.predictor(self.trainer, self.scan)  # type: ignore[method-assign]
-        if self.checkpoint is not None:
-            lora.check(self.checkpoint, self.model.adapters)
-            check_fits(self.checkpoint, self.model, self.model.path)
-            self.checkpoint = None
+        if self.subcommand == "fit" and self.checkpoint is not None:
+            tell_changes(self.checkpoint, self.datamodule.recipe.remembered)
+        self.checkpoint = None
 
 
 def _as_list(value: Any) -> list[Any]:

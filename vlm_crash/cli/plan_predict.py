@@ -36,6 +36,7 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "model.vision_chunk": (int | None, "Frames that go through the vision tower at once."),
     "model.load_in": (str | None, "The language model's matrices in 8bit or 4bit; unset: fp16."),
     "model.decoding": (str, "best_term, greedy (terms are judged as trees) or free."),
+    "model.max_new_tokens": (int | None, "Most tokens of an answer of decoding free."),
     "data.num_frames": (int | None, "Frames of a clip."),
     "data.batch_size": (int, "Clips of a batch."),
 }
@@ -63,7 +64,7 @@ def build_parser() -> ArgumentParser:
     add("--gpu_memory", type=float, default=23.6, help="GiB of the GPU; 24 GB of a TITAN RTX are 23.6.")
     add("--reserve", type=float, default=1.2, help="GiB of it for the CUDA context and gaps between blocks.")
     add("--text_tokens", type=int | None, help="Tokens of a prompt beside its frames' own; unset: 600.")
-    add("--answer_tokens", type=int | None, help="Most tokens of an answer; unset: 1024.")
+    add("--answer_tokens", type=int | None, help="Most tokens of an answer; unset: --model.max_new_tokens, or 1024.")
     add("--json", type=Path | None, help="File for every figure.")
     for name, (kind, text) in OPTIONS.items():
         # No defaults: what is not given here is the config's.
@@ -114,21 +115,34 @@ def read_plan(options: Namespace, notes: list[str]) -> tuple[str, "AnswerPlan"]:
     model, data = (dict(config.get(section) or {}) for section in ("model", "data"))
     name, shape, own_frames = _model(model.get("path"), notes)
     frames, chunk = data.get("num_frames"), model.get("vision_chunk")
-    given: dict[str, Any] = {
-        option: _least(option, value, 1)
-        for option, value in {"text_tokens": options.text_tokens, "answer_tokens": options.answer_tokens}.items()
-        if value is not None
-    }
+    is_form = _word(model, "decoding", "best_term", dict.fromkeys(DECODING)) != "free"
+    given = _lengths(options, None if is_form else model.get("max_new_tokens"))
     setting = AnswerSetting(
         num_frames=_least("data.num_frames", (own_frames or DEFAULT_FRAMES) if frames is None else frames, 1),
         batch_size=_least("data.batch_size", data.get("batch_size", 1), 1),
         vision_chunk=None if chunk is None else _least("model.vision_chunk", chunk, 1),
         load_in=_word(model, "load_in", None, KINDS),
         kernel=_kernel(model.get("attention", "math"), notes),
-        is_form=_word(model, "decoding", "best_term", dict.fromkeys(DECODING)) != "free",
+        is_form=is_form,
         **given,
     )
     return name, AnswerPlan(shape, setting, Card(options.gpu_memory, options.reserve))
+
+
+def _lengths(options: Namespace, most_free: Any) -> dict[str, int]:
+    """Tokens of prompt and answer, as far as they are given; `most_free`: what the model says of a free answer."""
+    if options["model__max_new_tokens"] is not None and (most_free is None or options.answer_tokens is not None):
+        raise ValueError(
+            "--model.max_new_tokens has no effect here: it plans the answers of --model.decoding free (of a form it "
+            "limits each text), and --answer_tokens goes before it; leave it out"
+        )
+    given: dict[str, int] = {}
+    for option, value in {
+        "model.max_new_tokens": most_free, "text_tokens": options.text_tokens, "answer_tokens": options.answer_tokens,
+    }.items():  # fmt: skip
+        if value is not None:
+            given["text_tokens" if option == "text_tokens" else "answer_tokens"] = _least(option, value, 1)
+    return given
 
 
 def _word(model: Mapping[str, Any], name: str, default: str | None, known: Mapping[Any, Any]) -> str | None:

@@ -2,7 +2,8 @@
 
 Enters: a recipe with a cache, and the samples of a stage. Leaves: a line of the log with what each format would need; a
 ValueError where it cannot fit.
-Must hold: the sizes come from some of the run's own clips, in the format as it is written.
+Must hold: the sizes come from some of the run's own clips, in the format as it is written; a quarantined clip is
+neither opened nor counted.
 """
 
 import logging
@@ -12,7 +13,9 @@ from dataclasses import replace
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 
+from vlm_crash.data.clip_store import ClipStore
 from vlm_crash.data.dataset import SampleRecipe
+from vlm_crash.data.quarantine import in_use
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.video.container import UnreadableClipError
 from vlm_crash.video.frame_formats import FRAME_FORMATS
@@ -35,7 +38,10 @@ def check_room(recipe: SampleRecipe | None, samples: Mapping[str, Sequence[Video
     """
     if recipe is None or recipe.cache is None:
         return
+    samples = {name: _read(found) for name, found in samples.items()}
     cache, num_clips = recipe.cache, sum(map(len, samples.values()))
+    if not num_clips:
+        return
     sizes = [_sizes(recipe, frames_FHWC) for frames_FHWC in _some(recipe, samples)]
     if not sizes:
         log.warning("the frame cache: none of the clips that were tried can be read, so its size is not known")
@@ -57,6 +63,11 @@ def check_room(recipe: SampleRecipe | None, samples: Mapping[str, Sequence[Video
             "fit, take fewer frames, or leave --data.cache out"
         )
     _say(f"frame cache: {what} take about {need[chosen] / GIB:.3g} GiB as {chosen} (GiB by format: {others}); {there}")
+
+
+def _read(samples: Sequence[VideoSample]) -> Sequence[VideoSample]:
+    """Those whose clips are opened: a quarantined one is answered without; of loose clips (millions) none is."""
+    return samples if isinstance(samples, ClipStore) else in_use(samples)
 
 
 def _some(recipe: SampleRecipe, samples: Mapping[str, Sequence[VideoSample]]) -> Iterator[np.ndarray]:

@@ -56,12 +56,14 @@ class CheckReport:
         rows: of all clips, in their order.
         num_looked_at: clips that were looked at now; the others had their row.
         seconds: that it took.
+        is_read: whether runs look for clips.csv where it is.
     """
 
     path: Path
     rows: tuple[ClipRow, ...]
     num_looked_at: int
     seconds: float
+    is_read: bool = True
 
     @property
     def num_quarantined(self) -> int:
@@ -81,6 +83,11 @@ class CheckReport:
         lines += [f"  {' '.join(filter(None, row.key))}: {row.status}: {row.reason}" for row in bad[:MAX_SHOWN]]
         if len(bad) > MAX_SHOWN:
             lines.append(f"  ... and {len(bad) - MAX_SHOWN:,} more")
+        if not self.is_read:
+            lines.append(
+                f"  no run reads this file: they look for {CLIPS_FILE} in the dataset's folder and in those of its "
+                "clips; check without --out, so that bad clips are kept out"
+            )
         return "\n".join(lines)
 
 
@@ -101,7 +108,7 @@ def check(
         schema: of the dataset.
         limits: what one clip may cost.
         num_workers: clips that are looked at at the same time.
-        out: folder of clips.csv; None: `target`.
+        out: folder of clips.csv; None: `target`. Runs look for it only there.
         recheck: look at quarantined clips again, too.
         decord: also say what decord would get wrong of each clip.
         progress: told after each clip: clips done, clips in all, quarantined ones.
@@ -133,7 +140,8 @@ def check(
         keys = [clip.key for clip in clips]
         table.finish(keys)
         rows = tuple(table.rows[key] for key in keys)
-    return CheckReport(path, rows, len(left), time.monotonic() - start)
+    is_read = path.parent.samefile(folder)
+    return CheckReport(path, rows, len(left), time.monotonic() - start, is_read)
 
 
 def _check_numbers(limits: Limits, num_workers: int) -> None:

@@ -131,7 +131,7 @@ class CrashDataModule(LightningDataModule):
         check_reader(reader)
         check_words(split=split, batching=batching, on_bad_clip=on_bad_clip)
         check_leasts(1, batch_size=batch_size, pack_tokens=pack_tokens, num_frames=num_frames)
-        check_leasts(0, num_workers=num_workers, clip_timeout_s=clip_timeout_s)
+        check_leasts(0, num_workers=num_workers, clip_timeout_s=clip_timeout_s, seed=seed)
         check_together(batching, pack_tokens, prompt, prompt_file)
         self.folder, self.split, self.num_videos = folder, split, num_videos
         self.clips = [clips] if isinstance(clips, Path | str) else list(clips or [])

@@ -24,8 +24,9 @@ class FrameOptions:
         fps: frames a second of frame_rule fps; num_frames is then the most of a clip.
         min_frames: fewest frames of frame_rule duration, as far as a clip has them; num_frames is the most. Unset: 8
             (or num_frames, where that is less).
-        start_s: what is shown before this second of a clip is not looked at.
-        end_s: nor what is shown from this second on (null: to the end).
+        start_s: what is shown before this second of a clip is not looked at (0: from the beginning). Unset: what the
+            model folder says.
+        end_s: nor what is shown from this second on (.inf: to the end). Unset: what the model folder says.
     """
 
     fps: float | None = None
@@ -49,7 +50,8 @@ def sampling_of(
     """The rule of a run: what is given goes before what the model's folder remembers.
 
     Args:
-        remembered: as `to_remember` made it; empty: the folder says nothing.
+        remembered: as `to_remember` made it; empty: the folder says nothing. Its fewest frames are no more than are
+            asked for now.
 
     Raises:
         ValueError: settings that cannot be, or have no effect.
@@ -60,6 +62,8 @@ def sampling_of(
     given = {"num_frames": num_frames, "rule": rule, **options.given}
     settings = {**known, **{name: value for name, value in given.items() if value is not None}}
     settings.setdefault("num_frames", DEFAULT_NUM_FRAMES)
+    if options.min_frames is None and 1 <= settings["num_frames"] < settings.get("min_frames", 0):
+        settings["min_frames"] = settings["num_frames"]  # fewer are asked for than the folder's fewest: so many, then
     if settings.get("end_s") == float("inf"):  # the window that a folder remembers, taken back
         del settings["end_s"]
     return FrameSampling(**settings)

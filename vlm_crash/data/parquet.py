@@ -6,6 +6,7 @@ Must hold: neither is in memory as a whole; what cannot be done without pyarrow 
 
 import importlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,7 @@ ROWS_PER_FILE = 100_000
 ROWS_AT_ONCE = 5_000
 SHARD = "predictions-{:05d}.parquet"
 SHARDS = "predictions-[0-9]*.parquet"
+_OWN_SHARD = re.compile(r"predictions-\d{5,}\.parquet")
 
 
 def pyarrow() -> Any:
@@ -51,6 +53,11 @@ def parquet_rows(path: Path, choose: Callable[[list[str]], list[str]]) -> Iterat
             yield from zip(*(columns[name] for name in names), strict=True)
     except (arrow.ArrowInvalid, arrow.ArrowTypeError) as error:
         raise ValueError(f"{path}: it cannot be read as Parquet ({error}); write it again") from error
+
+
+def own_shards(folder: Path) -> set[Path]:
+    """Files of a folder with the names that `write_predictions` gives."""
+    return {path for path in folder.glob(SHARDS) if _OWN_SHARD.fullmatch(path.name)}
 
 
 def _prediction_schema(arrow: Any) -> Any:
@@ -99,7 +106,7 @@ def write_predictions(lines: Iterable[bytes], folder: Path, rows_per_file: int =
                 num_rows += len(chunk)
                 chunk = list(islice(rest, min(ROWS_AT_ONCE, rows_per_file - num_rows)))
         written.append(path)
-    for old in set(folder.glob(SHARDS)) - set(written):
+    for old in own_shards(folder) - set(written):
         old.unlink()
     return written
 

@@ -42,6 +42,8 @@ def write_frames(frames: Frames, folder: Path, image_size: int) -> None:
         "num_frames": info.num_frames,
         "header_frames": info.header_frames,
         "damaged_packets": frames.num_damaged,
+        "damaged_frames": frames.num_bad,
+        "damaged_frames_shown": frames.num_bad_chosen,
         "video_streams": info.num_videos,
         "duration_s": round(info.duration_s, 6),
         "image_size": image_size,

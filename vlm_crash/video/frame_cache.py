@@ -5,8 +5,8 @@ Must hold: frames from the cache are those that reading would give (bit for bit 
 has changed is read again; a damaged file is never believed; a cache that cannot be written costs time and nothing else.
 
 An entry is named by what decides its pixels: the clip's content, the sampling rule, the size, the reader, the format,
-and the versions of the libraries that decode and resize. A clip's content is hashed once and known again by its inode,
-size and times.
+the versions of the libraries that decode and resize, and our own code that does. A clip's content is hashed once and
+known again by its inode, size and times.
 """
 
 # Suffixes: F frames, H height, W width, C colour channels.
@@ -41,11 +41,16 @@ logger = logging.getLogger(__name__)
 
 GIB = 2**30
 _MAGIC = b"VCFRAME1"
-_LAYOUT = 1  # of an entry; a change of what is read or how it is kept takes the next number, which finds no older one
+_LAYOUT = 2  # of an entry; a change of what is read or how it is kept takes the next number, which finds no older one
 _HEAD = np.dtype([("magic", "S8"), ("checksum", "<u4"), ("header", "<u4")])
 #: A file that was changed a moment ago could change again within the same tick of the clock.
 _SETTLED_S = 2.0
-_DECIDING = ("av", "decord", "torchvision")
+_DECIDING = ("av", "decord", "torch", "torchcodec", "torchvision")
+#: Our own modules that decide which pixels a frame has, beside this one.
+_DECIDING_CODE = (
+    *("container", "frame_formats", "frame_sampling", "frame_stream", "image_transform", "keyframes", "motion"),
+    *("other_readers", "pixels", "reader"),
+)
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,8 @@ class FrameCache:
         name = self._name(self._content(path, before), sampling, image_size, reader)
         frames = self._kept(path, name)
         if frames is not None:
+            if frames.damage is not None:  # as reading says it, each time
+                logger.warning("%s: damaged: %s", path, frames.damage)
             return frames
         frames = decode()
         frames = replace(frames, frames_FHWC=resized(frames.frames_FHWC, image_size))
@@ -236,7 +243,16 @@ def _versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:  # decord is not built for every platform
             found[name] = ""
-    return found | {"vlm_crash": __version__}
+    return found | {"vlm_crash": __version__, "code": _code_hash(Path(__file__).parent)}
+
+
+def _code_hash(folder: Path) -> str:
+    """Of the source of our own reading: a version number stands for many states of it."""
+    found = hashlib.blake2b(digest_size=8)
+    for name in _DECIDING_CODE:
+        source = (folder / f"{name}.py").read_bytes()
+        found.update(len(source).to_bytes(8, "little") + source)
+    return found.hexdigest()
 
 
 def _hashed(text: str) -> str:

@@ -87,7 +87,7 @@ class FrameSampling:
         fps: frames a second, of the rule `fps`, which needs it.
         min_frames: fewest frames of the rule `duration`, as long as the clip has them; None: GROUP.
         start_s, end_s: only what is shown in [start_s, end_s) counts, in seconds from the first frame on; None: from
-            the first frame, to the last.
+            the first frame, to the last (end_s may be infinite, too).
 
     >>> FrameSampling(4).choose(np.arange(8) / 25)
     [0, 2, 4, 6]
@@ -119,7 +119,7 @@ class FrameSampling:
         if self.min_frames is not None and not 1 <= self.min_frames <= self.num_frames:
             raise ValueError(f"min_frames={self.min_frames} is not in [1, {self.num_frames}] (the last is num_frames)")
         start_s = self.start_s or 0.0
-        if start_s < 0 or (self.end_s is not None and self.end_s <= start_s):
+        if not 0 <= start_s < math.inf or (self.end_s is not None and not self.end_s > start_s):  # nan is neither
             end = "its end" if self.end_s is None else f"{self.end_s:g}"
             raise ValueError(
                 f"there is no window from {start_s:g} to {end} s; it begins at 0 or later, and ends after that"

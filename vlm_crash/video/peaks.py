@@ -113,12 +113,13 @@ def _peak(stretch: Sequence[tuple[float, float]], step_s: float, end_s: float) -
         plateaus[-1].append(time_s)
         before = time_s
     longest = max(plateaus, key=len)
-    return Peak(
-        start_s=max(0.0, stretch[0][0] - step_s / 2),
-        end_s=min(end_s, stretch[-1][0] + step_s / 2),
-        peak_s=(longest[0] + longest[-1]) / 2,
-        probability=top,
-    )
+    start_s, stretch_end_s = _span(stretch[0][0], stretch[-1][0], step_s, end_s)
+    return Peak(start_s, stretch_end_s, sum(_span(longest[0], longest[-1], step_s, end_s)) / 2, top)
+
+
+def _span(first_s: float, last_s: float, step_s: float, end_s: float) -> tuple[float, float]:
+    """From the stretch in whose middle `first_s` lies to that of `last_s`; a recording's last one may be shorter."""
+    return max(0.0, first_s - step_s / 2), min(end_s, last_s + step_s / 2)
 
 
 def _apart(peaks: list[Peak], min_distance_s: float) -> list[Peak]:

@@ -47,7 +47,13 @@ READERS = ("auto", "decord", "pyav", "torchcodec")
 class Frames:
     """Frames of one clip: `frames_FHWC` [F, H, W, 3] uint8 RGB, their indices, their times from the first frame on.
 
-    Of a damaged clip `info` counts the frames that were decoded, and `num_damaged` packets that gave none.
+    Of a damaged clip, which is read through, `info` counts the frames that were decoded.
+
+    Args:
+        num_damaged: packets that are marked as damaged, or that the decoder refuses.
+        num_bad: frames that the decoder gives, and calls damaged: part of the picture is made up.
+        num_bad_chosen: those of them that are among these frames.
+        num_missing: frames that were promised, and did not come.
     """
 
     frames_FHWC: np.ndarray
@@ -56,6 +62,22 @@ class Frames:
     info: ClipInfo
     reader: str
     num_damaged: int = 0
+    num_bad: int = 0
+    num_bad_chosen: int = 0
+    num_missing: int = 0
+
+    @property
+    def damage(self) -> str | None:
+        """What is wrong with them or their clip, in one line; None: nothing that was seen."""
+        said, count = [], self.info.num_frames
+        if self.num_missing:
+            said.append(f"{count} of {count + self.num_missing} frames can be decoded")
+        if self.num_damaged:
+            said.append(f"bad packets: {self.num_damaged}")
+        if self.num_bad:
+            chosen = f"{self.num_bad_chosen} of the {len(set(self.indices))} chosen ones"
+            said.append(f"{self.num_bad} of {count} frames show damage, {chosen}")
+        return "; ".join(said) or None
 
 
 def probe(path: str | Path) -> ClipInfo:
@@ -118,11 +140,9 @@ def _choose(sampling: FrameSampling, motion: Motion | None, scan: PacketScan) ->
         raise OutsideWindowError(scan.info.path, str(error)) from error
 
 
-def _frames(
-    scan: PacketScan, frames_FHWC: np.ndarray, indices: Sequence[int], reader: str, num_damaged: int = 0
-) -> Frames:
+def _frames(scan: PacketScan, frames_FHWC: np.ndarray, indices: Sequence[int], reader: str, **damage: int) -> Frames:
     times_s = tuple(scan.times_s[list(indices)].tolist())
-    return Frames(frames_FHWC, tuple(indices), times_s, scan.info, reader, num_damaged)
+    return Frames(frames_FHWC, tuple(indices), times_s, scan.info, reader, **damage)
 
 
 def _read_pyav(scan: PacketScan, choose: Callable[[PacketScan], list[int]]) -> Frames:
@@ -136,17 +156,23 @@ def _read_pyav(scan: PacketScan, choose: Callable[[PacketScan], list[int]]) -> F
     promised = scan.promised
     for _attempt in range(2):
         chosen = Chosen(indices, scan.info.sample_aspect)
-        decoding, pts = _Decoding(path), list[int | None]()
+        decoding, pts, bad = _Decoding(path), list[int | None](), set[int]()
         for frame in decoding.frames():
             chosen.put(len(pts), frame)
+            if frame.is_corrupt:
+                bad.add(len(pts))
             pts.append(frame.pts)
         if not pts:
             raise UnreadableClipError(path, "no frame of it can be decoded")
         if len(pts) == scan.info.num_frames and chosen.is_complete:
-            if len(pts) != promised:
-                text = "%s: damaged: %d of %d frames can be decoded"
-                logger.warning(text, path, len(pts), promised)
-            return _frames(scan, chosen.frames_FHWC, indices, "pyav", decoding.num_damaged)
+            frames = _frames(
+                scan, chosen.frames_FHWC, indices, "pyav",
+                num_damaged=decoding.num_damaged, num_bad=len(bad), num_bad_chosen=len(bad.intersection(indices)),
+                num_missing=max(0, promised - len(pts)),
+            )  # fmt: skip
+            if frames.damage is not None:
+                logger.warning("%s: damaged: %s", path, frames.damage)
+            return frames
         scan = scan.decoded(pts, decoding.time_base)
         indices = choose(scan)
     raise UnreadableClipError(path, "two passes over it decoded different numbers of frames")
@@ -156,7 +182,7 @@ class _Decoding:
     """One pass over the first video stream of a clip.
 
     Attributes:
-        num_damaged: packets that could not be decoded, so far; they are left out.
+        num_damaged: packets that are marked as damaged, or could not be decoded (these are left out), so far.
         time_base: seconds of a tick.
     """
 
@@ -179,4 +205,5 @@ class _Decoding:
                 except av.error.InvalidDataError:
                     self.num_damaged += 1
                     continue
+                self.num_damaged += bool(packet.is_corrupt)
                 yield from frames

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import pickle
+import resource
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -55,7 +56,7 @@ def serve(tasks: Mapping[str, Callable[..., Any]]) -> None:
         task, path, arguments, level, hands_over = json.loads(line)
         logging.getLogger("vlm_crash.video").setLevel(level)
         try:
-            with kept_by(giver) if hands_over else nullcontext():
+            with kept_by(giver) if hands_over and _may_share() else nullcontext():
                 result = tasks[task](Path(path), *arguments)
         except UnreadableClipError as error:
             result = error
@@ -69,6 +70,11 @@ def serve(tasks: Mapping[str, Callable[..., Any]]) -> None:
             _write(answers, part)
         records.clear()
         del result, pixels, frames, parts, part  # or they would stay until the next clip is read
+
+
+def _may_share() -> bool:
+    """Whether shared memory may grow: to the system it is a file (ulimit -f). Else frames go the way of the answer."""
+    return resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
 
 
 def _tell(answers: int, handed: Handed) -> None:

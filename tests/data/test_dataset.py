@@ -152,6 +152,6 @@ def test_the_remedy_is_one_of_what_is_wrong(recipe, sample, tmp_path):
         ("auto", plain),
         ("decord", "; set --data.reader auto; where that cannot read it .* run `check`"),
     ):
-        pytest.importorskip(reader) if reader != "auto" else None
+        pytest.importorskip("decord" if reader == "decord" else "av")
         with pytest.raises(UnreadableClipError, match=remedy):
             ClipDataset([broken], replace(recipe, reader=reader), supervised=True, on_unreadable="raise")[0]

@@ -7,6 +7,7 @@ import pytest
 
 from tests.copies import copied, samples_of, spoil
 from vlm_crash.data.check import check
+from vlm_crash.data.clip_table import ClipRow, ClipTable, Key
 from vlm_crash.data.datamodule import CrashDataModule
 from vlm_crash.data.quarantine import Checks, in_use
 from vlm_crash.video.preflight import Limits
@@ -113,3 +114,40 @@ def test_all_clips_of_a_split_are_quarantined(dataset, schema):
     for stage, message in (("fit", "no train clips that can be used: all 10 are"), ("validate", "no val .* all 4 are")):
         with pytest.raises(ValueError, match=message + r" quarantined .*not a video.* clips\.csv .*--recheck true"):
             CrashDataModule(folder=dataset).setup(stage)
+
+
+def test_the_later_of_two_rows_holds(dataset, schema):
+    """Of the dataset's own and the one beside the clip, whichever was made last; nobody touches the clip."""
+    bad = samples_of(dataset, "train")[0]
+    beside = bad.path.parent
+    check(dataset, schema, Limits(), num_workers=2)
+    assert check(beside, schema, Limits(), num_workers=2).num_quarantined == 1
+    told = {"status": "ok", "reason": ""}
+
+    def say(folder, event, **cells):
+        with ClipTable(folder / "clips.csv") as table:
+            row = table.rows[Key.of(event, bad.video)]
+            table.add(ClipRow({**row.cells, **cells}))
+
+    say(beside, None, **told)
+    assert quarantined(dataset) == []  # made after the dataset's
+    assert check(dataset, schema, Limits(), num_workers=2).num_quarantined == 0  # takes it over
+    say(dataset, bad.event, status="quarantined", reason="hangs", checked="9999")
+    assert quarantined(dataset) == [bad.id]
+    assert check(dataset, schema, Limits(), num_workers=2).num_quarantined == 1
+
+
+def test_rows_of_an_old_file_count_and_are_older(dataset, schema):
+    """It has no column `checked`; a check adds it."""
+    bad = samples_of(dataset, "train")[0]
+    path = check(dataset, schema, Limits(), num_workers=2).path
+    lines = path.read_text().splitlines()
+    path.write_text("".join(line.rpartition(",")[0] + "\n" for line in lines))
+    assert quarantined(dataset) == [bad.id]
+    with ClipTable(path) as table:
+        table.add(ClipRow({**table.rows[Key.of(bad.event, bad.video)].cells, "checked": "2026"}))
+    assert quarantined(dataset) == [bad.id]
+    assert check(dataset, schema, Limits(), num_workers=2).num_looked_at == 0
+    again = path.read_text().splitlines()
+    assert again[0] == lines[0] and len(again) == len(lines)
+    assert sorted(line.rpartition(",")[2] for line in again[1:]) == [""] * 19 + ["2026"]

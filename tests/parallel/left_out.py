@@ -30,7 +30,14 @@ class Moved(Callback):
 
 
 def train_over(
-    model: str | Path, dataset: str | Path, num_processes: int, batch_size: int, strategy: Any = "auto", **options: Any
+    model: str | Path,
+    dataset: str | Path,
+    num_processes: int,
+    batch_size: int,
+    strategy: Any = "auto",
+    ckpt_path: Path | None = None,
+    saves: tuple[Callback, ...] = (),
+    **options: Any,
 ) -> dict[str, Any]:
     """Two epochs, what they came to, and what was left out."""
     data = CrashDataModule(
@@ -49,13 +56,13 @@ def train_over(
         strategy=strategy,
         max_epochs=2,
         limit_val_batches=0,
-        callbacks=[record, left_out] if num_processes > 1 else [record, moved, left_out],
+        callbacks=[record, left_out] if num_processes > 1 else [record, moved, left_out, *saves],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        enable_checkpointing=False,
+        enable_checkpointing=bool(saves),
     )
-    trainer.fit(module, datamodule=data)
+    trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=False)
     return {
         "losses": record.losses, "norms": record.norms, "left_out": left_out.left_out, "steps": trainer.global_step,
         "flags": data.left_out.tolist() if data.left_out is not None else None, "moved": moved.moved,

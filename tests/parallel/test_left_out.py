@@ -1,6 +1,7 @@
 """A training clip that cannot be read is left out on all processes, which stay in step; tokens keep their weight."""
 
 import pytest
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from tests.copies import copied, samples_of, spoil
 from tests.parallel.left_out import train_over
@@ -35,6 +36,21 @@ def test_a_step_of_bad_clips_alone_moves_no_weight(micro_model, dataset, one_thr
     found = train_over(micro_model, dataset, 1, 1, num_workers=0)
     assert found["steps"] == 20
     assert found["moved"] == {"": False} | {id: True for id in found["ids"] if id != bad.id}
+
+
+def test_a_run_that_goes_on_knows_what_was_left_out(micro_model, dataset, one_thread, tmp_path, caplog):
+    """Stopped inside the first epoch, after the bad clip had its turn: it is not seen again, and counts."""
+    bad = samples_of(dataset, "train")[3]
+    save = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+    whole = train_over(micro_model, dataset, 1, 1, num_workers=0, saves=(save,))
+    assert f"epoch 0: 9 of 10 training clips used, 1 left out as they cannot be read: {bad.video}" in caplog.text
+    seen = list(whole["moved"]).index("")  # steps before its turn
+    assert seen < 9
+    caplog.clear()
+    rest = train_over(micro_model, dataset, 1, 1, num_workers=0, ckpt_path=tmp_path / f"step={seen + 1}.ckpt")
+    assert f"epoch 0: 9 of 10 training clips used, 1 left out as they cannot be read: {bad.video}" in caplog.text
+    assert rest["left_out"] == whole["left_out"] and rest["flags"] == whole["flags"]
+    assert rest["losses"] == whole["losses"][seen + 1 :]
 
 
 def test_a_batch_with_a_bad_clip_has_the_loss_of_the_others(micro_model, dataset):

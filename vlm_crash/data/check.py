@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from vlm_crash.data.clip_table import (
@@ -26,6 +27,7 @@ from vlm_crash.data.clip_table import (
     ClipTable,
     Key,
     Stamp,
+    newest,
     rows_in,
 )
 from vlm_crash.data.prepared import DATA_FILE, load_samples
@@ -171,11 +173,16 @@ def _known(clips: Sequence[CheckedClip], rows: Mapping[Key, ClipRow]) -> dict[Ke
     for clip in clips:
         beside = folders[clip.path.parent].get(Key.of(None, clip.path.name))
         row = rows.get(clip.key)
-        if beside is not None and (row is None or row.stamp != Stamp.of(clip.path)):
+        stamp = Stamp.of(clip.path)
+        if beside is not None and (row is None or row.stamp != stamp or _is_newer(beside, row, stamp)):
             row = ClipRow({**beside.cells, "clip": clip.key.clip, "event": clip.key.event})
         if row is not None:
             known[clip.key] = row
     return known
+
+
+def _is_newer(beside: ClipRow, row: ClipRow, stamp: Stamp) -> bool:
+    return beside.stamp == stamp and newest((row, beside)) is beside
 
 
 def _is_done(row: ClipRow | None, clip: CheckedClip, recheck: bool, decord: bool) -> bool:
@@ -215,6 +222,7 @@ def _looked_at(clips: Sequence[CheckedClip], limits: Limits, num_workers: int, d
 def _row(clip: CheckedClip, preflight: Preflight, decord: bool) -> ClipRow:
     stamp = Stamp.of(clip.path)
     cells = dict.fromkeys(COLUMNS, "") | clip.key._asdict() | stamp._asdict()
+    cells["checked"] = datetime.now(UTC).isoformat(timespec="microseconds")
     try:
         cells["sha256"] = preflight.content_hash(clip.path)
         facts = preflight.facts(clip.path)

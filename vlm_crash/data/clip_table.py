@@ -1,8 +1,9 @@
 """clips.csv: one row a clip, with what `check` found.
 
 Enters: rows, one after the other, as clips are done. Leaves: the same rows, of a file that may have been cut off
-anywhere. Must hold: a row is one line and on disk before the next clip is counted; of several rows of a clip the last
-one holds; a row speaks of a file only as long as that has the same size and time stamp.
+anywhere. Must hold: a row is one line and on disk before the next clip is counted; of several rows of a clip in a file
+the last one holds, of those in several files the one that was made last; a row speaks of a file only as long as that
+has the same size and time stamp.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ CLIPS_FILE = "clips.csv"
 OK, DAMAGED, QUARANTINED = STATUSES = ("ok", "damaged", "quarantined")
 COLUMNS = (
     "clip", "event", "status", "reason", "codec", "size", "fps", "frames", "header_frames", "duration_s", "first_s",
-    "last_s", "bad_packets", "bad_frames", "decord", "bytes", "mtime_ns", "sha256",
+    "last_s", "bad_packets", "bad_frames", "decord", "bytes", "mtime_ns", "sha256", "checked",
 )  # fmt: skip
+#: As first written, without the last one.
+_OLD_COLUMNS = COLUMNS[:-1]
 
 
 class Key(NamedTuple):
@@ -81,8 +84,18 @@ class ClipRow:
         return self.cells["reason"]
 
     @property
+    def checked(self) -> str:
+        """When it was made, so that later ones sort behind; empty: longer ago than anybody says."""
+        return self.cells["checked"]
+
+    @property
     def line(self) -> str:
         return _line(self.cells[column] for column in COLUMNS)
+
+
+def newest(rows: Iterable[ClipRow]) -> ClipRow | None:
+    """Of several rows that speak of a clip the one that was made last, of equals the first; None: there is none."""
+    return max(rows, key=lambda row: row.checked, default=None)
 
 
 class NotOurs(ValueError):
@@ -119,7 +132,7 @@ def _rows(path: Path, content: bytes) -> dict[Key, ClipRow]:
     header = _line(COLUMNS).encode()
     if header.startswith(content):
         return {}
-    if not content.startswith(header):
+    if not content.startswith((header, _line(_OLD_COLUMNS).encode())):
         raise NotOurs(f"{path}: its columns are not those of `check`; move it away, or set --out to another folder")
     try:
         # By "\n" only: a name may hold other characters at which splitlines would cut.
@@ -128,6 +141,7 @@ def _rows(path: Path, content: bytes) -> dict[Key, ClipRow]:
         raise ValueError(f"{path}: it cannot be read ({error}); {_REMEDY}") from error
     rows: dict[Key, ClipRow] = {}
     for number, cells in enumerate(lines[1:], start=2):
+        cells += [""] * (len(cells) == len(_OLD_COLUMNS))  # until a check of all is done, a file has both kinds
         if len(cells) != len(COLUMNS) or cells[COLUMNS.index("status")] not in STATUSES:
             raise ValueError(f"{path}, line {number}: it is no row of `check`; {_REMEDY}")
         row = ClipRow(dict(zip(COLUMNS, cells, strict=True)))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
-from vlm_crash.data.clip_table import CLIPS_FILE, QUARANTINED, ClipRow, Key, Stamp, rows_in
+from vlm_crash.data.clip_table import CLIPS_FILE, QUARANTINED, ClipRow, Key, Stamp, newest, rows_in
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.video.clip_files import content_hash
 from vlm_crash.video.container import UnreadableClipError
@@ -59,7 +59,7 @@ class Checks:
             stamp = Stamp.of(sample.path)
             beside = folders[sample.path.parent].get(Key.of(None, sample.path.name))
             found = [row for row in (self.rows.get(Key.of(sample.event, sample.video)), beside) if row is not None]
-            row = next((row for row in found if _speaks_of(row, stamp, sample.path)), None)
+            row = newest(row for row in found if _speaks_of(row, stamp, sample.path))
             if found and row is None:
                 changed.append(sample)
             num_unchecked += row is None

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from vlm_crash.callbacks.scan_events import ScanSettings, clip_stems, scan_events
+from vlm_crash.callbacks.scan_events import ScanSettings, scan_events
 from vlm_crash.schema.records import VideoSample
 
 
 def recording(path):
-    return VideoSample(path, Path(path), Path(path).name, None, None, None)
+    return VideoSample(path, Path(path).name, Path(path), None, None, None)
 
 
 def line(name, window, start_s, end_s, probability):
@@ -33,8 +33,3 @@ def test_the_end_of_a_recording_is_answered_by_its_last_window(curve, settings, 
     assert (event.asked, event.event) == (("a.mp4", asked), "crash")
     assert event.peak.start_s < event.peak.peak_s < event.peak.end_s == curve[-1][1]
     assert event.clip_end_s == round(curve[-1][1], 3)
-
-
-def test_no_two_recordings_have_one_clip_file():
-    names = ["rec/a.mp4", "rec/a~2.mp4", "rec2/a.mp4", "rec3/a.mp4", "rec2/a~2.mp4", "b.mp4"]
-    assert clip_stems([recording(name) for name in names]) == ["a", "a~2", "a~3", "a~4", "a~2~2", "b"]

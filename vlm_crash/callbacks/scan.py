@@ -165,7 +165,7 @@ class ScanWriter(Callback):
         if trainer.received_sigterm:
             raise SIGTERMException
 
-    def _judged(self, batch: Any, probabilities: Sequence[dict[str, float] | None]) -> None:
+    def _judged(self, batch: Any, probabilities: Sequence[dict[str, float] | str]) -> None:
         windows = zip(batch.samples, probabilities, strict=True)
         lines = [curve_line(window, found, self._background) for window, found in windows]
         self.curve.append([*lines, *(failed_line(item.sample, item.reason) for item in batch.failed)])

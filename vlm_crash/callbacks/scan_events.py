@@ -84,8 +84,9 @@ class ScanEvent:
         return (self.recording.id, self.window["window"], self.clip, self.clip_start_s, self.clip_end_s)
 
 
-def curve_line(window: Any, probabilities: Mapping[str, float] | None, background: str) -> dict[str, Any]:
-    """The line of a window: {event: probability}, and `probability`, that one of them happens."""
+def curve_line(window: Any, found: Mapping[str, float] | str, background: str) -> dict[str, Any]:
+    """The line of a window: {event: probability}, and `probability`, that one happens; or why there are none."""
+    probabilities, error = (None, found) if isinstance(found, str) else (found, None)
     happens = None
     if probabilities is not None:
         # The sum, not 1 - P(background), which rounds what is small to 0.
@@ -97,7 +98,7 @@ def curve_line(window: Any, probabilities: Mapping[str, float] | None, backgroun
         "end_s": round(window.end_s, 6),
         "probability": happens,
         "events": None if probabilities is None else dict(probabilities),
-        "error": None if probabilities is not None else "the model gave non-finite logits",
+        "error": error,
         "is_last": window.is_last,
         "damage": window.damage,
         "num_moved": window.num_moved,

@@ -238,13 +238,16 @@ def test_non_finite_logits_are_a_failed_line_that_names_the_module(tiny_model, b
     module = make(tiny_model, decoding=decoding).eval()
     with torch.no_grad():
         module.model.get_parameter("model.multi_modal_projector.linear_1.weight").fill_(float("nan"))
-        (first, _) = module.answer(prompts_of(batch, module.conversation.end_token_id))
+        prompts = prompts_of(batch, module.conversation.end_token_id)
+        (first, _) = module.answer(prompts)
+        windows = module.event_probabilities(prompts)
     assert (first.status, first.fields, first.field_probabilities) == ("failed", {}, {})
     assert first.error == (
         "the model gave logits that are not finite: first in model.model.multi_modal_projector.linear_1, its output; "
         "its weights are not finite"
     )
     assert first.event_probability is None and first.response == ""
+    assert windows == [first.error] * 2
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from pathlib import Path
 from benches.common import has_section, markers, write_section
 from benches.scan_figures import choose, curves, figures, rows, said, summary, tradeoff
 
-from vlm_crash.callbacks.scan import CURVE
 from vlm_crash.callbacks.scan_events import ScanSettings
+from vlm_crash.callbacks.scan_files import CURVE
 from vlm_crash.callbacks.scan_image import draw_curve
 from vlm_crash.cli import main as vlm_crash
 from vlm_crash.demo.drive_files import KINDS, TRUTH, write_clips, write_drives

@@ -343,7 +343,7 @@ class CrashVLM(LightningModule):
         found = {f"{stage}/{name}": score for name, score in scores.items() if not torch.isnan(score)}
         self.log_dict(found, sync_dist=True)  # FieldMatch has counted over all processes: equal on all
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction] | list[dict[str, float] | None]:
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction] | list[dict[str, float] | str]:
         """One Prediction per clip of the batch, failed ones included; of windows, the probabilities of the events."""
         if batch.events_only:
             return self.event_probabilities(batch) if batch.samples else []
@@ -352,14 +352,16 @@ class CrashVLM(LightningModule):
         ]
         return [*failed, *self.answer(batch)] if batch.samples else failed
 
-    def event_probabilities(self, batch: Batch) -> list[dict[str, float] | None]:
-        """By event of the schema, for each row of a left-padded batch of prompts; None where they are not finite."""
+    def event_probabilities(self, batch: Batch) -> list[dict[str, float] | str]:
+        """By event of the schema, for each row of a left-padded batch of prompts; where they are not finite, why."""
         judge = self.answering.event_probabilities
         found = judge(self.model, self._embedded(batch), batch.attention_mask_BS)
+        reason = ""
         if None in found:
             where = where_not_finite(self, lambda: judge(self.model, self._embedded(batch), batch.attention_mask_BS))
-            log.warning("%d of %d windows: %s: %s", found.count(None), len(found), NOT_FINITE, where)
-        return found
+            reason = f"{NOT_FINITE}: {where}"
+            log.warning("%d of %d windows: %s", found.count(None), len(found), reason)
+        return [reason if probabilities is None else probabilities for probabilities in found]
 
     def _embedded(self, batch: Batch) -> Tensor:
         return embed_prompt(self.model, batch.input_ids_BS, batch.pixel_values_N3HW, self.vision_chunk)

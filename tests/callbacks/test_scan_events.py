@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from vlm_crash.callbacks.scan_events import ScanSettings, clip_stems, scan_events
+from vlm_crash.callbacks.scan_events import ScanSettings, curve_line, scan_events
+from vlm_crash.callbacks.scan_tables import recording_rows
+from vlm_crash.data.recordings import window_sample
 from vlm_crash.schema.records import VideoSample
 
 
 def recording(path):
-    return VideoSample(path, Path(path), Path(path).name, None, None, None)
+    return VideoSample(path, Path(path).name, Path(path), None, None, None)
 
 
 def line(name, window, start_s, end_s, probability):
@@ -35,6 +37,23 @@ def test_the_end_of_a_recording_is_answered_by_its_last_window(curve, settings, 
     assert event.clip_end_s == round(curve[-1][1], 3)
 
 
-def test_no_two_recordings_have_one_clip_file():
-    names = ["rec/a.mp4", "rec/a~2.mp4", "rec2/a.mp4", "rec3/a.mp4", "rec2/a~2.mp4", "b.mp4"]
-    assert clip_stems([recording(name) for name in names]) == ["a", "a~2", "a~3", "a~4", "a~2~2", "b"]
+@pytest.mark.parametrize(
+    ("damage", "said"), [(None, ""), ("3 packets cannot be decoded", "3 packets cannot be decoded; ")]
+)
+def test_windows_that_were_not_judged_are_a_problem_of_their_recording(damage, said):
+    one = recording("a.mp4")
+    found = [{"crash": 0.25, "ordinary": 0.75}, "not finite: first in model.head", "not finite: first in model.neck"]
+    windows = [
+        window_sample(one, window=number, start_s=number, end_s=number + 6.0, is_last=number == 2)
+        for number in range(3)
+    ]  # fmt: skip
+    lines = [curve_line(window, what, "ordinary") for window, what in zip(windows, found, strict=True)]
+    assert [(line["probability"], line["error"]) for line in lines] == [
+        (0.25, None),
+        (None, found[1]),
+        (None, found[2]),
+    ]
+    lines[-1]["damage"] = damage
+    (row,) = recording_rows([one], lines, [])
+    assert (row["status"], row["windows_without_probability"]) == ("ok", 2)
+    assert row["problem"] == f"{said}2 of 3 windows without a probability: not finite: first in model.head"

@@ -199,6 +199,8 @@ def test_a_window_is_treated_as_the_clip_of_its_span(say, wrong, tiny_model, dri
     assert say("predict", *common, "--output_dir", tmp_path / "clip")[0] == 0
     said = wrong("predict", "--scan.window_s", "4", *common, "--output_dir", tmp_path / "clip")
     assert "holds predictions of clips, and a scan would write over them" in said
+    said = wrong("predict", *common, "--output_dir", tmp_path / "scan")
+    assert "holds a scan of recordings, and predictions of clips would write over it" in said
     (window,), (clip,) = (lines(tmp_path / name) for name in ("scan/scan_curve.jsonl", "clip/predictions.jsonl"))
     assert window["events"]["crash"] == pytest.approx(clip["event_probability"], rel=0.02)
 

@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vlm_crash.callbacks.scan import CURVE
 from vlm_crash.callbacks.scan_events import ScanSettings, scored
+from vlm_crash.callbacks.scan_files import CURVE
 from vlm_crash.demo.drive_files import TRUTH
 from vlm_crash.schema.fields import load_schema
 from vlm_crash.video.peaks import ScoredWindow, find_peaks

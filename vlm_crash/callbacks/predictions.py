@@ -24,6 +24,7 @@ from vlm_crash.callbacks.folder_lock import FolderLock
 from vlm_crash.callbacks.legacy_results import results_files, write_legacy_results
 from vlm_crash.callbacks.monitoring import decoded
 from vlm_crash.callbacks.run_record import describe_run, differences, now
+from vlm_crash.callbacks.scan_files import clear_scan, refuse_scan
 from vlm_crash.callbacks.whole_lines import append_whole, cannot_write
 from vlm_crash.data import parquet
 from vlm_crash.data.clip_store import keys_of
@@ -100,6 +101,8 @@ class PredictionWriter(Callback):
         self, trainer: Trainer, pl_module: LightningModule, samples: Sequence[VideoSample]
     ) -> tuple[str, np.ndarray]:
         """The run id, and the clips that are left; finishes the folder where none is."""
+        if not self.overwrite:
+            refuse_scan(self.output_dir)
         try:
             self.output_dir.mkdir(parents=True, exist_ok=True)
             self._lock.take()
@@ -193,6 +196,8 @@ class PredictionWriter(Callback):
             else:
                 self._lines.cut()
         self._lines = None
+        if self.overwrite:
+            clear_scan(self.output_dir)
         write_files({self.output_dir / "run.json": _json(run)})
 
     def on_predict_batch_start(

@@ -22,12 +22,21 @@ from vlm_crash.callbacks.run_record import describe_run
 from vlm_crash.callbacks.scan_events import (
     ScanEvent,
     ScanSettings,
-    clip_stems,
     curve_line,
     failed_line,
     is_failed,
     scan_events,
     scored,
+)
+from vlm_crash.callbacks.scan_files import (
+    CLIPS,
+    CURVE,
+    EVENT_TABLE,
+    EVENTS,
+    RECORDING_TABLE,
+    RUN,
+    clip_stems,
+    curve_picture,
 )
 from vlm_crash.callbacks.scan_image import draw_curve
 from vlm_crash.callbacks.scan_resume import Left, changed_files, is_steady, left_of, refusal
@@ -42,8 +51,6 @@ from vlm_crash.video.container import UnreadableClipError
 from vlm_crash.video.guarded_windows import cut_clip
 
 log = logging.getLogger(__name__)
-
-CURVE, EVENTS, RUN, CLIPS = "scan_curve.jsonl", "events.jsonl", "run.json", "clips"
 
 
 class ScanWriter(Callback):
@@ -65,7 +72,7 @@ class ScanWriter(Callback):
         self.curve, self.answered = cast(WholeLines, None), cast(WholeLines, None)  # opened by setup
         self._lock = FolderLock(self.output_dir)
         self._timeout_s: float | None = None
-        self._background = ""
+        self._background = self._run_id = ""
         self._planned: dict[tuple[Any, ...], ScanEvent] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -84,7 +91,7 @@ class ScanWriter(Callback):
             raise cannot_write(self.output_dir, error) from error
         run = self._run(trainer, pl_module)
         left = self._look(run, datamodule.batch_size)
-        pl_module.provenance = run["run_id"]
+        pl_module.provenance = self._run_id = run["run_id"]
         datamodule.scan = ScanPlan(self.settings.window_s, self.settings.stride_s, left.first, left.unsteady)
         if left.lines:
             log.info("%d windows have been judged before; going on", len(left.lines))
@@ -158,7 +165,7 @@ class ScanWriter(Callback):
         if trainer.received_sigterm:
             raise SIGTERMException
 
-    def _judged(self, batch: Any, probabilities: Sequence[dict[str, float] | None]) -> None:
+    def _judged(self, batch: Any, probabilities: Sequence[dict[str, float] | str]) -> None:
         windows = zip(batch.samples, probabilities, strict=True)
         lines = [curve_line(window, found, self._background) for window, found in windows]
         self.curve.append([*lines, *(failed_line(item.sample, item.reason) for item in batch.failed)])
@@ -223,18 +230,18 @@ class ScanWriter(Callback):
         answers = [lines[event.key] for event in events]
         failed = [line for line in self.curve.lines if is_failed(line)]
         by_id = {recording.id: recording for recording in self.recordings}
-        stems = dict(zip(by_id, clip_stems(self.recordings), strict=True))
+        stems = dict(zip(by_id, clip_stems([recording.video for recording in self.recordings]), strict=True))
         for line in failed:
             recording = by_id[line["recording"]]
-            answers.append(
-                Prediction(
-                    recording.video, None, None, {}, {}, "", "failed", line["error"], path=readable_name(recording.path)
-                ).to_json_dict()
-            )
+            prediction = Prediction(
+                recording.video, None, None, {}, {}, "", "failed", line["error"], provenance=self._run_id,
+                path=readable_name(recording.path),
+            )  # fmt: skip
+            answers.append(prediction.to_json_dict())
         write_files(
             {
-                self.output_dir / "events.csv": table(event_rows(events, lines)),
-                self.output_dir / "recordings.csv": table(recording_rows(self.recordings, self.curve.lines, events)),
+                self.output_dir / EVENT_TABLE: table(event_rows(events, lines)),
+                self.output_dir / RECORDING_TABLE: table(recording_rows(self.recordings, self.curve.lines, events)),
                 self.output_dir / "predictions.jsonl": "".join(
                     f"{json.dumps(line, ensure_ascii=False)}\n" for line in answers
                 ),
@@ -244,7 +251,7 @@ class ScanWriter(Callback):
             if curve := [line for line in self._lines_of(recording) if not is_failed(line)]:
                 peaks = [event.peak for event in events if event.recording.id == recording.id]
                 picture = draw_curve(recording.video, scored(curve), peaks, self.settings)
-                picture.save(self.output_dir / f"curve_{stems[recording.id]}.png")
+                picture.save(self.output_dir / curve_picture(stems[recording.id]))
         return events
 
     def close(self) -> None:

@@ -4,12 +4,11 @@ Enters: the lines of the curve. Leaves: events, numbered through each recording,
 Must hold: the same curve and settings give the same events.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
-from pathlib import Path
 from typing import Any
 
+from vlm_crash.callbacks.scan_files import clip_stems
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.video.peaks import Peak, PeakRule, ScoredWindow, find_peaks
 
@@ -85,8 +84,9 @@ class ScanEvent:
         return (self.recording.id, self.window["window"], self.clip, self.clip_start_s, self.clip_end_s)
 
 
-def curve_line(window: Any, probabilities: Mapping[str, float] | None, background: str) -> dict[str, Any]:
-    """The line of a window: {event: probability}, and `probability`, that one of them happens."""
+def curve_line(window: Any, found: Mapping[str, float] | str, background: str) -> dict[str, Any]:
+    """The line of a window: {event: probability}, and `probability`, that one happens; or why there are none."""
+    probabilities, error = (None, found) if isinstance(found, str) else (found, None)
     happens = None
     if probabilities is not None:
         # The sum, not 1 - P(background), which rounds what is small to 0.
@@ -98,7 +98,7 @@ def curve_line(window: Any, probabilities: Mapping[str, float] | None, backgroun
         "end_s": round(window.end_s, 6),
         "probability": happens,
         "events": None if probabilities is None else dict(probabilities),
-        "error": None if probabilities is not None else "the model gave non-finite logits",
+        "error": error,
         "is_last": window.is_last,
         "damage": window.damage,
         "num_moved": window.num_moved,
@@ -125,7 +125,8 @@ def scan_events(
 ) -> list[ScanEvent]:
     """Events of all recordings, in their order and in order of time."""
     found: list[ScanEvent] = []
-    for recording, stem in zip(recordings, clip_stems(recordings), strict=True):
+    stems = clip_stems([recording.video for recording in recordings])
+    for recording, stem in zip(recordings, stems, strict=True):
         curve = [line for line in lines if line["recording"] == recording.id and not is_failed(line)]
         windows = scored(curve)
         end_s = max((line["end_s"] for line in curve), default=0.0)
@@ -154,17 +155,3 @@ def _window_of(peak: Peak, curve: Sequence[Mapping[str, Any]]) -> Mapping[str, A
         return (-round(line["probability"], 3), abs((line["start_s"] + line["end_s"]) / 2 - peak.peak_s))
 
     return min(showing, key=order)
-
-
-def clip_stems(recordings: Sequence[VideoSample]) -> list[str]:
-    """Names for clips, each of one recording: of two with one name the later gets a number that makes a new one."""
-    stems = [Path(recording.video).stem for recording in recordings]
-    taken = set(stems)
-    numbers: dict[str, Iterator[int]] = {}
-    for place, stem in enumerate(stems):
-        if stem in numbers:
-            stems[place] = next(name for number in numbers[stem] if (name := f"{stem}~{number}") not in taken)
-            taken.add(stems[place])
-        else:
-            numbers[stem] = count(2)
-    return stems

@@ -55,10 +55,19 @@ def recording_rows(
                 "windows": len(windows),
                 "windows_without_probability": sum(line["probability"] is None for line in windows),
                 "events": sum(event.recording.id == recording.id for event in events),
-                "problem": failed or next((line["damage"] for line in windows if line["damage"]), ""),
+                "problem": failed or "; ".join(_problems(windows)),
             }
         )
     return rows
+
+
+def _problems(windows: Sequence[dict[str, Any]]) -> list[str]:
+    """What was wrong with a recording, then what the model could not judge of it, with the first reason."""
+    found = [line["damage"] for line in windows if line["damage"]][:1]
+    unjudged = [line for line in windows if line["probability"] is None]
+    if unjudged:
+        found.append(f"{len(unjudged)} of {len(windows)} windows without a probability: {unjudged[0]['error']}")
+    return found
 
 
 _EVENT_COLUMNS = (

@@ -1,0 +1,76 @@
+"""A scan's files: each recording's have names of their own, other runs let them be, and what is old of them goes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vlm_crash.callbacks.predictions import PredictionWriter
+from vlm_crash.callbacks.scan import ScanWriter
+from vlm_crash.callbacks.scan_events import ScanSettings, failed_line
+from vlm_crash.callbacks.scan_files import clear_scan, clip_stems, refuse_scan
+from vlm_crash.callbacks.whole_lines import WholeLines
+from vlm_crash.schema.records import VideoSample
+
+
+def recording(path):
+    return VideoSample(str(path), Path(path).name, Path(path), None, None, None)
+
+
+def writer_of(folder, recordings, settings=None):
+    """As `setup` leaves one, of an empty folder."""
+    writer = ScanWriter(folder, settings or ScanSettings())
+    writer.recordings, writer._background, writer._run_id = recordings, "ordinary", "run-6-1"
+    writer.curve, writer.answered = WholeLines(folder / "scan_curve.jsonl"), WholeLines(folder / "events.jsonl")
+    return writer
+
+
+def scanned(folder, *recordings):
+    """A scan that found nothing, and a file of somebody else's."""
+    (folder / "scan_curve.jsonl").write_text("")
+    told = [[str(path), str(path), 1] for path in recordings]
+    (folder / "run.json").write_text(json.dumps({"run_id": "r-6-1", "scan": {"window_s": 6}, "recordings": told}))
+    for name in ("events.jsonl", "events.csv", "recordings.csv", "predictions.jsonl", "mine.csv"):
+        (folder / name).write_text("")
+
+
+def test_no_two_recordings_have_one_clip_file():
+    names = ["a.mp4", "a~2.mp4", "a.mp4", "a.mp4", "a~2.mp4", "b.mp4"]
+    assert clip_stems(names) == ["a", "a~2", "a~3", "a~4", "a~2~2", "b"]
+
+
+@pytest.mark.parametrize("gone", [[], ["scan_curve.jsonl"], ["run.json"]])
+def test_predictions_do_not_write_over_a_scan_that_found_nothing(tmp_path, gone):
+    scanned(tmp_path, "rec/a.mp4")
+    for name in gone:
+        (tmp_path / name).unlink()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=r"holds a scan of recordings.*--scan to go on with it, or --overwrite true"):
+        PredictionWriter(tmp_path)._look(None, None, [])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_scan_that_is_replaced_goes_and_what_is_of_others_stays(tmp_path):
+    scanned(tmp_path, "rec/a.mp4", "rec2/a.mp4")
+    (tmp_path / "clips").mkdir()
+    own = ["curve_a.png", "curve_a~2.png", "clips/a_001.mp4", "clips/a~2_012.mp4", "clips/a_002.mp4.part"]
+    others = ["curve_b.png", "clips/b_001.mp4", "clips/a_1.mp4", "clips/a_001.mp4.txt"]
+    for name in own + others:
+        (tmp_path / name).write_text("")
+    clear_scan(tmp_path)
+    kept = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert kept == {*others, "predictions.jsonl", "mine.csv"}
+    refuse_scan(tmp_path)
+    (tmp_path / "events.jsonl").write_text("")  # not a scan's, where there is none
+    clear_scan(tmp_path)
+    assert (tmp_path / "events.jsonl").exists()
+
+
+def test_lines_of_recordings_that_failed_say_which_run_they_are_of(tmp_path):
+    broken = recording("rec/broken.mp4")
+    writer = writer_of(tmp_path, [broken])
+    writer.curve.append([failed_line(broken, "the decoder died by SIGSEGV")])
+    assert writer.plan_answers() == [] and writer.finish() == []
+    writer.close()
+    (line,) = map(json.loads, (tmp_path / "predictions.jsonl").read_text().splitlines())
+    assert (line["video"], line["status"], line["provenance"]) == ("broken.mp4", "failed", "run-6-1")

@@ -2,13 +2,18 @@
 
 import logging
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import numpy as np
 import pytest
 import torch
+from lightning import Trainer
 
-from vlm_crash.data.cache_room import check_room
+from vlm_crash.data.cache_room import check_room, check_room_once
 from vlm_crash.data.datamodule import CrashDataModule
 from vlm_crash.data.dataset import ModelInputs, SampleRecipe
 from vlm_crash.models.tokenizers import load_tokenizer
@@ -82,3 +87,26 @@ def test_workers_share_a_cache(inputs, prepared, tmp_path):
     loader = data.train_dataloader()
     assert torch.equal(pixels(loader), plain)
     assert torch.equal(pixels(loader), plain)
+
+
+def test_room_is_asked_for_where_clips_are_left(inputs, prepared, tmp_path):
+    data = connected(inputs, "predict", folder=prepared, cache=CacheSettings(tmp_path, max_gib=0.00001, format="raw"))
+    data.choose_left = lambda samples: np.arange(0)
+    assert len(list(data.predict_dataloader())) == 0
+    data.choose_left = lambda samples: np.arange(1)
+    with pytest.raises(ValueError, match="the frame cache has no room: "):
+        data.predict_dataloader()
+
+
+@pytest.mark.parametrize("others_fit", [True, False])
+def test_one_process_of_a_machine_asks_and_all_hear(inputs, prepared, tmp_path, caplog, others_fit):
+    """The strategy is that of a process whose neighbours have answered."""
+    settings = CacheSettings(tmp_path, max_gib=0.00001, format="raw")
+    data = connected(inputs, "predict", folder=prepared, cache=settings)
+    place = {"world_size": 2, "strategy": SimpleNamespace(reduce_boolean_decision=lambda fits: fits and others_fit)}
+    second = cast(Trainer, SimpleNamespace(local_rank=1, **place))
+    with nullcontext() if others_fit else pytest.raises(ValueError, match="no room; another process"):
+        check_room_once(second, data.recipe, data.samples)
+    first = cast(Trainer, SimpleNamespace(local_rank=0, **place))
+    with pytest.raises(ValueError, match="the frame cache has no room: "):
+        check_room_once(first, data.recipe, data.samples)

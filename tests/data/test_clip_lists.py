@@ -126,10 +126,18 @@ def test_files_that_are_no_lists(tmp_path, name, content, message):
         read(tmp_path / name)
 
 
-def test_blank_lines_are_named(tmp_path, caplog):
-    (tmp_path / "a.txt").write_text("x.mp4\n\n  \ny.mp4\n")
-    assert len(read(tmp_path / "a.txt")) == 2
-    assert "a.txt: 2 blank lines left out (2, 3)" in caplog.text
+@pytest.mark.parametrize(
+    ("name", "content", "where"),
+    [
+        ("a.txt", "x.mp4\n\n  \ny.mp4\n", "2, 3"),
+        ("a.csv", 'path,note\nx.mp4,"a\nb"\n\n\ny.mp4,\n', "4, 5"),
+        ("a.jsonl", '{"path": "x.mp4"}\n \n\n{"path": "y.mp4"}\n', "2, 3"),
+    ],
+)
+def test_blank_lines_are_named(tmp_path, caplog, name, content, where):
+    (tmp_path / name).write_text(content)
+    assert [clip.video for clip in read(tmp_path / name)] == ["x.mp4", "y.mp4"]
+    assert f"{name}: 2 blank lines left out ({where})" in caplog.text
 
 
 def test_names_that_are_not_utf8(tmp_path):

@@ -1,6 +1,9 @@
 """What is given, what a folder remembers, and the one rule that comes of it."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from vlm_crash.data.frame_options import DEFAULT_NUM_FRAMES, UNSET, FrameOptions, sampling_of, to_remember
 from vlm_crash.video.frame_sampling import FrameSampling
@@ -12,6 +15,16 @@ def test_nothing_said():
     assert sampling_of(None, None, UNSET, {}) == FrameSampling(DEFAULT_NUM_FRAMES)
     # Folders of before there were other settings, and those of others.
     assert sampling_of(None, None, UNSET, {"num_frames": 8, "rule": None}) == FrameSampling(8)
+
+
+def test_the_shipped_configs():
+    """One leaves it to the folder; the other is how the old scripts used every checkpoint."""
+    folder = Path(__file__).parents[2] / "configs"
+    names = ("predict.yaml", "predict_legacy.yaml")
+    plain, legacy = (yaml.safe_load((folder / name).read_text())["data"]["num_frames"] for name in names)
+    assert sampling_of(plain, None, UNSET, {"num_frames": 8}).num_frames == 8
+    assert sampling_of(plain, None, UNSET, {}).num_frames == 32
+    assert sampling_of(legacy, None, UNSET, {"num_frames": 8}).num_frames == 32
 
 
 def test_what_is_remembered_holds_until_something_else_is_given():
@@ -32,6 +45,8 @@ def test_what_has_no_effect_is_refused():
         sampling_of(None, "middle", FrameOptions(fps=2.0), {})
     with pytest.raises(ValueError, match="min_frames=4 has no effect with frame_rule='fps'"):
         sampling_of(None, None, FrameOptions(min_frames=4), FPS)
+    with pytest.raises(ValueError, match=r"min_frames=64 is not in \[1, 32\].*; raise num_frames, or lower min_frames"):
+        sampling_of(32, "duration", FrameOptions(min_frames=64), {})
 
 
 def test_fewer_frames_than_the_fewest_of_the_folder():

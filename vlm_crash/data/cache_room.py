@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from vlm_crash.data.clip_store import ClipStore
@@ -68,6 +69,29 @@ def check_room(recipe: SampleRecipe | None, samples: Mapping[str, Sequence[Video
 def _read(samples: Sequence[VideoSample]) -> Sequence[VideoSample]:
     """Those whose clips are opened: a quarantined one is answered without; of loose clips (millions) none is."""
     return samples if isinstance(samples, ClipStore) else in_use(samples)
+
+
+def check_room_once(
+    trainer: Trainer | None, recipe: SampleRecipe | None, samples: Mapping[str, Sequence[VideoSample]]
+) -> None:
+    """The same on one process of each machine (the folder may be a machine's own); all hear of what it finds.
+
+    Raises:
+        ValueError: it does not fit here or on another machine.
+    """
+    if recipe is None or recipe.cache is None:
+        return
+    message = ""
+    if trainer is None or trainer.local_rank == 0:
+        try:
+            check_room(recipe, samples)
+        except ValueError as error:
+            message = str(error)
+    if trainer is not None and trainer.world_size > 1:
+        fits = trainer.strategy.reduce_boolean_decision(not message)
+        message = message or ("" if fits else "the frame cache has no room; another process says how much it needs")
+    if message:
+        raise ValueError(message)
 
 
 def _some(recipe: SampleRecipe, samples: Mapping[str, Sequence[VideoSample]]) -> Iterator[np.ndarray]:

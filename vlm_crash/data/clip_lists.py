@@ -57,6 +57,27 @@ class BadRows:
             )
 
 
+class _BlankLines:
+    """Lines of a list that hold nothing: the first are kept, all are counted."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.count = 0
+        self.shown: list[int] = []
+
+    def add(self, number: int) -> None:
+        self.count += 1
+        self.shown += [number] if len(self.shown) < MAX_SHOWN else []
+
+    def tell(self) -> None:
+        """Name them in the log, where there are any."""
+        if self.count:
+            more = ", ..." if self.count > len(self.shown) else ""
+            log.warning(
+                "%s: %d blank lines left out (%s%s)", self.path, self.count, ", ".join(map(str, self.shown)), more
+            )
+
+
 def is_list(path: Path) -> bool:
     """Whether a path that a user gave as clips is a list of them, as its name says."""
     return path.suffix.lower() in _READERS and path.is_file()
@@ -96,19 +117,15 @@ _Cells = Iterator[tuple[int, str, str | None]]
 
 
 def _text(path: Path, bad: BadRows) -> _Cells:
-    blank: list[int] = []
-    num_blank = 0
+    blank = _BlankLines(path)
     with path.open("rb") as file:
         for number, line in enumerate(_without_mark(file), start=1):
             cell = line.rstrip(b"\r\n")
             if cell.strip():
                 yield number, os.fsdecode(cell), None
             else:
-                num_blank += 1
-                blank += [number] if len(blank) < MAX_SHOWN else []
-    if num_blank:
-        more = ", ..." if num_blank > len(blank) else ""
-        log.warning("%s: %d blank lines left out (%s%s)", path, num_blank, ", ".join(map(str, blank)), more)
+                blank.add(number)
+    blank.tell()
 
 
 def _without_mark(file: IO[bytes]) -> Iterator[bytes]:
@@ -120,7 +137,8 @@ def _without_mark(file: IO[bytes]) -> Iterator[bytes]:
 def _csv(path: Path, bad: BadRows) -> _Cells:
     # As names of files are: bytes that are no UTF-8 go through as they are.
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        lines = (line for line in csv.reader(file) if line)
+        blank = _BlankLines(path)
+        lines = _filled(csv.reader(file), blank)
         try:
             header = next(lines, [])
             clip, event = _columns(path, header)
@@ -132,12 +150,24 @@ def _csv(path: Path, bad: BadRows) -> _Cells:
                     yield number, cells[clip], None if event is None else cells[event]
         except csv.Error as error:
             raise ValueError(f"{path}: it is no CSV ({error}); save it again as comma-separated UTF-8") from error
+        blank.tell()
+
+
+def _filled(rows: Any, blank: _BlankLines) -> Iterator[list[str]]:
+    """Rows of a csv.reader without the blank lines; these are known by their line, as they are no data rows."""
+    for row in rows:
+        if row:
+            yield row
+        else:
+            blank.add(rows.line_num)
 
 
 def _jsonl(path: Path, bad: BadRows) -> _Cells:
+    blank = _BlankLines(path)
     with path.open("rb") as file:
         for number, line in enumerate(_without_mark(file), start=1):
             if not line.strip():
+                blank.add(number)
                 continue
             try:
                 row: Any = json.loads(line)
@@ -154,6 +184,7 @@ def _jsonl(path: Path, bad: BadRows) -> _Cells:
                 continue
             event = _first(EVENT_COLUMNS, list(row))
             yield number, cell, None if event is None or row[event] is None else str(row[event])
+    blank.tell()
 
 
 def _parquet(path: Path, bad: BadRows) -> _Cells:

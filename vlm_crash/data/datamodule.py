@@ -13,7 +13,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
 from vlm_crash.data.batching import Packs, check_batching, train_sampler
-from vlm_crash.data.cache_room import check_room
+from vlm_crash.data.cache_room import check_room_once
 from vlm_crash.data.clip_sources import each_once, limit_per_event, loose_clips
 from vlm_crash.data.collate import Batch, Collator, PackCollator
 from vlm_crash.data.conversation import read_question
@@ -190,8 +190,7 @@ class CrashDataModule(LightningDataModule):
             augmentation = self.augment if stage == "fit" and self.augment.acts else None
             self.recipe = replace(self.recipe, augmentation=augmentation)
         if stage == "predict":
-            self.samples["predict"] = self._predict_samples()
-            check_room(self.recipe, self.samples)
+            self.samples["predict"] = self._predict_samples()  # their room is checked when it is known which are left
             return
         if self.folder is None:
             raise ValueError("there is nothing to train on or score; set --data.folder to what `prepare` wrote")
@@ -212,7 +211,7 @@ class CrashDataModule(LightningDataModule):
         self._check_processes()
         # The clips that are answered in validation come first: every event must be among them.
         self.samples = {name: _alternating(samples) for name, samples in self.samples.items()}
-        check_room(self.recipe, self.samples)
+        check_room_once(self.trainer, self.recipe, self.samples)
         if stage == "fit":
             self._measure()
             if self.on_bad_clip == "skip":
@@ -313,6 +312,8 @@ class CrashDataModule(LightningDataModule):
         if name == "predict":
             samples = self.samples[name]
             left = np.arange(len(samples)) if self.choose_left is None else self.choose_left(samples)
+            if len(left):
+                check_room_once(self.trainer, self.recipe, {name: samples})
             return Remaining(left, self.batch_size, world, rank)
         return SharedSampler(dataset, world, rank) if world > 1 else None
 

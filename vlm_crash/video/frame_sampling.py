@@ -117,7 +117,10 @@ class FrameSampling:
         if self.rule == "fps" and not (self.fps is not None and 0 < self.fps < math.inf):
             raise ValueError(f"frame_rule='fps' needs frames a second, and fps is {self.fps}; set fps to 2, say")
         if self.min_frames is not None and not 1 <= self.min_frames <= self.num_frames:
-            raise ValueError(f"min_frames={self.min_frames} is not in [1, {self.num_frames}] (the last is num_frames)")
+            raise ValueError(
+                f"min_frames={self.min_frames} is not in [1, {self.num_frames}] (the last is num_frames); raise "
+                "num_frames, or lower min_frames"
+            )
         start_s = self.start_s or 0.0
         if not 0 <= start_s < math.inf or (self.end_s is not None and not self.end_s > start_s):  # nan is neither
             end = "its end" if self.end_s is None else f"{self.end_s:g}"

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,18 @@ def test_frames_and_dtype_act(analyzer, clips):
     assert other.recipe.sampling.num_frames == 2 and analyzer.recipe.sampling.num_frames == 8
     assert next(other.module.parameters()).dtype == torch.bfloat16
     assert other(clips[0]).status == "ok" and analyzer.device.type == "cpu"
+
+
+def test_a_remembered_prompt_and_rule_can_be_left(clips, tmp_path):
+    folder = shutil.copytree(BASE, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["vlm_crash"] |= {"prompt": "dataset", "frame_rule": "card"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"prompt='dataset' takes .*; set prompt='full' or prompt='short'"):
+        CrashAnalyzer.from_pretrained(folder, device="cpu")
+    other = CrashAnalyzer.from_pretrained(folder, device="cpu", prompt="short", frame_rule="event")
+    assert (other.recipe.prompt, other.recipe.sampling.rule, other.recipe.sampling.num_frames) == ("short", "event", 8)
+    assert other(clips[0]).status == "ok"
 
 
 @pytest.mark.parametrize(

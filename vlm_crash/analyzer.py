@@ -60,6 +60,8 @@ class CrashAnalyzer:
         attention: str | None = None,
         schema: Clip | None = None,
         load_in: str | None = None,
+        prompt: str | None = None,
+        frame_rule: str | None = None,
     ) -> CrashAnalyzer:
         """Load a model folder.
 
@@ -74,6 +76,8 @@ class CrashAnalyzer:
             attention: SDPA kernel; None: auto, that is what works here.
             schema: YAML with events and fields; None: the crash and near-miss form.
             load_in: matrices in fewer bits, 8bit or 4bit on a GPU, int8 on a CPU; None: as dtype says.
+            prompt: full or short (--data.prompt); None: what the folder says.
+            frame_rule: which frames are looked at (--data.frame_rule); None: what the folder says.
 
         Raises:
             ValueError: no model folder, or a setting that cannot be; it says what is allowed.
@@ -95,9 +99,14 @@ class CrashAnalyzer:
         else:
             check_stage(load_in, "predict", where)
             module.to(device=where)
-        data = CrashDataModule(num_frames=num_frames, schema=path)
+        data = CrashDataModule(num_frames=num_frames, frame_rule=frame_rule, prompt=prompt, schema=path)
         data.connect(module.inputs)
         assert data.recipe is not None
+        if data.recipe.prompt == "dataset" and data.recipe.question is None:
+            raise ValueError(
+                "prompt='dataset' takes each clip's question from a prepared folder, and loose clips have none; set "
+                "prompt='full' or prompt='short'"
+            )
         return cls(module, data.recipe)
 
     @property

@@ -74,3 +74,30 @@ def test_lines_of_recordings_that_failed_say_which_run_they_are_of(tmp_path):
     writer.close()
     (line,) = map(json.loads, (tmp_path / "predictions.jsonl").read_text().splitlines())
     assert (line["video"], line["status"], line["provenance"]) == ("broken.mp4", "failed", "run-6-1")
+
+
+def test_clips_of_events_that_are_none_any_more_go(tmp_path):
+    one = recording("rec/a.mp4")
+    writer = writer_of(tmp_path, [one])
+    (tmp_path / "clips").mkdir()
+    for name in ("a_001.mp4", "a_002.mp4", "mine_001.mp4"):
+        (tmp_path / "clips" / name).write_text("")
+    assert writer.plan_answers() == [] and writer.finish() == []  # the threshold was raised
+    writer.close()
+    assert [path.name for path in (tmp_path / "clips").iterdir()] == ["mine_001.mp4"]
+
+
+def test_a_scan_that_begins_anew_keeps_nothing_and_recordings_stay(tmp_path):
+    scanned(tmp_path, "rec/a.mp4")
+    (tmp_path / "clips").mkdir()
+    for name in ("clips/a_001.mp4", "curve_a.png", "predictions.rank001.jsonl"):
+        (tmp_path / name).write_text("")
+    writer = ScanWriter(tmp_path, ScanSettings(), overwrite=True)
+    writer.recordings = [recording("rec/a.mp4")]
+    writer._look({"run_id": "new", "recordings": []}, 2)
+    writer.close()
+    there = sorted(path.name for path in tmp_path.iterdir())
+    assert there == ["events.jsonl", "mine.csv", "run.json", "scan_curve.jsonl"]
+    writer.recordings = [recording(tmp_path / "clips/a_001.mp4")]
+    with pytest.raises(ValueError, match="where a scan writes its clips; set --output_dir to another folder"):
+        writer._look({}, 2)

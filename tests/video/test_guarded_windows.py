@@ -5,13 +5,14 @@ import shutil
 import signal
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vlm_crash.demo.clips import encode
 from vlm_crash.demo.drives import sample_drive
-from vlm_crash.video import cutting, guarded_windows, window_process, windows
+from vlm_crash.video import cutting, guarded_windows, windows
 from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.guarded_windows import cut_clip, read_window, read_windows
 from vlm_crash.video.reader import UnreadableClipError, probe
@@ -113,7 +114,7 @@ def test_a_clip_is_cut_as_without_a_process(recording, tmp_path, monkeypatch):
         cut_clip(recording, 50.0, 55.0, tmp_path / "late.mp4")
 
 
-def test_a_pulse_is_a_sign_of_life_and_no_new_beginning(monkeypatch):
+def test_a_pulse_is_a_sign_of_life_and_no_new_beginning():
     begun = []
 
     def begin(path, first):
@@ -124,13 +125,27 @@ def test_a_pulse_is_a_sign_of_life_and_no_new_beginning(monkeypatch):
         path, first = request
         return request if isinstance(found, Pulse) else (path, first + 1) if found == "window" else None
 
-    monkeypatch.setattr(window_process, "PULSE_S", -1.0)
     task = Continued(begin, follow)
-    assert [task("a", 4), task("a", 4), task("a", 4), task("a", 5), task("a", 5)] == [
+    assert [task("a", -1.0, first) for first in (4, 4, 4, 5, 5)] == [
         Pulse(), Pulse(), "window", Pulse(), "end",
     ]  # fmt: skip
     assert begun == [4]
-    assert task("a", 5) == Pulse() and begun == [4, 5]  # it had ended
-    assert task("b", 5) == Pulse() and begun == [4, 5, 5]
-    monkeypatch.setattr(window_process, "PULSE_S", 3600.0)
-    assert task("b", 5) == "window"
+    assert task("a", -1.0, 5) == Pulse() and begun == [4, 5]  # it had ended
+    assert task("b", -1.0, 5) == Pulse() and begun == [4, 5, 5]
+    assert task("b", 3600.0, 5) == "window"
+
+
+def test_a_short_limit_has_a_shorter_pulse(monkeypatch):
+    asked = []
+
+    class Process:
+        def ask(self, task, path, arguments, timeout_s):
+            asked.append((task, arguments[0], timeout_s))
+            return windows.End(None, 0) if task == "next_window" else cutting.Cut(7)
+
+    monkeypatch.setattr(guarded_windows, "_own_process", Process)
+    assert list(read_windows("a.mp4", GRID, timeout_s=0.4)) == []
+    for limit in (2.0, 120.0, 0, None):
+        assert cut_clip("a.mp4", 0.0, 1.0, Path("clip.mp4"), timeout_s=limit) == 7
+    pulses = [("next_window", 0.1, 0.4), ("cut", 0.5, 2.0), ("cut", 1.0, 120.0), ("cut", 1.0, 0), ("cut", 1.0, None)]
+    assert asked == pulses

@@ -35,8 +35,11 @@ from vlm_crash.callbacks.scan_files import (
     EVENTS,
     RECORDING_TABLE,
     RUN,
+    clear_clips,
+    clear_scan,
     clip_stems,
     curve_picture,
+    refuse_recordings_in_clips,
 )
 from vlm_crash.callbacks.scan_image import draw_curve
 from vlm_crash.callbacks.scan_resume import Left, changed_files, is_steady, left_of, refusal
@@ -116,7 +119,11 @@ class ScanWriter(Callback):
             ValueError: it is of other recordings, by another model or of other windows.
         """
         curve, events, path = (self.output_dir / name for name in (CURVE, EVENTS, RUN))
+        refuse_recordings_in_clips(self.output_dir, [recording.path for recording in self.recordings])
         if self.overwrite:
+            clear_scan(self.output_dir)
+            for old in prediction_files(self.output_dir):
+                old.unlink()
             for old in (curve, events, path):
                 old.unlink(missing_ok=True)
         there = json.loads(path.read_text(encoding="utf-8")) if path.exists() and curve.exists() else None
@@ -238,6 +245,8 @@ class ScanWriter(Callback):
                 path=readable_name(recording.path),
             )  # fmt: skip
             answers.append(prediction.to_json_dict())
+        kept = {line["clip"] for line in self.answered.lines}
+        clear_clips(self.output_dir, stems.values(), kept)
         write_files(
             {
                 self.output_dir / EVENT_TABLE: table(event_rows(events, lines)),

@@ -57,6 +57,16 @@ def refuse_scan(folder: Path) -> None:
         )
 
 
+def refuse_recordings_in_clips(folder: Path, recordings: Iterable[Path]) -> None:
+    """ValueError where a recording lies where clips are written, and are removed when they are no events any more."""
+    clips = (folder / CLIPS).resolve()
+    for path in recordings:
+        if path.parent.resolve() == clips:
+            raise ValueError(
+                f"{path} lies in {folder / CLIPS}, where a scan writes its clips; set --output_dir to another folder"
+            )
+
+
 def clear_clips(folder: Path, stems: Iterable[str], kept: Collection[str] = ()) -> None:
     """Remove the clips that scans of these recordings cut out, torn ones included, but those with a name in `kept`."""
     own = set(stems)

@@ -23,6 +23,7 @@ from vlm_crash.video.windows import End, Found, Pulse, Window, WindowGrid, whole
 
 #: What the process runs.
 MODULE = "vlm_crash.video.window_process"
+_PULSE_S = 1.0
 _own = threading.local()
 
 
@@ -85,7 +86,8 @@ def _found(
 ) -> Iterator[Found]:
     """A request names the window that it asks for, so that another process could answer it."""
     while True:
-        found: Found = _own_process().ask("next_window", path, [grid.to_json(), first, is_steady], timeout_s)
+        arguments = [_pulse_s(timeout_s), grid.to_json(), first, is_steady]
+        found: Found = _own_process().ask("next_window", path, arguments, timeout_s)
         if isinstance(found, Window):
             first, is_steady = place_after(found, is_steady)
             found = _ours(found, path)
@@ -95,9 +97,19 @@ def _found(
 
 
 def _done(task: str, path: Path, arguments: list[Any], timeout_s: float | None) -> Any:
+    arguments = [_pulse_s(timeout_s), *arguments]
     while isinstance(found := _own_process().ask(task, path, arguments, timeout_s), Pulse):
         pass
     return found
+
+
+def _pulse_s(timeout_s: float | None) -> float:
+    """Seconds after which the process gives a sign of life; well before it would be killed.
+
+    >>> _pulse_s(120.0), _pulse_s(0.4), _pulse_s(None)
+    (1.0, 0.1, 1.0)
+    """
+    return min(_PULSE_S, timeout_s / 4) if timeout_s else _PULSE_S
 
 
 def _ours(window: Window, path: Path) -> Window:

@@ -1,7 +1,7 @@
 """The other end of guarded_windows.py: a process that reads recordings on for its owner, and may die of one.
 
 In: a task, as reader_process.py takes it: the next window of a recording, one window again, a clip to cut out. Out:
-what came next, `PULSE_S` seconds and one frame later at the latest: the thing asked for, or a pulse. Must hold: a
+what came next, a given time and one frame later at the latest: the thing asked for, or a pulse. Must hold: a
 recording that is read on is not opened anew; a process started in this one's place finds where by the request.
 """
 
@@ -17,9 +17,6 @@ from vlm_crash.video.container import UnreadableClipError
 from vlm_crash.video.cutting import pulsing_cut
 from vlm_crash.video.reader_process import serve
 from vlm_crash.video.windows import Pulse, Window, WindowGrid, pulsing_window, pulsing_windows
-
-#: Seconds after which a sign of life is given at the next frame.
-PULSE_S = 1.0
 
 
 class Continued:
@@ -37,12 +34,13 @@ class Continued:
         self._request: tuple[Any, ...] | None = None
         self._coming: Iterator[Any] = iter(())
 
-    def __call__(self, path: Path, *arguments: Any) -> Any:
+    def __call__(self, path: Path, pulse_s: float, *arguments: Any) -> Any:
+        """What comes next; after `pulse_s` seconds a sign of life, at the next frame."""
         request = (path, *arguments)
         if request != self._request:
             self._coming = self._begin(path, *arguments)
         self._request = None  # an error ends it
-        end = time.monotonic() + PULSE_S
+        end = time.monotonic() + pulse_s
         for found in self._coming:
             if not isinstance(found, Pulse) or time.monotonic() > end:
                 break

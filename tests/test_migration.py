@@ -8,7 +8,7 @@ import yaml
 
 from vlm_crash.cli import COMMANDS, main
 from vlm_crash.data.clip_sources import samples_from_event_folders
-from vlm_crash.data.frame_options import DEFAULT_NUM_FRAMES
+from vlm_crash.data.frame_options import UNSET, sampling_of
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/migration.md").read_text(encoding="utf-8")
@@ -70,7 +70,8 @@ def test_the_old_defaults_hold(capsys, monkeypatch, tmp_path):
     whole = re.search(r"The whole line: `([^`]+)`", PAGE)
     assert whole is not None
     settings = accepted(whole[1], capsys, monkeypatch)
-    assert settings["data.num_frames"] == DEFAULT_NUM_FRAMES == 32
+    assert settings["data.num_frames"] is None, "as many as the model's folder says, and where it says nothing:"
+    assert sampling_of(None, None, UNSET, {"num_frames": None, "rule": None}).num_frames == 32
     taken = samples_from_event_folders({"crash": tmp_path, "nearmiss": tmp_path}, settings["data.num_videos"])
     assert [sample.event for sample in taken] == ["crash"] * 10 + ["nearmiss"] * 10
     titan = accepted("fit --config titan.yaml", capsys, monkeypatch)

@@ -286,7 +286,7 @@ def resident_peak(shape: str, frames: int, way: Way, options: argparse.Namespace
     with system_of(shape, frames, options) as (system, clips):
         mine = clips if shape == "tiny" or way.is_batched else clips[:1]
         if way.is_led:
-            system.answers = dict.fromkeys((clip.sample.video for clip in mine), "one " * options.least_tokens)
+            system.answers = dict.fromkeys((clip.sample.id for clip in mine), "one " * options.least_tokens)
         before = _status("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # from here on VmHWM begins again
         answer(system, mine, way)

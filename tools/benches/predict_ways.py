@@ -82,20 +82,20 @@ class Script(LogitsProcessor):
     Args:
         ids: tokens of each row's answer.
         end_token_id: ends an answer.
-        least: fewest new tokens; between the end of the answer and these, tokens are the model's own.
+        line_break: what fills an answer up, which changes none of its fields.
+        least: fewest new tokens.
     """
 
-    def __init__(self, ids: Sequence[Sequence[int]], end_token_id: int, least: int = 0) -> None:
-        self.ids, self.end, self.least = ids, end_token_id, least
+    def __init__(self, ids: Sequence[Sequence[int]], end_token_id: int, line_break: int, least: int = 0) -> None:
+        self.ids, self.end, self.line_break, self.least = ids, end_token_id, line_break, least
         self._step = 0
 
     def __call__(self, input_ids: Any, scores: Tensor) -> Tensor:
         """Logits [B, V] of the next step (names of transformers')."""
         for row, answer in enumerate(self.ids):
-            token = answer[self._step] if self._step < len(answer) else self.end
-            if self._step < len(answer) or self._step >= self.least:
-                scores[row] = -1e9
-                scores[row, token] = 0
+            after = self.end if self._step >= self.least else self.line_break
+            scores[row] = -1e9
+            scores[row, answer[self._step] if self._step < len(answer) else after] = 0
         self._step += 1
         return scores
 
@@ -215,7 +215,7 @@ def answer(system: "System", clips: Sequence[Clip], way: Way) -> Run:
             else:
                 _predict(system.modules[way.decoding], system.recipe, group, run)
     if way.decoding == "best_term":
-        system.answers |= {clip.sample.video: text for clip, text in zip(clips, run.texts, strict=True)}
+        system.answers |= {clip.sample.id: text for clip, text in zip(clips, run.texts, strict=True)}
     return run
 
 
@@ -310,8 +310,9 @@ class System:
 
     def script(self, clips: Sequence[Clip], least_tokens: int) -> Script:
         """That leads to the answers of the form to these clips."""
-        ids = [self.tokenizer(self.answers[clip.sample.video]).input_ids for clip in clips]
-        return Script(ids, self.recipe.tokenizer.end_token_id, least_tokens)
+        ids = [self.tokenizer(self.answers[clip.sample.id]).input_ids for clip in clips]
+        (line_break,) = self.tokenizer("\n").input_ids
+        return Script(ids, self.recipe.tokenizer.end_token_id, line_break, least_tokens)
 
 
 def system_for(

@@ -61,7 +61,7 @@ class CacheSettings:
         folder: for the frames; best on a fast local disk. Runs may share it, also at the same time.
         max_gib: most GiB of it; beyond, the clips that were not used for longest are decoded again.
         format: zstd (lossless), raw (lossless, quickest, largest), webp (lossless, smallest, slow to write) or jpeg
-            (smaller than zstd by half, not lossless).
+            (less than half of zstd, not lossless).
     """
 
     folder: Path

@@ -14,13 +14,13 @@ import json
 import time
 from pathlib import Path
 
+from benches.commands import command
 from benches.common import has_section, markers, write_section
 from benches.scan_figures import choose, curves, figures, rows, said, summary, tradeoff
 
 from vlm_crash.callbacks.scan_events import ScanSettings
 from vlm_crash.callbacks.scan_files import CURVE
 from vlm_crash.callbacks.scan_image import draw_curve
-from vlm_crash.cli import main as vlm_crash
 from vlm_crash.demo.drive_files import KINDS, TRUTH, write_clips, write_drives
 from vlm_crash.video.peaks import find_peaks
 
@@ -30,16 +30,6 @@ CLIPS = {"crash": 240, "nearmiss": 240, "ordinary": 720}
 FIRST_CLIP_SEED, FIRST_VAL_DRIVE, FIRST_DRIVE = 0, 360_000, 370_000
 STAGES = ("clips", "fit", "drives", "scan")
 CURVES_ALONE = "curves"
-
-
-def command(*words: object) -> None:
-    """A command of ours in this process, as a user would type it."""
-    print("$ python -m vlm_crash", *words, flush=True)
-    start = time.perf_counter()
-    code = vlm_crash([str(word) for word in words])
-    if code:
-        raise SystemExit(f"{words[0]} ended with {code}")
-    print(f"  {words[0]}: {time.perf_counter() - start:.0f} s", flush=True)
 
 
 def clips(out: Path, options: argparse.Namespace) -> None:

@@ -6,14 +6,13 @@ tells a crash from a near miss (the last second of a scene) passes in a part of 
 
 import argparse
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benches.commands import command
 from benches.common import Bar, Result, Table
-from vlm_crash.cli import main as vlm_crash
 from vlm_crash.data.prepared import load_prepared
 from vlm_crash.demo.clips import write_dataset
 from vlm_crash.schema.fields import load_schema
@@ -50,29 +49,19 @@ def run(options: argparse.Namespace) -> list[Result]:
     return [] if options.only else [_result(out, options)]
 
 
-def _command(*words: object) -> None:
-    """A command of ours in this process, as a user would type it."""
-    print("$ python -m vlm_crash", *words, flush=True)
-    start = time.perf_counter()
-    code = vlm_crash([str(word) for word in words])
-    if code:
-        raise SystemExit(f"{words[0]} ended with {code}")
-    print(f"  {words[0]}: {time.perf_counter() - start:.0f} s", flush=True)
-
-
 def _prepare(out: Path, options: argparse.Namespace) -> None:
     clips = out / "clips"
     write_dataset(clips, options.clips, options.seed, decisive_s=options.decisive)
     tables = [(f"--{event}_csv", clips / f"AV_{event}_modified_r.csv") for event in ("crash", "nearmiss")]
     folders = [(f"--{event}_dir", clips / event) for event in ("crash", "nearmiss")]
     given = [word for pair in tables + folders for word in pair]
-    _command("prepare", *given, "--out", out / "dataset", "--fractions", "[0.45,0.05,0.5]", "--seed", options.seed)
+    command("prepare", *given, "--out", out / "dataset", "--fractions", "[0.45,0.05,0.5]", "--seed", options.seed)
 
 
 def _fit(out: Path, rule: str, options: argparse.Namespace) -> None:
     if (out / rule / "fit" / "model" / "config.json").exists():
         return
-    _command(
+    command(
         "fit", "--config", "demo.yaml", "--model.path", BASE_MODEL, "--data.folder", out / "dataset",
         "--data.frame_rule", rule, "--data.num_frames", options.frames, "--trainer.max_epochs", options.epochs,
         "--seed_everything", options.seed, "--output_dir", out / rule / "fit", "--overwrite", "true",
@@ -85,11 +74,11 @@ def _answer(out: Path, rule: str, who: str, model: Path, options: argparse.Names
     if (scores / "metrics.json").exists():
         return
     told = ("--data.frame_rule", rule, "--data.num_frames", options.frames) if who == "base" else ()
-    _command(
+    command(
         "predict", "--model.path", model, "--data.folder", out / "dataset", "--data.split", "test", *told,
         "--data.batch_size", 16, "--trainer.accelerator", "cpu", "--output_dir", answers,
     )  # fmt: skip
-    _command(
+    command(
         "evaluate", "--predictions", answers, "--truth", out / "dataset", "--split", "test", "--out", scores,
         "--embedder", "null",
     )  # fmt: skip

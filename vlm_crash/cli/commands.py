@@ -1,4 +1,4 @@
-"""demo, prepare, check, frames, convert, export, evaluate and report: thin commands around the package's functions."""
+"""demo, prepare, check, frames, convert, export, evaluate, compare, report: thin commands around package functions."""
 
 import io
 import re
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 
-from vlm_crash.cli import check_command, checkpoint_commands, frames_command
+from vlm_crash.cli import check_command, checkpoint_commands, compare_command, frames_command
 from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys
 from vlm_crash.cli.config_files import resolve_configs
 
@@ -182,6 +182,7 @@ COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace]
     "prepare": (_prepare_parser, _prepare),
     **check_command.COMMANDS,
     "evaluate": (_evaluate_parser, _evaluate),
+    **compare_command.COMMANDS,
     "report": (_report_parser, _report),
     "demo": (_demo_parser, _demo),
     **frames_command.COMMANDS,

@@ -90,6 +90,17 @@ def load_vocabularies(folder: Path) -> dict[str, list[str]]:
     return found
 
 
+def sources_of(folder: Path) -> dict[str, Path]:
+    """The annotation CSV of each event, as `prepare` was given it; none where it did not say.
+
+    Args:
+        folder: as `load_prepared` takes it.
+    """
+    folder = _data_file(folder).parent
+    said = _facts(folder).get("sources", {})
+    return {event: _existing(folder, entry["csv"], entry.get("csv_relative")) for event, entry in said.items()}
+
+
 def _data_file(folder: Path) -> Path:
     return Path(folder) if Path(folder).suffix == ".json" else Path(folder) / DATA_FILE
 

@@ -1,4 +1,4 @@
-"""demo, prepare, check, audit, frames, convert, export, evaluate and report: thin commands around functions."""
+"""demo, prepare, check, audit, frames, convert, export, evaluate, compare, report: thin commands around functions."""
 
 import io
 import re
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 
-from vlm_crash.cli import audit_command, check_command, checkpoint_commands, frames_command
+from vlm_crash.cli import audit_command, check_command, checkpoint_commands, compare_command, frames_command
 from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys
 from vlm_crash.cli.config_files import resolve_configs
 
@@ -119,6 +119,19 @@ def _evaluate_parser(parser: ArgumentParser) -> None:
     add("--only_predicted", type=bool, default=False, help="Leave out clips of the truth that have no prediction.")
     add("--seed", type=int, default=0, help="Seed of the bootstrap.")
     add("--num_draws", type=int, default=2000, help="Resamples of the bootstrap, for the 95 % intervals.")
+    add(
+        "--group_column",
+        type=str | None,
+        help="Column of the truth: clips with equal cells (a trip) are drawn as one.",
+    )
+    add("--blind", type=Path, nargs="+", default=[], help="Predictions of the same model on black frames.")
+    add(
+        "--annotators",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="Two people's annotation CSVs (or labels.csv of the page) of the same clips: the ceiling, as kappa.",
+    )
 
 
 def _evaluate(options: Namespace) -> int:
@@ -133,7 +146,16 @@ def _evaluate(options: Namespace) -> int:
         options.truth,
         options.out,
         schema,
-        EvaluationSettings(options.embedder, options.split, options.only_predicted, options.seed, options.num_draws),
+        EvaluationSettings(
+            embedder=options.embedder,
+            split=options.split,
+            only_predicted=options.only_predicted,
+            seed=options.seed,
+            num_draws=options.num_draws,
+            group_column=options.group_column,
+            blind=tuple(options.blind),
+            annotators=tuple(options.annotators),
+        ),
     )
     print(format_table(metrics, schema))
     return 0
@@ -175,6 +197,7 @@ COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace]
     **check_command.COMMANDS,
     **audit_command.COMMANDS,
     "evaluate": (_evaluate_parser, _evaluate),
+    **compare_command.COMMANDS,
     "report": (_report_parser, _report),
     "demo": (_demo_parser, _demo),
     **frames_command.COMMANDS,

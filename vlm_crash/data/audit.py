@@ -21,7 +21,7 @@ from vlm_crash.data.audit_rows import Rows, group_findings, read_sources, row_fi
 from vlm_crash.data.audit_shortcuts import Shortcut, shortcut_findings, shortcuts
 from vlm_crash.data.clip_metadata import clip_metadata
 from vlm_crash.data.near_copies import LEAST_SHARE, MAX_BITS
-from vlm_crash.data.prepared import PROBLEMS_FILE, SPLITS_FILE, load_prepared, read_json, sources_of
+from vlm_crash.data.prepared import PROBLEMS_FILE, SOURCE_COLUMN, kept_groups, load_prepared, sources_of
 from vlm_crash.data.problems import Problem
 from vlm_crash.data.quarantine import Checks
 from vlm_crash.data.splits import unite
@@ -122,16 +122,19 @@ def audit(
     splits = checks.marked(load_prepared(dataset, schema))
     samples = [sample for found in splits.values() for sample in found]
     split_of = {sample.id: split for split, found in splits.items() for sample in found}
-    column = group_column or _group_column(folder)
-    rows = read_sources({**sources_of(dataset), **(csvs or {})}, samples, schema, column)
+    kept_column, kept = kept_groups(dataset)
+    column = group_column or kept_column
+    asked = None if column == SOURCE_COLUMN else column
+    rows = read_sources({**sources_of(dataset), **(csvs or {})}, samples, schema, asked)
+    labels = {**(kept if column == kept_column else {}), **rows.groups}
     looked = look(samples, num_workers, clip_timeout_s, out, progress)
     pairs = pairs_of(samples, looked)
-    groups = unite([rows.groups, _of_pairs(pairs)])
+    groups = unite([labels, *({pair.first.id: "", pair.second.id: ""} for pair in pairs)])
     told = shortcuts(samples, clip_metadata(samples, checks.rows, clip_timeout_s), groups, schema, seed)
     counts = label_counts(splits, schema)
     findings = [
         *copy_findings(pairs, split_of),
-        *group_findings(rows.groups, split_of, column),
+        *group_findings(labels, split_of, column),
         *shortcut_findings(told),
         *_label_findings(counts, rows, samples, looked, schema),
         *row_findings(rows, samples, _recorded(folder)),
@@ -169,18 +172,6 @@ def _label_findings(
         *spelling_findings(open_fields, schema, "the dataset"),
         *unseen_findings(samples, looked),
     ]
-
-
-def _group_column(folder: Path) -> str | None:
-    """The column by which the splits were grouped; None: by content alone."""
-    said = read_json(folder / SPLITS_FILE, {})
-    column = said.get("group_by") if isinstance(said, dict) else None
-    return None if column in (None, "clip content") else str(column)
-
-
-def _of_pairs(pairs: Sequence[Pair]) -> dict[str, str]:
-    """Sample id -> the least id of the clips that show the same."""
-    return unite({pair.first.id: f"{n}", pair.second.id: f"{n}"} for n, pair in enumerate(pairs))
 
 
 def _recorded(folder: Path) -> list[Problem]:

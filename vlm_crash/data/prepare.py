@@ -30,6 +30,7 @@ from vlm_crash.data.prepared import (
     PROBLEMS_FILE,
     SPLITS_FILE,
     checked_assign,
+    group_facts,
     load_prepared,
     load_vocabularies,
     read_json,
@@ -141,6 +142,7 @@ def prepare(
                 "schema": schema.fingerprint,
                 "vocabularies": observed_vocabularies(samples, schema),
                 "sources": {} if adapted else {event: _csv_of(out, csv) for event, (csv, _) in sources.items()},
+                **group_facts(labels, group_column),
             }
         ),
         out / PROBLEMS_FILE: problems_csv(problems),

@@ -114,7 +114,7 @@ def format_table(metrics: dict[str, Any], schema: Schema) -> str:
         if not entry["num_clips"]:
             continue
         rows += [None, [f"{event.title} ({entry['num_clips']} clips)"]]
-        rows += [_table_row(name, field["kind"], field) for name, field in entry["fields"].items()]
+        rows += [_table_row(name, field["kind"], field) + _kappa(field) for name, field in entry["fields"].items()]
         rows.append(_table_row("mean", "exact match", entry["mean"]))
         rows.append(_table_row("mean", "cosine", entry["text_mean"]))
     rows += [None, ["All events"]]
@@ -122,6 +122,9 @@ def format_table(metrics: dict[str, Any], schema: Schema) -> str:
     rows.append(_table_row("mean", "cosine", metrics["overall"]["text_mean"]))
     for name in ("balanced_accuracy", "accuracy", "auroc", "average_precision"):
         rows.append(_event_row(name, metrics["event"]))
+    if any("kappa" in field for event in schema.events for field in metrics[event.name]["fields"].values()):
+        header.append("kappa")
+    rows = [row if row is None or len(row) == 1 else [*row, ""][: len(header)] for row in rows]
     widths = [max(len(row[c]) for row in [header, *filter(None, rows)] if len(row) > 1) for c in range(len(header))]
     lines = [_line(header, widths)]
     for row in rows:
@@ -141,6 +144,11 @@ def _table_row(name: str, kind: str, entry: dict[str, Any]) -> list[str]:
         _share(entry["baseline"]),
         *counts,
     ]
+
+
+def _kappa(field: dict[str, Any]) -> list[str]:
+    """A cell more: how far two annotators agree, the ceiling; nothing where there are none."""
+    return [_share(field["kappa"]["value"])] if "kappa" in field else []
 
 
 def _event_row(name: str, entry: dict[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from vlm_crash.data.annotations import AnnotatedRow, read_rows
 from vlm_crash.data.audit_findings import Finding, counted, some
 from vlm_crash.data.csv_table import is_missing, read_table
-from vlm_crash.data.inspection import unlisted
+from vlm_crash.data.inspection import UNREADABLE, unlisted
 from vlm_crash.data.problems import InputProblems, Problem
 from vlm_crash.schema.fields import Schema
 from vlm_crash.schema.records import VideoSample
@@ -91,12 +91,16 @@ def row_findings(rows: Rows, samples: Sequence[VideoSample], recorded: Sequence[
         what = f"{counted(len(absent_clips), 'clip')} of the dataset are not there: {some(absent_clips)}"
         yield Finding("rows", "warning", f"{what}; bring them back, or prepare anew", len(absent_clips),
                       {"clips": absent_clips})  # fmt: skip
-    problems = rows.problems if rows.rows or rows.problems else list(recorded)
+    unreadable = [problem for problem in recorded if problem.problem.startswith(UNREADABLE)]
+    problems = [*rows.problems, *unreadable] if rows.rows or rows.problems else list(recorded)
     if problems:
         what = f"{counted(len(problems), 'problem')} of rows and clips: {some([str(p) for p in problems], 3)}"
         yield Finding("rows", "warning", what, len(problems), {"problems": [problem.__dict__ for problem in problems]})
     in_csv = {row.sample.id for row in rows.rows}
-    new = [row.sample.id for row in rows.rows if row.sample.id not in {sample.id for sample in samples}]
+    known = {sample.id for sample in samples}
+    left_out = {(Path(problem.file).name, problem.row) for problem in unreadable}
+    new = [row.sample.id for row in rows.rows
+           if row.sample.id not in known and (Path(row.file).name, row.row) not in left_out]  # fmt: skip
     if new:
         what = f"{counted(len(new), 'row')} of the CSVs are not in the dataset: {some(new)}"
         yield Finding("rows", "warning", f"{what}; run `prepare` again (its splits stay)", len(new), {"ids": new})

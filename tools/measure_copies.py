@@ -32,7 +32,7 @@ THRESHOLDS = (20, 30, 40, 50, MAX_BITS, 70, 80)
 #: Seconds of a clip that are copied.
 MOST_S = 12
 #: Clips of the largest dataset that this program was made for, and frames of each.
-NUM_CLIPS, NUM_FRAMES = 1642, 16
+NUM_CLIPS, NUM_FRAMES = 1642, 32
 
 Frame = np.ndarray
 

@@ -19,6 +19,8 @@ from vlm_crash.video.fingerprint import Fingerprint, Words
 #: Measured on copies of rendered and of real clips (docs/audit.md).
 MAX_BITS = 60
 LEAST_SHARE = 0.5
+#: Every so many frames of the shorter clip are looked for among all frames of the longer one.
+STEP = 2
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,9 @@ class NearCopy:
 
     Attributes:
         first, second: their places in the list, the smaller one first.
-        share: of the frames of one of them that were found in the other, the larger of the two shares.
+        share: of the frames of the shorter one that were found in the other.
         bits: mean number of bits, of NUM_BITS, by which these differ.
-        mirrored: whether the second one was found in its mirror image.
+        mirrored: whether they were found in its mirror image.
     """
 
     first: int
@@ -42,26 +44,33 @@ class NearCopy:
 def near_copies(
     prints: Sequence[Fingerprint], max_bits: int = MAX_BITS, least_share: float = LEAST_SHARE
 ) -> list[NearCopy]:
-    """Pairs of which one has that share of its frames in the other, or in its mirror image.
+    """Pairs of which the shorter one has that share of its frames in the other, or in its mirror image.
 
     Args:
         prints: one a clip.
         max_bits: by which two frames that are called the same may differ.
         least_share: of the frames, from 0 to 1.
     """
-    kept = [n for n, one in enumerate(prints) if len(one)]
+    # A part of a clip is found in the whole, not the other way round; equally long ones in an order of their own.
+    kept = sorted((n for n, one in enumerate(prints) if len(one)), key=lambda n: _rank(prints[n]))
     found: dict[tuple[int, int], NearCopy] = {}
     for mirrored in (False, True):
         hashes_AW = np.concatenate([_of(prints[n], mirrored) for n in kept]) if kept else np.zeros((0, 1), np.uint64)
+        hashes_AW = np.asfortranarray(hashes_AW)  # each word's column in one piece
         starts = np.cumsum([0, *(len(prints[n]) for n in kept)])
         for place, n in enumerate(kept[:-1]):
-            later_AW, offsets_N = hashes_AW[starts[place + 1] :], starts[place + 1 : -1] - starts[place + 1]
-            for at, share, bits in _like(prints[n].hashes_FW, later_AW, offsets_N, max_bits, least_share):
-                pair = NearCopy(n, kept[place + 1 + at], share, bits, mirrored)
-                key = (pair.first, pair.second)
-                if key not in found or (pair.share, -pair.bits) > (found[key].share, -found[key].bits):
-                    found[key] = pair
+            longer_AW, offsets_N = hashes_AW[starts[place + 1] :], starts[place + 1 : -1] - starts[place + 1]
+            for at, share, bits in _like(prints[n].hashes_FW[::STEP], longer_AW, offsets_N, max_bits, least_share):
+                first, second = sorted((n, kept[place + 1 + at]))
+                pair = NearCopy(first, second, share, bits, mirrored)
+                other = found.get((first, second))
+                if other is None or (share, -bits) > (other.share, -other.bits):
+                    found[first, second] = pair
     return [found[key] for key in sorted(found)]
+
+
+def _rank(one: Fingerprint) -> tuple[int, bytes]:
+    return len(one), one.hashes_FW.tobytes()
 
 
 def _of(one: Fingerprint, mirrored: bool) -> Words:
@@ -71,15 +80,11 @@ def _of(one: Fingerprint, mirrored: bool) -> Words:
 def _like(
     hashes_FW: Words, others_AW: Words, offsets_N: NDArray[np.int64], max_bits: int, least_share: float
 ) -> list[tuple[int, float, float]]:
-    """(place, share, bits) of the other clips, which begin at these offsets, that show the same as one clip."""
-    bits_FA = differing_bits(hashes_FW, others_AW)
-    nearest_FN = np.minimum.reduceat(bits_FA, offsets_N, axis=1)
-    found_A = bits_FA.min(axis=0) <= max_bits
-    sizes_N = np.diff([*offsets_N.tolist(), len(others_AW)])
-    back_N = np.add.reduceat(found_A, offsets_N, dtype=np.int64) / sizes_N
-    share_N = np.maximum((nearest_FN <= max_bits).mean(axis=0), back_N)
+    """(place, share, bits) of the other clips, which begin at these offsets, in which a clip's frames are found."""
+    nearest_FN = np.minimum.reduceat(differing_bits(hashes_FW, others_AW), offsets_N, axis=1)
+    share_N = (nearest_FN <= max_bits).mean(axis=0)
     like = []
-    for at in np.flatnonzero(share_N >= least_share).tolist():
+    for at in np.flatnonzero((share_N >= least_share) & (share_N > 0)).tolist():
         near_F = nearest_FN[:, at]
         like.append((at, float(share_N[at]), float(near_F[near_F <= max_bits].mean())))
     return like
@@ -92,6 +97,11 @@ def differing_bits(left_FW: Words, right_AW: Words) -> NDArray[np.uint16]:
     [[2, 0]]
     """
     bits_FA = np.zeros((len(left_FW), len(right_AW)), np.uint16)  # 256 bits are one too many for 8
-    for word in range(left_FW.shape[1]):
-        bits_FA += np.bitwise_count(left_FW[:, None, word] ^ right_AW[None, :, word])
+    # Frame by frame, word by word, into the same small arrays: they stay in the processor's cache.
+    differ_A, count_A = np.empty(len(right_AW), np.uint64), np.empty(len(right_AW), np.uint8)
+    for bits_A, words_W in zip(bits_FA, left_FW, strict=True):
+        for word, column_A in zip(words_W, right_AW.T, strict=True):
+            np.bitwise_xor(column_A, word, out=differ_A)
+            np.bitwise_count(differ_A, out=count_A)
+            bits_A += count_A
     return bits_FA

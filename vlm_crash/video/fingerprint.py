@@ -1,6 +1,6 @@
 """How a clip looks, as bits: copies that were encoded anew, made smaller or cut still have nearly the same ones.
 
-Enters: a clip. Leaves: a Fingerprint, two hashes for every half second of it.
+Enters: a clip. Leaves: a Fingerprint, two hashes for every quarter of a second of it.
 Must hold: the same frames give the same bits; a frame without structure (black, one colour) has none, for it would be
 like every other one. Suffixes: F frames, W words of 64 bits.
 """
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S, read_fitted
 
-#: Frames: two a second, so that a clip whose beginning was cut off has its frames within a quarter of a second of
+#: Frames: four a second, so that a clip whose beginning was cut off has its frames within an eighth of a second of
 #: those of the original; of clips longer than 32 s so many in all, further apart.
-FRAMES_PER_S, MAX_FRAMES = 2.0, 64
+FRAMES_PER_S, MAX_FRAMES = 4.0, 128
 #: Bits of a frame: the lowest HASH_SIDE x HASH_SIDE frequencies of a picture of SIDE x SIDE grey pixels (imagehash's
 #: `phash`). The usual 8 x 8 do not tell one dashcam's road from another's.
 HASH_SIDE, SIDE = 16, 64

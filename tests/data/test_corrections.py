@@ -51,7 +51,7 @@ def test_a_label_changes_and_all_else_stays(run, tmp_path, crash):
                if before[video][name] != value}  # fmt: skip
     assert changed == {("2.mp4", "Weather"): "Rainy", ("3.mp4", "Note"): "A dog"}
     assert report.num_corrected == 2
-    assert "2 fields are other than the CSVs say" in str(report)
+    assert "values that are not those of the CSVs: 2 (" in str(report)
     applied = json.loads((tmp_path / "out" / APPLIED_FILE).read_text())
     assert [(a["id"], a["field"], a["old"], a["new"], a["row"]) for a in applied] == [
         ("crash_2", "Weather", "Clear", "rainy", 2), ("crash_3", "Note", "", "A dog", 3)

@@ -38,23 +38,23 @@ def test_bits_that_differ_are_counted():
 def test_copies_parts_and_mirror_images_are_found_and_others_are_not():
     whole = random_print()
     mirrored = Fingerprint(whole.times_s, whole.mirrored_FW, whole.hashes_FW, 0)
-    prints = [whole, random_print(5), flipped(whole, 40), part(whole, 5, 8), mirrored, random_print()]
+    prints = [whole, random_print(5), flipped(whole, 30), part(whole, 5, 8), mirrored, random_print()]
     found = {(pair.first, pair.second): pair for pair in near_copies(prints)}
     # 2 is a copy of 0, 3 a part of it, 4 its mirror image, which is also that of the copy's and the part's frames.
     assert set(found) == {(0, 2), (0, 3), (0, 4), (2, 3), (2, 4), (3, 4)}
-    assert (found[0, 2].share, found[0, 2].bits, found[0, 2].mirrored) == (1.0, 40.0, False)
+    assert (found[0, 2].share, found[0, 2].bits, found[0, 2].mirrored) == (1.0, 30.0, False)
     assert (found[0, 3].share, found[0, 3].bits) == (1.0, 0.0)
     assert found[0, 4].mirrored
 
 
 def test_bits_and_share_decide_and_the_order_does_not():
     whole = random_print()
-    worse = flipped(whole, 61)
+    worse = flipped(whole, 41)
     half = Fingerprint(whole.times_s, np.concatenate([whole.hashes_FW[:2], worse.hashes_FW[2:]]), whole.mirrored_FW, 0)
     assert near_copies([whole, worse]) == []
     assert near_copies([whole, half]) == []  # one of the four frames that are looked for
     assert [pair.share for pair in near_copies([whole, half], least_share=0.25)] == [0.25]
-    assert len(near_copies([worse, whole], max_bits=61)) == len(near_copies([whole, worse], max_bits=61)) == 1
+    assert len(near_copies([worse, whole], max_bits=41)) == len(near_copies([whole, worse], max_bits=41)) == 1
 
 
 @pytest.mark.parametrize("num_others", [0, 1, 2])

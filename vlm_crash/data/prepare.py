@@ -64,7 +64,9 @@ class PrepareReport:
             events = ", ".join(f"{count} {event}" for event, count in by_event.items())
             lines.append(f"  {split}: {sum(by_event.values())} ({events})")
         if self.num_corrected:
-            lines.append(f"  values that are not those of the CSVs: {self.num_corrected} ({self.out / CORRECTIONS_FILE})")
+            lines.append(
+                f"  values that are not those of the CSVs: {self.num_corrected} ({self.out / CORRECTIONS_FILE})"
+            )
         if self.num_problems:
             lines.append(f"  {self.num_problems} problems are listed in {self.out / PROBLEMS_FILE}")
         return "\n".join(lines)

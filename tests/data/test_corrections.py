@@ -71,6 +71,14 @@ def test_corrections_of_earlier_runs_hold_and_are_added_to(run, tmp_path):
     assert again == after
 
 
+def test_two_people_may_say_the_same(run, tmp_path):
+    _, after, _ = run(row("2.mp4", "Weather", "Clear", "Rainy"), row("2.mp4", "Weather", "Clear", "Rainy", "I agree"))
+    assert after["2.mp4"]["Weather"] == "Rainy"
+    assert len((tmp_path / "out" / CORRECTIONS_FILE).read_text().splitlines()) == 3
+    with pytest.raises(InputProblems, match="Weather is 'Rainy' in the dataset already, not 'Clear'"):
+        run(row("2.mp4", "Weather", "Clear", "Rainy", "I, too"))
+
+
 def test_all_that_does_not_fit_is_named_and_nothing_is_written(run, tmp_path):
     run()
     files = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}

@@ -111,12 +111,15 @@ def correct(rows: Sequence[AnnotatedRow], schema: Schema, out: Path, given: Path
     at = {(str(row.sample.event), row.sample.video): n for n, row in enumerate(rows)}
     values = {n: dict(row.sample.annotation.values) for n, row in enumerate(rows) if row.sample.annotation}
     for is_kept, numbered in ((True, kept), (False, new)):
+        # Two people may say the same of one field: both speak of what was there before.
+        untouched = {n: dict(said) for n, said in values.items()}
         for file, number, one in numbered:
             place = at.get((one.event, one.video))
             if is_kept and place is None and one.event in schema.event_names:
                 logger.warning("%s, row %d: %s/%s has no row any more; it stays as it is", file, number, *one.place[:2])
                 continue
-            found = _value(one, None if place is None else values[place], rows, schema, is_kept)
+            now = None if place is None else (values if is_kept else untouched)[place]
+            found = _value(one, now, rows, schema, is_kept)
             if isinstance(found, str):
                 assert place is not None
                 values[place][one.field] = found

@@ -133,11 +133,11 @@ def _read_prints(path: Path) -> dict[str, Fingerprint]:
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             data = json.loads(line)
-            words = [
+            plain, mirrored = (
                 np.frombuffer(bytes.fromhex(data[key]), np.uint64).reshape(len(data["times_s"]), NUM_WORDS)
                 for key in ("hashes", "mirrored")
-            ]
-            found[str(data["sha256"])] = Fingerprint(tuple(data["times_s"]), *words, data["num_blank"])
+            )
+            found[str(data["sha256"])] = Fingerprint(tuple(data["times_s"]), plain, mirrored, data["num_blank"])
         except (ValueError, KeyError, TypeError):
             logger.warning("%s has a line that is no fingerprint; its clip is read again", path)
     if path.is_file() and not path.read_bytes().endswith(b"\n") and path.stat().st_size:

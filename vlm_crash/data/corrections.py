@@ -153,8 +153,8 @@ def _read(path: Path, problems: list[Problem]) -> list[_Numbered]:
 
 def _contradictions(numbered: Sequence[_Numbered]) -> list[Problem]:
     by_place: dict[tuple[str, str, str], list[_Numbered]] = defaultdict(list)
-    for one in numbered:
-        by_place[one[2].place].append(one)
+    for file, number, one in numbered:
+        by_place[one.place].append((file, number, one))
     problems = []
     for same in by_place.values():
         if len({normal_form(one.new) for *_, one in same}) > 1:

@@ -140,12 +140,7 @@ def prepare(
         **_conversations(out, sources, samples, schema, question),
         out / SPLITS_FILE: _json({**splits_settings, "assign": assign, "assign_content": of_content}),
         out / DATASET_FILE: _json(
-            {
-                "schema": schema.fingerprint,
-                "vocabularies": observed_vocabularies(samples, schema),
-                "sources": {} if adapted else {event: _csv_of(out, csv) for event, (csv, _) in sources.items()},
-                **group_facts(labels, group_column),
-            }
+            _facts(out, {} if adapted else sources, samples, schema) | group_facts(labels, group_column)
         ),
         out / PROBLEMS_FILE: problems_csv(problems),
         **corrected.files(out),
@@ -155,11 +150,10 @@ def prepare(
     for path in stale:
         logger.warning("%s is removed: its event was not given, so it is no longer of the dataset", path)
         path.unlink(missing_ok=True)
-    report = _report(out, sources, samples, splits, num_rows - len(rows), len(problems))
-    report = replace(report, num_corrected=corrected.num_changed)
     for problem in problems[:MAX_SHOWN]:
         logger.warning("%s", problem)
-    return report
+    report = _report(out, sources, samples, splits, num_rows - len(rows), len(problems))
+    return replace(report, num_corrected=corrected.num_changed)
 
 
 def _check_sources(sources: Mapping[str, tuple[Path, Path]], schema: Schema) -> None:
@@ -267,6 +261,17 @@ def _report(
         num_left_out=num_left_out,
         num_problems=num_problems,
     )
+
+
+def _facts(
+    out: Path, sources: Mapping[str, tuple[Path, Path]], samples: Sequence[VideoSample], schema: Schema
+) -> dict[str, Any]:
+    """What dataset.json says of the whole; sources: CSVs in our form."""
+    return {
+        "schema": schema.fingerprint,
+        "vocabularies": observed_vocabularies(samples, schema),
+        "sources": {event: _csv_of(out, csv) for event, (csv, _) in sources.items()},
+    }
 
 
 def _csv_of(out: Path, csv: Path) -> dict[str, str]:

@@ -135,8 +135,8 @@ def load_annotators(paths: Sequence[Path], schema: Schema) -> dict[str, tuple[_S
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"annotators: {path}: no such file; give two annotation CSVs of each event")
-        for event, found in _read(path, schema).items():
-            said[event].append((path, found))
+        for event, values in _read(path, schema).items():
+            said[event].append((path, values))
     problems = []
     for event, found in said.items():
         if len(found) != 2:
@@ -149,7 +149,7 @@ def load_annotators(paths: Sequence[Path], schema: Schema) -> dict[str, tuple[_S
     return {event: (found[0][1], found[1][1]) for event, found in said.items()}
 
 
-def _read(path: Path, schema: Schema) -> dict[str, _Said]:
+def _read(path: Path, schema: Schema) -> Mapping[str, _Said]:
     """What one file says, by event."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         header = next(csv.reader(io.StringIO(file.readline())), [])
@@ -162,7 +162,7 @@ def _read(path: Path, schema: Schema) -> dict[str, _Said]:
     return {event: {s.video: s.annotation.values for s in samples if s.annotation is not None}}
 
 
-def _read_labels(path: Path, schema: Schema) -> dict[str, _Said]:
+def _read_labels(path: Path, schema: Schema) -> Mapping[str, _Said]:
     """A labels.csv of the report's page: a row a clip and field."""
     table, bad_rows = read_table(path)
     columns = [table.column([name]) for name in LABEL_COLUMNS]

@@ -78,7 +78,7 @@ def _grey(frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _bits(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """[NUM_BITS], as imagehash has them; the picture has the size already at which it takes the frequencies."""
-    import imagehash  # type: ignore[import-untyped]
+    import imagehash
     from PIL import Image
 
     image = Image.fromarray(np.ascontiguousarray(grey))

@@ -106,10 +106,9 @@ def prepare(
         OSError: the dataset cannot be written; nothing was changed then.
     """
     check_fractions(fractions)
-    if clip_timeout_s is not None and not clip_timeout_s >= 0:  # nan is not
-        raise ValueError(f"clip_timeout_s={clip_timeout_s} is below 0; set --clip_timeout_s to 0 or more")
-    if seed < 0:
-        raise ValueError(f"seed={seed} is below 0; set --seed to 0 or more")
+    for name, value in (("clip_timeout_s", clip_timeout_s), ("seed", seed)):
+        if value is not None and not value >= 0:  # nan is not
+            raise ValueError(f"{name}={value} is below 0; set --{name} to 0 or more")
     _check_sources(sources, schema)
     out = Path(out)
     splits_settings = {"seed": seed, "fractions": list(fractions), "group_by": group_column or "clip content"}
@@ -120,8 +119,8 @@ def prepare(
     )
     corrected = correct(rows, schema, out, corrections)
     rows, hashes, unreadable = inspect_clips(corrected.rows, clip_timeout_s)
-    problems += unreadable
     named = adapted.left_out if adapted else ()
+    problems += unreadable
     problems += [problem for problem in unlisted(sources, rows, problems) if problem.video not in named]
     problems += contradictions(rows, hashes)
     problems.sort(key=lambda problem: (problem.file, problem.row is None, problem.row or 0))
@@ -129,11 +128,10 @@ def prepare(
         raise InputProblems("no clip is left to make a dataset of", problems)
     samples = same_spellings([row.sample for row in rows], schema)
     labels = {row.sample.id: row.group for row in rows if row.group}
-    groups = unite([hashes, labels])
     # What a clip shows goes before its name: a renamed clip stays, and one that took over a name comes after.
     official = {row.sample.id: row.split for row in rows if row.split}
     frozen = official | earlier | {id: of_content[content] for id, content in hashes.items() if content in of_content}
-    splits = make_splits(samples, groups, fractions, seed, frozen)
+    splits = make_splits(samples, unite([hashes, labels]), fractions, seed, frozen)
     assign = earlier | {id: split for split in SPLITS for id in splits[split]}
     of_content = {hashes[sample.id]: assign[sample.id] for sample in samples} | of_content
     texts = {

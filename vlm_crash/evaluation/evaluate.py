@@ -22,6 +22,7 @@ from vlm_crash.evaluation.grouping import clip_groups, resamples_by_event
 from vlm_crash.evaluation.joining import Joined, join
 from vlm_crash.evaluation.loading import load_predictions, load_truth
 from vlm_crash.evaluation.metadata_baseline import metadata_answers
+from vlm_crash.evaluation.role_scores import add_roles, check_roles
 from vlm_crash.evaluation.scoring import ScoredEvent, score_clips, with_seen_vocabularies
 from vlm_crash.evaluation.settings import EvaluationSettings
 from vlm_crash.evaluation.summary import EventSummary, mean_entry, summarise_event, summarise_event_choice
@@ -81,6 +82,8 @@ def evaluate(
         "blind": blind(blind_clips(settings.blind, schema, joined.clips, sentences), scored),
     }
     add_baselines(metrics, scored, resamples, baselines)
+    roles = check_roles(schema, scored)
+    add_roles(metrics, roles, resamples)
     add_agreement(metrics, schema, sentences, settings)
     metrics["clips"] = {**_clip_counts(joined), "truth_rows_not_used": len(bad_rows), "split": settings.split}
     metrics["settings"] = {
@@ -97,7 +100,7 @@ def evaluate(
         "blind": [str(path) for path in settings.blind],
     }  # fmt: skip
     out = Path(out)
-    _write(out, schema, scored, joined, metrics)
+    _write(out, metrics, scored, records_json(schema, scored, joined.without_truth, roles, groups))
     logger.info("scores of %d clips are in %s", len(joined.clips), out)
     return metrics
 
@@ -107,10 +110,10 @@ def _interval_words(group_column: str | None) -> str:
     return f"95 % percentile bootstrap; {drawn}"
 
 
-def _write(out: Path, schema: Schema, scored: Sequence[ScoredEvent], joined: Joined, metrics: dict[str, Any]) -> None:
+def _write(out: Path, metrics: dict[str, Any], scored: Sequence[ScoredEvent], records: str) -> None:
     """All files, or none."""
     texts = {
-        "records.json": records_json(schema, scored, joined.without_truth),
+        "records.json": records,
         "metrics.json": json.dumps(metrics, indent=1, ensure_ascii=False, allow_nan=False),
     }
     for event in (event for event in scored if event.clips):

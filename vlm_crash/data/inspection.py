@@ -24,6 +24,8 @@ from vlm_crash.video.guarded import probe
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LOGS = 5.0
+#: How the problem of a clip that cannot be read begins.
+UNREADABLE = "unreadable clip"
 
 
 def inspect_clips(
@@ -38,7 +40,7 @@ def inspect_clips(
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         for done, (row, result) in enumerate(zip(rows, pool.map(look, rows), strict=True), start=1):
             if isinstance(result, UnreadableClipError):
-                what = f"unreadable clip: {result.reason}"
+                what = f"{UNREADABLE}: {result.reason}"
                 remedy = "replace or convert the clip; the row is left out"
                 problems.append(Problem(row.file, row.row, row.sample.video, what, remedy))
             else:

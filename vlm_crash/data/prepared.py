@@ -92,6 +92,17 @@ def load_vocabularies(folder: Path) -> dict[str, list[str]]:
     return found
 
 
+def sources_of(folder: Path) -> dict[str, Path]:
+    """The annotation CSV of each event, as `prepare` was given it; none where it did not say.
+
+    Args:
+        folder: as `load_prepared` takes it.
+    """
+    folder = _data_file(folder).parent
+    said = _facts(folder).get("sources", {})
+    return {event: _existing(folder, entry["csv"], entry.get("csv_relative")) for event, entry in said.items()}
+
+
 def group_facts(labels: Mapping[str, str], column: str | None) -> dict[str, Any]:
     """What dataset.json keeps of groups, for intervals that are drawn by them; nothing where there are none.
 
@@ -100,6 +111,16 @@ def group_facts(labels: Mapping[str, str], column: str | None) -> dict[str, Any]
         column: the column; None: the form names the sources.
     """
     return {"group_column": column or SOURCE_COLUMN, "groups": dict(labels)} if labels else {}
+
+
+def kept_groups(folder: Path) -> tuple[str | None, dict[str, str]]:
+    """The column of a dataset's groups and id -> group, as `prepare` has kept them; None and nothing without groups.
+
+    Args:
+        folder: as `load_prepared` takes it.
+    """
+    facts = _facts(_data_file(folder).parent)
+    return facts.get("group_column"), {str(id): str(label) for id, label in facts.get("groups", {}).items()}
 
 
 def load_groups(folder: Path, column: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from vlm_crash.data.files import write_files
 from vlm_crash.data.prepared import load_vocabularies
+from vlm_crash.evaluation.agreement import add_agreement
 from vlm_crash.evaluation.baseline_scores import NOT_GIVEN, add_baselines, blind, blind_clips, majority, metadata
 from vlm_crash.evaluation.bootstrap import Resamples
 from vlm_crash.evaluation.grouping import clip_groups, resamples_by_event
@@ -83,6 +84,7 @@ def evaluate(
     add_baselines(metrics, scored, resamples, baselines)
     roles = check_roles(schema, scored)
     add_roles(metrics, roles, resamples)
+    add_agreement(metrics, schema, sentences, settings)
     metrics["clips"] = {**_clip_counts(joined), "truth_rows_not_used": len(bad_rows), "split": settings.split}
     metrics["settings"] = {
         "embedder": settings.embedder, "only_predicted": settings.only_predicted, "seed": settings.seed,

@@ -120,7 +120,7 @@ def _clip_path(clip: ScoredClip) -> str:
 
 
 #: Over the columns of the table; "bal." and "F1" are balanced accuracy and macro-F1, end to end as the score.
-_HEADER = (
+_HEADER: tuple[tuple[str, ...], ...] = (
     ("", "", "", "given", "", "macro", "major-", "meta-", "", "", "miss-", "not un-"),
     ("field", "score", "95 % interval", "event", "bal.", "F1", "ity", "data", "blind", "n", "ing", "derst."),
 )
@@ -134,7 +134,10 @@ def format_table(metrics: dict[str, Any], schema: Schema) -> str:
         if not entry["num_clips"]:
             continue
         rows += [None, [f"{event.title} ({entry['num_clips']} clips)"]]
-        rows += [_table_row(name + "*" * bool(field["flags"]), field) for name, field in entry["fields"].items()]
+        rows += [
+            _table_row(name + "*" * bool(field["flags"]), field) + _kappa(field)
+            for name, field in entry["fields"].items()
+        ]
         rows.append(_table_row("mean (exact match)", entry["mean"]))
         rows.append(_table_row("mean (cosine)", entry["text_mean"]))
     rows += [None, ["All events"]]
@@ -142,9 +145,13 @@ def format_table(metrics: dict[str, Any], schema: Schema) -> str:
     rows.append(_table_row("mean (cosine)", metrics["overall"]["text_mean"]))
     for name in ("balanced_accuracy", "accuracy", "auroc", "average_precision"):
         rows.append(_event_row(name, metrics["event"]))
-    table = [*_HEADER, *(row for row in rows if row is not None and len(row) > 1)]
-    widths = [max(len(row[c]) for row in table) for c in range(len(_HEADER[0]))]
-    lines = [_line(row, widths) for row in _HEADER]
+    header = _HEADER
+    if any("kappa" in field for event in schema.events for field in metrics[event.name]["fields"].values()):
+        header = tuple((*line, cell) for line, cell in zip(_HEADER, ("", "kappa"), strict=True))
+    rows = [row if row is None or len(row) == 1 else [*row, ""][: len(header[0])] for row in rows]
+    table = [*header, *(row for row in rows if row is not None and len(row) > 1)]
+    widths = [max(len(row[c]) for row in table) for c in range(len(header[0]))]
+    lines = [_line(row, widths) for row in header]
     for row in rows:
         lines.append("-" * len(lines[1]) if row is None else row[0] if len(row) == 1 else _line(row, widths))
     return "\n".join(line.rstrip() for line in [*lines, *_remarks(metrics, schema)])
@@ -186,6 +193,11 @@ def _table_row(name: str, entry: dict[str, Any]) -> list[str]:
         str(entry["n"]),
         *(str(entry.get(kind, "")) for kind in ("missing", "not_understood")),
     ]
+
+
+def _kappa(field: dict[str, Any]) -> list[str]:
+    """A cell more: how far two annotators agree, the ceiling; nothing where there are none."""
+    return [_share(field["kappa"]["value"])] if "kappa" in field else []
 
 
 def _event_row(name: str, entry: dict[str, Any]) -> list[str]:

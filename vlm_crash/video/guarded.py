@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,7 @@ from vlm_crash.video.reader import Frames, check_reader
 from vlm_crash.video.reader_pipes import deadline, fill, result_of, sizes, write
 from vlm_crash.video.reader_process import READY, widened
 
-__all__ = ["CLIP_TIMEOUT_S", "UnreadableClipError", "decord_disagreements", "probe", "read_frames"]
+__all__ = ["CLIP_TIMEOUT_S", "UnreadableClipError", "decord_disagreements", "probe", "read_fitted", "read_frames"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +67,23 @@ def read_frames(
         ValueError: there is no such reader.
         RuntimeError: the process cannot be started.
     """
+    return read_fitted(path, sampling, None if image_size is None else partial(_fit, image_size), reader, timeout_s)
+
+
+def read_fitted(
+    path: str | Path,
+    sampling: FrameSampling,
+    fit: Callable[[np.ndarray], np.ndarray] | None,
+    reader: str = "auto",
+    timeout_s: float | None = CLIP_TIMEOUT_S,
+) -> Frames:
+    """As `read_frames`, each frame made small as it comes.
+
+    Args:
+        fit: [H, W, 3] uint8 -> what is kept of a frame, of one size for all; None: all of it.
+    """
     check_reader(reader)
-    taken = Taken(sampling.num_frames, None if image_size is None else partial(_fit, image_size))
+    taken = Taken(sampling.num_frames, fit)
     asked = [sampling.to_json(), reader]
     frames: Frames = _own_process().ask("read_frames", Path(path), asked, timeout_s, taken)
     if len(frames.frames_FHWC):  # of a reader that gives all at once

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vlm_crash.evaluation.loading import LoadedPrediction
+from vlm_crash.evaluation.probabilities import answer_probability, shown_probabilities
 from vlm_crash.evaluation.scoring import ScoredClip, ScoredEvent
 from vlm_crash.metrics.functional import Verdict
 from vlm_crash.schema.fields import Schema
@@ -72,6 +73,7 @@ def _record(scored: ScoredEvent, clip: ScoredClip, n: int) -> dict[str, Any]:
     for k, field in enumerate(scored.event.fields):
         answer = clip.answers.get(field.name)
         score, given = scored.end_to_end_NK[n, k], scored.given_event_NK[n, k]
+        probability = answer_probability(clip, field)
         fields[field.name] = {
             "truth": clip.joined.annotation.values[field.name],
             "answer": answer.value if answer else None,
@@ -80,6 +82,8 @@ def _record(scored: ScoredEvent, clip: ScoredClip, n: int) -> dict[str, Any]:
             "verdict_given_event": clip.verdicts_given[field.name].value,
             "score": None if score != score else float(score),
             "score_given_event": None if given != given else float(given),
+            "probability": None if probability is None else round(probability, 4),
+            "probabilities": shown_probabilities(clip, field),
         }
     exact = [v for v in clip.verdicts.values() if v.counted and v is not Verdict.COMPARED]
     return {

@@ -15,6 +15,8 @@ import numpy as np
 
 from vlm_crash.data.files import write_files
 from vlm_crash.data.prepared import load_vocabularies
+from vlm_crash.evaluation.calibration import add_calibration
+from vlm_crash.evaluation.calibration_clips import calibration_clips
 from vlm_crash.evaluation.joining import Joined, join
 from vlm_crash.evaluation.loading import load_predictions, load_truth
 from vlm_crash.evaluation.scoring import ScoredEvent, score_clips, with_seen_vocabularies
@@ -63,15 +65,18 @@ def evaluate(
         raise ValueError("none of the predictions is of a clip in the truth; check that both are of the same dataset")
     _log_join(joined, len(bad_rows))
     schema = with_seen_vocabularies(schema, joined.clips, _vocabularies(truth))
+    held_out = calibration_clips(schema, truth, joined, settings)
     sentences = None if settings.embedder is None else SentenceEmbedder(settings.embedder)
     scored = score_clips(schema, joined.clips, sentences)
     metrics = summarise(schema, scored, sentences, settings)
+    add_calibration(metrics, schema, scored, held_out, settings)
     metrics["clips"] = {**_clip_counts(joined), "truth_rows_not_used": len(bad_rows), "split": settings.split}
     metrics["settings"] = {
         "embedder": settings.embedder, "only_predicted": settings.only_predicted, "seed": settings.seed,
         "bootstrap_draws": settings.num_draws, "schema": schema.fingerprint,
         "interval": "95 % percentile bootstrap; clips resampled within each event",
         "baseline": "the most frequent truth among the evaluated clips, given the event",
+        "calibrate_on": [str(path) for path in settings.calibrate_on], "wanted_accuracy": settings.wanted_accuracy,
     }  # fmt: skip
     out = Path(out)
     _write(out, schema, scored, joined, metrics)

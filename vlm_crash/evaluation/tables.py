@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from vlm_crash.evaluation.calibration import operating_sentence
 from vlm_crash.evaluation.loading import LoadedPrediction
 from vlm_crash.evaluation.probabilities import answer_probability, shown_probabilities
 from vlm_crash.evaluation.scoring import ScoredClip, ScoredEvent
@@ -130,6 +131,7 @@ def format_table(metrics: dict[str, Any], schema: Schema) -> str:
     lines = [_line(header, widths)]
     for row in rows:
         lines.append("-" * len(lines[0]) if row is None else row[0] if len(row) == 1 else _line(row, widths))
+    lines += filter(None, [operating_sentence(metrics["overall"].get("operating_point"))])
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -200,7 +200,7 @@ def exact_interval(right: int, n: int) -> tuple[float, float]:
     >>> [round(limit, 3) for limit in exact_interval(20, 20)]
     [0.832, 1.0]
     """
-    from scipy.stats import beta
+    from scipy.stats import beta  # type: ignore[import-untyped]
 
     tail = (1 - LEVEL) / 2
     low = 0.0 if right == 0 else float(beta.ppf(tail, right, n - right + 1))

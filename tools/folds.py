@@ -70,25 +70,21 @@ def main(words: Sequence[str]) -> int:
             else:
                 failed.append(f"fold {fold}, seed {seed}: {problem}")
                 print(f"FAILED {failed[-1]}", flush=True)
-    if runs:
-        found = gather(runs, fold_of, groups) | {"failed": failed}
-        texts = {SCORES: json.dumps(found, indent=1, allow_nan=False), "folds_scores.csv": folds_csv(found)}
-        write_files({options.out / name: text for name, text in texts.items()})
-        clips = found["clips"]
-        print(
-            f"\n{folds_table(found)}\n{len(runs)} runs, {clips['scored']} of {clips['n']} clips: {options.out / SCORES}"
-        )
+    try:
+        _table(options.out, failed, gather(runs, fold_of, groups))
+    except ValueError as error:
+        failed.append(str(error))
     for line in failed:
         print(f"FAILED {line}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _table(out: Path, runs: Sequence[Run], failed: Sequence[str], found: dict[str, Any]) -> None:
+def _table(out: Path, failed: Sequence[str], found: dict[str, Any]) -> None:
     found["failed"] = list(failed)
     texts = {SCORES: json.dumps(found, indent=1, allow_nan=False), "folds_scores.csv": folds_csv(found)}
     write_files({out / name: text for name, text in texts.items()})
     clips = found["clips"]
-    print(f"\n{folds_table(found)}\n{len(runs)} runs, {clips['scored']} of {clips['n']} clips: {out / SCORES}")
+    print(f"\n{folds_table(found)}\n{len(found['runs'])} runs, {clips['scored']} of {clips['n']} clips: {out / SCORES}")
 
 
 def _plan(options: argparse.Namespace) -> tuple[dict[str, int], dict[str, str]]:
@@ -184,4 +180,8 @@ def _last_line(log: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it was", file=sys.stderr)
+        sys.exit(130)

@@ -145,7 +145,7 @@ def _row(quantity: _Quantity, scores_N: Array, draws_R: Array, runs: Sequence[Ru
     label = {"event": quantity.event, "field": name, "kind": quantity.kind,
              "metric": metric if quantity.field else "recall"}  # fmt: skip
     n = int((~np.isnan(scores_N)).sum())
-    return label | _entry(_known_mean(scores_N), draws_R, values, runs) | {"baseline": baseline, "n": n}
+    return label | _entry(_known_mean(scores_N), draws_R, values, runs, baseline) | {"n": n}
 
 
 def _mean_rows(
@@ -168,22 +168,29 @@ def _mean_rows(
         values = [_at(run.metrics, path) for run in runs]
         baselines = [_at(run.metrics, (*path[:-1], "baseline")) for run in runs]
         baseline = _known_mean([b.get(metric) if isinstance(b, Mapping) else b for b in baselines])
-        yield label | _entry(pooled, draws_R, values, runs) | {"baseline": baseline, "n": n}
+        yield label | _entry(pooled, draws_R, values, runs, baseline) | {"n": n}
 
 
-def _entry(pooled: float | None, draws_R: Array, values: Sequence[float | None], runs: Sequence[Run]) -> dict[str, Any]:
+def _entry(
+    pooled: float | None,
+    draws_R: Array,
+    values: Sequence[float | None],
+    runs: Sequence[Run],
+    baseline: float | None,
+) -> dict[str, Any]:
     """The pooled score with its interval; mean, least and most of the runs, and how much folds and seeds differ."""
     low, high = interval(draws_R) or (None, None)
     of_run = {(run.fold, run.seed): value for run, value in zip(runs, values, strict=True) if value is not None}
     known = list(of_run.values())
     entry: dict[str, Any] = {
-        "pooled": pooled, "low": low, "high": high,
+        "pooled": pooled, "low": low, "high": high, "baseline": baseline,
         "mean": _known_mean(values), "least": min(known, default=None), "most": max(known, default=None),
         "spread_of_folds": _spread({(f, s): value for (f, s), value in of_run.items()}),
         "spread_of_seeds": _spread({(s, f): value for (f, s), value in of_run.items()}),
     }  # fmt: skip
     wanted = {f"spread_of_{name}": f"needs two {name} with a score, of the same {other}"
               for name, other in (("folds", "seeds"), ("seeds", "folds"))}  # fmt: skip
+    wanted["baseline"] = "the evaluations have none"
     entry["reasons"] = {name: wanted.get(name, NO_SCORE) for name, value in entry.items() if value is None}
     return entry
 
@@ -191,8 +198,8 @@ def _entry(pooled: float | None, draws_R: Array, values: Sequence[float | None],
 def _spread(values: Mapping[tuple[int, int], float]) -> float | None:
     """Standard deviation of the means by first label, over the second ones that each of the first has.
 
-    >>> _spread({(0, 0): 0.5, (0, 1): 0.7, (1, 0): 0.6, (1, 1): 0.8}), _spread({(0, 0): 0.5})
-    (0.07071067811865482, None)
+    >>> _spread({(0, 0): 0.5, (0, 1): 1.5, (1, 0): 4.0, (1, 1): 2.0}), _spread({(0, 0): 0.5})
+    (1.4142135623730951, None)
     """
     by_label: dict[int, set[int]] = defaultdict(set)
     for first, second in values:

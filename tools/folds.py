@@ -32,7 +32,15 @@ STEPS = ("fit", "predict", "evaluate")
 SETTINGS, SCORES = "folds.json", "folds_scores.json"
 #: What the tool gives itself.
 OWN = {
-    "fit": ("--data.folder", "--output_dir", "--seed_everything", "--ckpt_path", "--overwrite", "--data.schema"),
+    "fit": (
+        "--data.folder",
+        "--output_dir",
+        "--seed_everything",
+        "--data.seed",
+        "--ckpt_path",
+        "--overwrite",
+        "--data.schema",
+    ),
     "predict": ("--data.folder", "--data.split", "--model.path", "--output_dir", "--overwrite", "--data.schema"),
     "evaluate": ("--predictions", "--truth", "--split", "--out", "--schema"),
 }
@@ -142,8 +150,9 @@ def run(folder: Path, options: argparse.Namespace, seed: int) -> str | None:
     dataset = folder.parent / "dataset"
     data_schema = ["--data.schema", options.schema] if options.schema else []
     words = {
-        # auto: a training that was interrupted goes on from its last checkpoint.
-        "fit": ["--data.folder", dataset, "--output_dir", fit, "--seed_everything", seed, "--ckpt_path", "auto",
+        # Of new weights and dropout, and of the order of the clips. auto: a training that was cut off goes on.
+        "fit": ["--data.folder", dataset, "--output_dir", fit, "--seed_everything", seed, "--data.seed", seed,
+                "--ckpt_path", "auto",
                 *data_schema],
         "predict": ["--model.path", fit / "model", "--data.folder", dataset, "--data.split", "test", "--output_dir",
                     answers, *data_schema],

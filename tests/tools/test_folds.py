@@ -35,7 +35,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(call, tmp_path: Path, ca
     assert asked[0][2][:4] == ["--config", "demo.yaml", "--model.path", "a b"]
     assert asked[0][2][4:] == [
         "--data.folder", str(tmp_path / "fold-0/dataset"), "--output_dir", str(tmp_path / "fold-0/seed-0/fit"),
-        "--seed_everything", "0", "--ckpt_path", "auto",
+        "--seed_everything", "0", "--data.seed", "0", "--ckpt_path", "auto",
     ]  # fmt: skip
     said = capsys.readouterr().err
     assert "FAILED fold 0, seed 0: fit ended with 2: vlm_crash fit: error: no such model" in said

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from vlm_crash.evaluation.bootstrap import Array, draw_counts, interval, resampled_means, row_means
+from vlm_crash.evaluation.bootstrap import Array, draw_counts, interval, row_means
 
 NO_SCORE = "no clip has a score"
 
@@ -85,7 +85,7 @@ def gather(
     quantities = list(_quantities(runs[0]))
     scores_NK = np.array([[_mean([q.of_clip(c) for c in same]) for q in quantities] for same in clips.values()])
     events = [same[0]["event"] for same in clips.values()]
-    draws_RK = resampled_means(scores_NK, _grouped_draws(list(clips), events, groups, num_draws, seed))
+    draws_RK = _resampled(scores_NK, list(clips), events, groups, num_draws, seed)
     rows = [_row(q, scores_NK[:, k], draws_RK[:, k], runs) for k, q in enumerate(quantities)]
     rows += _mean_rows(quantities, scores_NK, draws_RK, runs)
     return {
@@ -120,22 +120,24 @@ def _quantities(run: Run) -> Iterator[_Quantity]:
         yield _Quantity(event, "", "event")
 
 
-def _grouped_draws(
-    ids: Sequence[str], events: Sequence[str], groups: Mapping[str, str], num_draws: int, seed: int
+def _resampled(
+    scores_NK: Array, ids: Sequence[str], events: Sequence[str], groups: Mapping[str, str], num_draws: int, seed: int
 ) -> Array:
-    """[R, N]: how often each clip is drawn; its group is drawn as a whole, among the groups of the same events."""
+    """[R, K]: mean of each column in each draw; NaN without any; groups are drawn whole, within their events."""
     members: dict[str, list[int]] = defaultdict(list)
     for n, id in enumerate(ids):
         members[f"group {groups[id]}" if id in groups else f"clip {id}"].append(n)
     strata: dict[str, list[list[int]]] = defaultdict(list)
     for same in members.values():
         strata["+".join(sorted({events[n] for n in same}))].append(same)
-    counts_RN, rng = np.zeros((num_draws, len(ids))), np.random.default_rng(seed)
+    known_NK = ~np.isnan(scores_NK)
+    values_NK = np.concatenate([np.where(known_NK, scores_NK, 0.0), known_NK], axis=1)
+    sums_RK, rng = np.zeros((num_draws, values_NK.shape[1])), np.random.default_rng(seed)
     for stratum in sorted(strata):
-        drawn = draw_counts(len(strata[stratum]), num_draws, rng)
-        for g, same in enumerate(strata[stratum]):
-            counts_RN[:, same] = drawn[:, g : g + 1]
-    return counts_RN
+        of_groups = np.stack([values_NK[same].sum(0) for same in strata[stratum]])
+        sums_RK += draw_counts(len(of_groups), num_draws, rng) @ of_groups
+    scores_RK, counts_RK = np.split(sums_RK, 2, axis=1)
+    return np.divide(scores_RK, counts_RK, out=np.full_like(scores_RK, np.nan), where=counts_RK > 0)
 
 
 def _row(quantity: _Quantity, scores_N: Array, draws_R: Array, runs: Sequence[Run]) -> dict[str, Any]:

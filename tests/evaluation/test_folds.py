@@ -15,7 +15,8 @@ def _run(fold: int, seed: int, rights: dict[str, float], event_rights: dict[str,
         {
             "id": id, "event": id.split("_")[0],
             "predicted_event": id.split("_")[0] if event_rights[id] else None,
-            "fields": {"Weather": {"score": right}, "Note": {"score": None}},
+            "event_probability": 0.9 - seed / 10,
+            "fields": {"Weather": {"score": right, "probability": None}, "Note": {"score": None, "probability": None}},
         }
         for id, right in rights.items()
     ]  # fmt: skip
@@ -77,6 +78,7 @@ def test_every_clip_counts_once_in_the_pool_and_runs_stand_beside_it(made):
     assert mean["pooled"] == pytest.approx((row["pooled"] + _find(found, "nearmiss", "Weather")["pooled"]) / 2)
     recalls = [_find(found, name, "event")["pooled"] for name in ("crash", "nearmiss")]
     assert event["pooled"] == pytest.approx(np.mean(recalls)) and event["low"] < event["pooled"] < event["high"]
+    assert found["notes"] == []
     text = folds_table(found).splitlines()
     assert len(text) == len(found["rows"]) + 1 == len(folds_csv(found).splitlines())
     assert "0.400" in next(line for line in text if line.startswith("crash") and "Weather" in line)
@@ -111,3 +113,11 @@ def test_a_run_that_is_absent_is_counted_and_not_made_up(made):
         gather([Run(1, 0, runs[0].metrics, runs[0].clips)], fold_of, {})
     with pytest.raises(ValueError, match="no fold has been evaluated"):
         gather([], fold_of, {})
+
+
+def test_two_seeds_that_gave_one_model_are_named(made):
+    runs, fold_of = made
+    again = Run(0, 1, runs[0].metrics, runs[0].clips)
+    found = gather([runs[0], again, *runs[2:]], fold_of, {}, num_draws=100)
+    assert found["notes"] == ["fold 0: seeds 0 and 1 gave the same probabilities; the seed did nothing"]
+    assert folds_table(found).endswith(found["notes"][0])

@@ -95,8 +95,22 @@ def gather(
             "num_draws": num_draws, "seed": seed, "groups": len({groups.get(id, f"clip {id}") for id in clips}),
             "interval": "95 % percentile bootstrap; groups of clips resampled within each event",
         },
+        "notes": list(_equal_seeds(runs)),
         "rows": rows,
     }  # fmt: skip
+
+
+def _equal_seeds(runs: Sequence[Run]) -> Iterator[str]:
+    """Two seeds of a fold that gave the very same probabilities are one run, and their spread of 0 says nothing."""
+    first: dict[tuple[int, str], int] = {}
+    for run in runs:
+        given = [
+            [clip["event_probability"], *(f["probability"] for f in clip["fields"].values())] for clip in run.clips
+        ]
+        if any(value is not None for values in given for value in values):
+            other = first.setdefault((run.fold, json.dumps(given)), run.seed)
+            if other != run.seed:
+                yield f"fold {run.fold}: seeds {other} and {run.seed} gave the same probabilities; the seed did nothing"
 
 
 def _check(runs: Sequence[Run], fold_of: Mapping[str, int]) -> None:

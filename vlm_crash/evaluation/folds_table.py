@@ -20,12 +20,13 @@ def folds_table(found: Mapping[str, Any]) -> str:
         lines.append([row["event"], field.replace("_", " "), _three(row["pooled"]), limits, _three(row["baseline"]),
                       *(_three(row[name]) for name in names), str(row["n"])])  # fmt: skip
     widths = [max(len(line[c]) for line in lines) for c in range(len(header))]
-    return "\n".join(
+    aligned = [
         "  ".join(
             cell.ljust(w) if c < 2 else cell.rjust(w) for c, (cell, w) in enumerate(zip(line, widths, strict=True))
         )
         for line in lines
-    )
+    ]
+    return "\n".join([*aligned, *found["notes"]])
 
 
 def folds_csv(found: Mapping[str, Any]) -> str:

@@ -57,7 +57,10 @@ def _overconfident(clip: Callable[..., Any], names: str, num_clips: int, seed: i
 
 def test_an_overconfident_model_is_found_out_and_mended(make, clip, schema: Schema):
     rows, others = _overconfident(clip, "t", 400, seed=0), _overconfident(clip, "v", 400, seed=1)
-    metrics = make(rows, others, only_predicted=True, wanted_accuracy=0.8)
+    failed = replace(others[0][2], status="failed", fields={}, field_probabilities={}, event=None, response="")
+    lost = ("lost.mp4", "Clear", replace(failed, video="lost.mp4"))
+    metrics = make(rows, [*others, lost], only_predicted=True, wanted_accuracy=0.8)
+    assert metrics["overall"]["calibrated_on"] == {"n": 401, "failed": 1}
     found = metrics["crash"]["fields"]["Weather"]["calibration"]
     assert (found["n"], found["n_without"], found["temperature_n"]) == (400, 0, 400)
     assert found["temperature"] == pytest.approx(TEMPERATURE, rel=0.15)

@@ -57,7 +57,8 @@ def add_calibration(
     """Put `calibration` into the entries of the event and of each categorical and count field.
 
     Args:
-        metrics: as `summarise` makes it; overall gets "operating_point", all fields of all events together.
+        metrics: as `summarise` makes it; overall gets "operating_point" (all fields of all events together) and, where
+            there are other clips, "calibrated_on" (how many, and failed ones, on which nothing is fitted).
         held_out: the scored clips of `calibrate_on`, by event as `scored`; None: not given.
 
     Raises:
@@ -82,6 +83,10 @@ def add_calibration(
     _put(metrics["event"], entry, forecasts)
     if held_out is not None and not found and entry is None:
         raise ValueError("calibrate_on has no effect: no prediction carries probabilities; leave it out")
+    if held_out is not None:
+        clips = [clip for event in held_out for clip in event.clips]
+        failed = sum(clip.prediction is None or clip.prediction.status != "ok" for clip in clips)
+        metrics["overall"]["calibrated_on"] = {"n": len(clips), "failed": failed}
     metrics["overall"]["operating_point"] = _overall(parts, settings, held_out is not None) if found else None
     if not found:
         metrics["overall"].setdefault("reasons", {})["operating_point"] = NO_ANSWER

@@ -118,6 +118,11 @@ def _evaluate_parser(parser: ArgumentParser) -> None:
     add("--embedder", type=str | None, default="minilm", help="minilm, a model folder, or null: no text scores.")
     add("--only_predicted", type=bool, default=False, help="Leave out clips of the truth that have no prediction.")
     add("--seed", type=int, default=0, help="Seed of the bootstrap.")
+    add(
+        "--calibrate_on", type=Path, nargs="+", default=[],
+        help="Predictions of the same model for the val split: temperatures and thresholds are chosen on them.",
+    )  # fmt: skip
+    add("--wanted_accuracy", type=float, default=0.95, help="Of the answers that are accepted without a look.")
     add("--num_draws", type=int, default=2000, help="Resamples of the bootstrap, for the 95 % intervals.")
     add(
         "--group_column",
@@ -155,6 +160,8 @@ def _evaluate(options: Namespace) -> int:
             group_column=options.group_column,
             blind=tuple(options.blind),
             annotators=tuple(options.annotators),
+            calibrate_on=tuple(options.calibrate_on),
+            wanted_accuracy=options.wanted_accuracy,
         ),
     )
     print(format_table(metrics, schema))

@@ -134,9 +134,12 @@ def prepare(
     splits = make_splits(samples, unite([hashes, labels]), fractions, seed, frozen)
     assign = earlier | {id: split for split in SPLITS for id in splits[split]}
     of_content = {hashes[sample.id]: assign[sample.id] for sample in samples} | of_content
+    sizes = Counter(groups.values())
+    together = {id: group for id, group in groups.items() if sizes[group] > 1}
+    frozen_splits = {**splits_settings, "assign": assign, "assign_content": of_content, "groups": together}
     texts = {
         **_conversations(out, sources, samples, schema, question),
-        out / SPLITS_FILE: _json({**splits_settings, "assign": assign, "assign_content": of_content}),
+        out / SPLITS_FILE: _json(frozen_splits),
         out / DATASET_FILE: _json(
             _facts(out, {} if adapted else sources, samples, schema) | group_facts(labels, group_column)
         ),

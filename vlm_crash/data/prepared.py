@@ -170,8 +170,8 @@ def _read_data_file(path: Path, schema: Schema) -> list[VideoSample]:
             continue
         if ignored := {key: entry[key] for key, usual in _UPSTREAM.items() if entry.get(key, usual) != usual}:
             logger.warning("%s: %s of %r has no effect here: each clip is taken once, as it is", path, ignored, event)
-        annotation = _existing(path.parent, entry["annotation"], Path(entry["annotation"]).name)
-        root = _existing(path.parent, entry["root"], entry.get("root_relative"))
+        annotation = existing(path.parent, entry["annotation"], Path(entry["annotation"]).name)
+        root = existing(path.parent, entry["root"], entry.get("root_relative"))
         try:
             samples += read_jsonl(annotation, root, schema, event)
         except InputProblems as error:
@@ -183,8 +183,8 @@ def _read_data_file(path: Path, schema: Schema) -> list[VideoSample]:
     return samples
 
 
-def _existing(folder: Path, given: str, fallback: str | None) -> Path:
-    """The path as given (relative to the file that names it), else where it is after the folder was moved."""
+def existing(folder: Path, given: str, fallback: str | None) -> Path:
+    """The path as it is given (relative to the file that names it), else where it is after the folder was moved."""
     path = folder / given
     moved = folder / fallback if fallback else path
     if path.exists() or not moved.exists():

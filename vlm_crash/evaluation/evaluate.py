@@ -19,6 +19,8 @@ from vlm_crash.evaluation.agreement import add_agreement
 from vlm_crash.evaluation.baseline_scores import NOT_GIVEN, add_baselines, blind, blind_clips, majority, metadata
 from vlm_crash.evaluation.bootstrap import Resamples
 from vlm_crash.evaluation.grouping import clip_groups, resamples_by_event
+from vlm_crash.evaluation.calibration import add_calibration
+from vlm_crash.evaluation.calibration_clips import calibration_clips
 from vlm_crash.evaluation.joining import Joined, join
 from vlm_crash.evaluation.loading import load_predictions, load_truth
 from vlm_crash.evaluation.metadata_baseline import metadata_answers
@@ -70,6 +72,7 @@ def evaluate(
         raise ValueError("none of the predictions is of a clip in the truth; check that both are of the same dataset")
     _log_join(joined, len(bad_rows))
     schema = with_seen_vocabularies(schema, joined.clips, _vocabularies(truth))
+    held_out = calibration_clips(schema, truth, joined, settings)
     sentences = None if settings.embedder is None else SentenceEmbedder(settings.embedder)
     scored = score_clips(schema, joined.clips, sentences)
     groups = clip_groups(truth, schema, settings.group_column)
@@ -85,6 +88,7 @@ def evaluate(
     roles = check_roles(schema, scored)
     add_roles(metrics, roles, resamples)
     add_agreement(metrics, schema, sentences, settings)
+    add_calibration(metrics, schema, scored, held_out, settings)
     metrics["clips"] = {**_clip_counts(joined), "truth_rows_not_used": len(bad_rows), "split": settings.split}
     metrics["settings"] = {
         "embedder": settings.embedder, "only_predicted": settings.only_predicted, "seed": settings.seed,
@@ -98,6 +102,7 @@ def evaluate(
             "blind": "the same model on black frames, end to end" if settings.blind else NOT_GIVEN,
         },
         "blind": [str(path) for path in settings.blind],
+        "calibrate_on": [str(path) for path in settings.calibrate_on], "wanted_accuracy": settings.wanted_accuracy,
     }  # fmt: skip
     out = Path(out)
     _write(out, metrics, scored, records_json(schema, scored, joined.without_truth, roles, groups))

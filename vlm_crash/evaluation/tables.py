@@ -10,8 +10,10 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from vlm_crash.evaluation.calibration import operating_sentence
 from vlm_crash.evaluation.grouping import group_key
 from vlm_crash.evaluation.loading import LoadedPrediction
+from vlm_crash.evaluation.probabilities import answer_probability, shown_probabilities
 from vlm_crash.evaluation.role_scores import Roles, roles_problem
 from vlm_crash.evaluation.scoring import ScoredClip, ScoredEvent
 from vlm_crash.metrics.functional import Verdict
@@ -82,6 +84,7 @@ def _record(scored: ScoredEvent, clip: ScoredClip, n: int, roles: Roles, groups:
     for k, field in enumerate(scored.event.fields):
         answer = clip.answers.get(field.name)
         score, given = scored.end_to_end_NK[n, k], scored.given_event_NK[n, k]
+        probability = answer_probability(clip, field)
         fields[field.name] = {
             "truth": clip.joined.annotation.values[field.name],
             "answer": answer.value if answer else None,
@@ -90,6 +93,8 @@ def _record(scored: ScoredEvent, clip: ScoredClip, n: int, roles: Roles, groups:
             "verdict_given_event": clip.verdicts_given[field.name].value,
             "score": None if score != score else float(score),
             "score_given_event": None if given != given else float(given),
+            "probability": None if probability is None else round(probability, 4),
+            "probabilities": shown_probabilities(clip, field),
         }
         if (found := roles.get((scored.event.name, field.name))) is not None:
             fields[field.name]["roles"] = roles_problem(found[n])
@@ -169,6 +174,7 @@ def _remarks(metrics: dict[str, Any], schema: Schema) -> list[str]:
                 )
     said = metrics["settings"]["baselines"]
     remarks += [f"{name}: {said[name]}" for name in ("majority", "metadata", "blind")]
+    remarks += filter(None, [operating_sentence(metrics["overall"].get("operating_point"))])
     flags: dict[str, dict[str, list[str]]] = {}
     for event in schema.events:
         for name, field in metrics[event.name]["fields"].items():

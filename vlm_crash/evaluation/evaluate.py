@@ -16,7 +16,8 @@ import numpy as np
 from vlm_crash.data.files import write_files
 from vlm_crash.data.prepared import load_vocabularies
 from vlm_crash.evaluation.joining import Joined, join
-from vlm_crash.evaluation.loading import load_predictions, load_truth
+from vlm_crash.evaluation.legacy_scores import add_legacy_scores
+from vlm_crash.evaluation.loading import load_predictions, load_truth, truth_csvs
 from vlm_crash.evaluation.scoring import ScoredEvent, score_clips, with_seen_vocabularies
 from vlm_crash.evaluation.settings import EvaluationSettings
 from vlm_crash.evaluation.summary import EventSummary, mean_entry, summarise_event, summarise_event_choice
@@ -66,6 +67,7 @@ def evaluate(
     sentences = None if settings.embedder is None else SentenceEmbedder(settings.embedder)
     scored = score_clips(schema, joined.clips, sentences)
     metrics = summarise(schema, scored, sentences, settings)
+    add_legacy_scores(metrics, scored, loaded, truth_csvs(truth, schema, settings.split), sentences)
     metrics["clips"] = {**_clip_counts(joined), "truth_rows_not_used": len(bad_rows), "split": settings.split}
     metrics["settings"] = {
         "embedder": settings.embedder, "only_predicted": settings.only_predicted, "seed": settings.seed,

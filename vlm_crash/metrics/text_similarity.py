@@ -75,6 +75,11 @@ class SentenceEmbedder:
             return str(packaged_minilm() or _HUB_NAME)
         return self.name
 
+    @property
+    def is_minilm(self) -> bool:
+        """Whether the model is all-MiniLM-L6-v2, the one that the old scripts compared texts by."""
+        return self.source() in (str(packaged_minilm()), _HUB_NAME)
+
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors [N, D], float32, of texts (N may be 0)."""
         self._embed_new(texts)

@@ -116,6 +116,7 @@ def _evaluate_parser(parser: ArgumentParser) -> None:
 
 
 def _evaluate(options: Namespace) -> int:
+    from vlm_crash.evaluation.consistency import consistency_line
     from vlm_crash.evaluation.evaluate import evaluate
     from vlm_crash.evaluation.settings import EvaluationSettings
     from vlm_crash.evaluation.tables import format_table
@@ -130,6 +131,8 @@ def _evaluate(options: Namespace) -> int:
         EvaluationSettings(options.embedder, options.split, options.only_predicted, options.seed, options.num_draws),
     )
     print(format_table(metrics, schema))
+    if line := consistency_line(metrics["consistency"]):
+        print(line)
     return 0
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from vlm_crash.data.files import write_files
 from vlm_crash.data.prepared import load_vocabularies
+from vlm_crash.evaluation.consistency import consistency, consistency_csv
 from vlm_crash.evaluation.joining import Joined, join
 from vlm_crash.evaluation.legacy_scores import add_legacy_scores
 from vlm_crash.evaluation.loading import load_predictions, load_truth, truth_csvs
@@ -68,6 +69,7 @@ def evaluate(
     scored = score_clips(schema, joined.clips, sentences)
     metrics = summarise(schema, scored, sentences, settings)
     add_legacy_scores(metrics, scored, loaded, truth_csvs(truth, schema, settings.split), sentences)
+    metrics["consistency"] = consistency(schema, scored)
     metrics["clips"] = {**_clip_counts(joined), "truth_rows_not_used": len(bad_rows), "split": settings.split}
     metrics["settings"] = {
         "embedder": settings.embedder, "only_predicted": settings.only_predicted, "seed": settings.seed,
@@ -86,6 +88,7 @@ def _write(out: Path, schema: Schema, scored: Sequence[ScoredEvent], joined: Joi
     texts = {
         "records.json": records_json(schema, scored, joined.without_truth),
         "metrics.json": json.dumps(metrics, indent=1, ensure_ascii=False, allow_nan=False),
+        "consistency.csv": consistency_csv(schema, metrics["consistency"]),
     }
     for event in (event for event in scored if event.clips):
         name = event.event.name

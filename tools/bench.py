@@ -11,7 +11,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from benches import cache, card, clips, data, grammar, load, model, plan, predict, sampling, sentinel, train
+from benches import cache, card, clips, data, evaluate, grammar, load, model, plan, predict, sampling, sentinel, train
 from benches.common import Result, has_section, markers, write_section
 
 BENCHES = {
@@ -19,6 +19,7 @@ BENCHES = {
     "card": card,
     "clips": clips,
     "data": data,
+    "evaluate": evaluate,
     "grammar": grammar,
     "load": load,
     "model": model,

@@ -108,7 +108,7 @@ def test_what_cannot_be_computed_is_null_with_a_reason_never_zero(case):
     text = metrics["crash"]["fields"]["Crash_reason"]
     assert (text["n"], text["missing"], text["score"]) == (2, 1, None)
     assert "embedder" in text["reasons"]["score"]
-    assert "legacy rules" in text["reasons"]["legacy_score"]
+    assert "all-MiniLM-L6-v2" in text["reasons"]["legacy_score"]
 
 
 def test_one_event_alone_has_no_balanced_accuracy(schema: Schema, say, write_csv, write_lines, tmp_path: Path):

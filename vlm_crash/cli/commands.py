@@ -140,6 +140,7 @@ def _evaluate_parser(parser: ArgumentParser) -> None:
 
 
 def _evaluate(options: Namespace) -> int:
+    from vlm_crash.evaluation.consistency import consistency_line
     from vlm_crash.evaluation.evaluate import evaluate
     from vlm_crash.evaluation.settings import EvaluationSettings
     from vlm_crash.evaluation.tables import format_table
@@ -165,6 +166,8 @@ def _evaluate(options: Namespace) -> int:
         ),
     )
     print(format_table(metrics, schema))
+    if line := consistency_line(metrics["consistency"]):
+        print(line)
     return 0
 
 

@@ -128,10 +128,11 @@ def prepare(
         raise InputProblems("no clip is left to make a dataset of", problems)
     samples = same_spellings([row.sample for row in rows], schema)
     labels = {row.sample.id: row.group for row in rows if row.group}
+    groups = unite([hashes, labels])
     # What a clip shows goes before its name: a renamed clip stays, and one that took over a name comes after.
     official = {row.sample.id: row.split for row in rows if row.split}
     frozen = official | earlier | {id: of_content[content] for id, content in hashes.items() if content in of_content}
-    splits = make_splits(samples, unite([hashes, labels]), fractions, seed, frozen)
+    splits = make_splits(samples, groups, fractions, seed, frozen)
     assign = earlier | {id: split for split in SPLITS for id in splits[split]}
     of_content = {hashes[sample.id]: assign[sample.id] for sample in samples} | of_content
     sizes = Counter(groups.values())

@@ -100,7 +100,7 @@ def sources_of(folder: Path) -> dict[str, Path]:
     """
     folder = _data_file(folder).parent
     said = _facts(folder).get("sources", {})
-    return {event: _existing(folder, entry["csv"], entry.get("csv_relative")) for event, entry in said.items()}
+    return {event: existing(folder, entry["csv"], entry.get("csv_relative")) for event, entry in said.items()}
 
 
 def group_facts(labels: Mapping[str, str], column: str | None) -> dict[str, Any]:

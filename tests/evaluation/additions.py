@@ -43,8 +43,8 @@ def _add_to_field(field: dict[str, Any], rows: list[dict[str, Any]], rng: np.ran
     if field["kind"] == "text":
         field["roles"] = {"score": 0.9, "low": 0.8, "high": 1.0, "n": field["n"], "swapped": 1}
         return
-    field["balanced_accuracy"] = {"value": field["score"], "low": 0.2, "high": 0.9, "baseline": 0.25}
-    field["macro_f1"] = {"value": field["score"] * 0.9, "low": 0.2, "high": 0.9, "baseline": 0.1}
+    score = {"value": field["score"], "low": 0.2, "high": 0.9, "baseline": 0.25}
+    field["scores"] = {"balanced_accuracy": score, "macro_f1": score | {"value": field["score"] * 0.9}}
     field["kappa"] = {"value": 0.8, "low": 0.7, "high": 0.9, "n": 30}
     known = [row for row in rows if row["answer"] and row["verdict"] != "out"]
     for row in known:

@@ -1,28 +1,23 @@
 """An evaluation folder (metrics.json + records.json), or predictions alone -> one self-contained report.html.
 
-The page needs no network and no file beside it: styles, script and frames (JPEGs as base64) are inside, and its
-content-security policy forbids anything else, any script but this one included. Texts are escaped by jinja2, or reach
-the page as JSON and textContent.
+The page needs no network and no file beside it: frames (JPEGs as base64) are inside, as many and as large as leave it
+below 60 MB however many clips there are.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from vlm_crash.data.files import write_files
 from vlm_crash.evaluation.answers_page import answer_detail, answers_context, answers_data
 from vlm_crash.evaluation.loading import read_predictions
+from vlm_crash.evaluation.page_rendering import render, script_json
 from vlm_crash.evaluation.report_clips import browser_data, clip_detail
 from vlm_crash.evaluation.report_frames import Pictures, pictures
 from vlm_crash.evaluation.report_page import page_context
@@ -32,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 #: Most bytes of a page that its frames may fill up; a page whose texts alone are longer has no frames.
 PAGE_BYTES = 58_000_000
-STYLES = ("report.css", "browser.css")
 SCRIPTS = ("common.js", "tables.js", "marks.js", "editor.js", "clip.js", "browser.js")
 
 
@@ -78,34 +72,20 @@ def report(folder: Path, out: Path | None = None, clips: Path | None = None, com
     else:
         page = _evaluation(folder, compare)
     out = folder / "report.html" if out is None else Path(out)
-    texts = [_script_json(detail) for detail in page.details]
-    room = PAGE_BYTES - sum(map(len, texts)) - len(_script_json(page.data))
-    found = list(pictures(page.places, out, clips, max(0, room // len(page.places)) if page.places else 0))
-    write_files({out: _render(page, found)})
+    data = script_json(page.data)
+    room = PAGE_BYTES - len(data) - sum(len(script_json(detail)) for detail in page.details)
+    found = list(pictures(page.places, out, clips, max(0, room // max(1, len(page.places)))))
+    shown = [script_json(detail | _shown(one)) for detail, one in zip(page.details, found, strict=True)]
+    context = page.context | {"frames_note": _frames_note(found)}
+    write_files({out: render(page.template, context, SCRIPTS, data, shown)})
     if without := sum(not one.images for one in found):
         logger.warning("%d of %d clips are shown without frames; the page says why", without, len(found))
     logger.info("report of %d clips: %s (%.1f MB)", len(found), out, out.stat().st_size / 1e6)
     return out
 
 
-def _render(page: _Page, found: Sequence[Pictures]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_template), autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["percent"] = lambda value: f"{100 * min(max(value, 0.0), 1.0):.2f}%"
-    script = "".join(map(_template, SCRIPTS))
-    frames = [{"images": one.images, "times": one.times, "no_frames": one.reason, "link": one.link} for one in found]
-    # The style and the script are ours; the JSON is made safe by _script_json. All else is escaped.
-    safe = jinja2.utils.markupsafe.Markup
-    return environment.get_template(page.template).render(
-        **page.context,
-        css=safe("".join(map(_template, STYLES))),
-        js=safe(script),
-        js_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        frames_note=_frames_note(found),
-        data_json=_script_json(page.data),
-        clip_json=[_script_json(detail | more) for detail, more in zip(page.details, frames, strict=True)],
-    )
+def _shown(one: Pictures) -> dict[str, Any]:
+    return {"images": one.images, "times": one.times, "no_frames": one.reason, "link": one.link}
 
 
 def _frames_note(found: Sequence[Pictures]) -> str:
@@ -152,15 +132,3 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError(f"{path} is not what `evaluate` writes; run `evaluate` again")
     return data
-
-
-def _template(name: str) -> str:
-    return (resources.files("vlm_crash.evaluation") / "templates" / name).read_text(encoding="utf-8")
-
-
-def _script_json(data: Any) -> Any:
-    """JSON that may stand inside a <script>: no character of it can end the element or open a comment."""
-    text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return jinja2.utils.markupsafe.Markup(text)

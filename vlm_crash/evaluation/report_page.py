@@ -97,8 +97,13 @@ def _cards(metrics: dict[str, Any]) -> list[dict[str, Any]]:
             "note": f"Mean of {text['num_fields']} text fields. A similar wording may still tell another story.",
         },
     ]  # fmt: skip
-    for card in cards:
+    for card, entry in zip(cards, (event, mean, mean, text), strict=True):
         card["marks"] = [{"kind": "majority", "score": value} for _, value in card["baselines"] if value is not None]
+        for kind, label in (("metadata", "Metadata alone"), ("blind", "The model, blind")):
+            value = (entry.get("baselines", {}).get(kind) or {}).get("score")
+            if value is not None:
+                card["baselines"].append((label, value))
+                card["marks"].append({"kind": kind, "score": value})
     return cards
 
 

@@ -53,16 +53,17 @@ def _operating(entry: dict[str, Any]) -> str:
     wanted, coverage = point.get("wanted"), point.get("coverage")
     if wanted is None:
         return ""
-    if not coverage or point.get("threshold") is None:
-        return f"No confidence reaches an accuracy of {_percent(wanted)}: every answer has to be looked at."
+    if not coverage or point.get("threshold") is None or point.get("accuracy") is None:
+        return f"No answer is sure enough for an accuracy of {_percent(wanted)}: all have to be looked at."
     text = (
         f"Take answers of a confidence of at least {point['threshold']:.3f}: that is {_percent(coverage)} of them, and "
         f"{_percent(point['accuracy'], 1)} of those are right"
     )
     if point.get("low") is not None and point.get("high") is not None:
-        text += f" ({point['low']:.3f} to {point['high']:.3f})"
+        text += f" ({_percent(point['low'], 1)} to {_percent(point['high'], 1)})"
     rest = "" if coverage == 1 else f" Look at the other {_percent(1 - coverage)} yourself."
-    return f"{text}; {_percent(wanted)} were asked for.{rest}"
+    chosen = f" The threshold was chosen on {point['chosen_on']}." if point.get("chosen_on") else ""
+    return f"{text}; {_percent(wanted)} were asked for.{rest}{chosen}"
 
 
 def consistency_section(schema: Schema, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -73,9 +74,15 @@ def consistency_section(schema: Schema, metrics: dict[str, Any]) -> dict[str, An
     titles = {event.name: event.title for event in schema.events}
     sentences = {rule["name"]: rule.get("sentence") or rule["name"] for rule in found["rules"]}
     return {
+        "counts": [
+            f"{one['violations']} of {one['n']} {what}"
+            for what, one in ((what, found.get(what)) for what in ("answers", "truths")) if one
+        ],
         "rules": [
-            rule | {"sentence": sentences[rule["name"]], "event_title": titles.get(rule.get("event"), "")}
-            | {"interval": _limits(rule.get("low"), rule.get("high"))}
+            rule | {
+                "sentence": sentences[rule["name"]], "event_title": titles.get(rule.get("event"), ""),
+                "interval": _limits(rule.get("low"), rule.get("high")), "flags": rule.get("flags") or [],
+            }
             for rule in found["rules"]
         ],
         "violations": [
@@ -83,6 +90,7 @@ def consistency_section(schema: Schema, metrics: dict[str, Any]) -> dict[str, An
                 "key": f"{one['event']}/{one['video']}", "video": one["video"],
                 "rule": sentences.get(one["rule"], one["rule"]),
                 "event_title": titles.get(one["event"], one["event"]), "said": _values(one.get("values")),
+                "answered": titles.get(one.get("answered_event"), "") if one.get("answered_event") != one["event"] else "",
             }
             for one in found.get("violations") or ()
         ],

@@ -54,7 +54,7 @@ def _row(name: str, kind: str, entry: dict[str, Any]) -> dict[str, Any]:
     cells = {
         "score": _cell(entry["score"]) | {"more": _limits(entry["low"], entry["high"])},
         "given_event": _cell(entry["given_event"]),
-        **{key: _with_limits(_part(entry, key), "value") for key in ("balanced_accuracy", "macro_f1")},
+        **{key: _with_limits(_part(_part(entry, "scores"), key), "value") for key in ("balanced_accuracy", "macro_f1")},
         "roles": _with_limits(roles, "score"),
         "majority": _cell(baselines["majority"]["score"], f"always “{answer}”" if answer else ""),
         **{key: _with_limits(baselines[key], "score") for key in ("metadata", "blind")},

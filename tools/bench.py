@@ -11,7 +11,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from benches import cache, card, clips, data, grammar, load, model, plan, predict, sampling, sentinel, train
+from benches import cache, card, clips, data, grammar, load, model, plan, predict, report, sampling, sentinel, train
 from benches.common import Result, has_section, markers, write_section
 
 BENCHES = {
@@ -24,6 +24,7 @@ BENCHES = {
     "model": model,
     "plan": plan,
     "predict": predict,
+    "report": report,
     "sampling": sampling,
     "sentinel": sentinel,
     "train": train,

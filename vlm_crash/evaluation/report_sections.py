@@ -90,11 +90,17 @@ def consistency_section(schema: Schema, metrics: dict[str, Any]) -> dict[str, An
                 "key": f"{one['event']}/{one['video']}", "video": one["video"],
                 "rule": sentences.get(one["rule"], one["rule"]),
                 "event_title": titles.get(one["event"], one["event"]), "said": _values(one.get("values")),
-                "answered": titles.get(one.get("answered_event"), "") if one.get("answered_event") != one["event"] else "",
+                "answered": _other_event(one, titles),
             }
             for one in found.get("violations") or ()
         ],
     }  # fmt: skip
+
+
+def _other_event(violation: dict[str, Any], titles: dict[str, str]) -> str:
+    """The event that the answer names, where it is not the clip's."""
+    said = violation.get("answered_event")
+    return "" if said is None or said == violation["event"] else titles.get(said, said)
 
 
 def _values(values: Any) -> str:

@@ -27,7 +27,7 @@ COLUMNS = (
     ("ece", "ECE", "expected calibration error of the answers' probabilities; less is better", True),
     ("n", "n", "clips whose truth is known", False),
     ("missing", "Missing", "the answer does not name the field", False),
-    ("not_understood", "Not understood", "words that are no term", False),
+    ("not_understood", "Not under\u00adstood", "words that are no term", False),
 )
 
 

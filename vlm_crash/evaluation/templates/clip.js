@@ -9,7 +9,7 @@ const clipView = (() => {
     for (const [term, p] of seen) {
       const bar = el("i", "");
       bar.style.width = Math.max(1, 100 * p) + "%";
-      box.append(el("span", "term", term.replaceAll("_", " ")), el("span", "track", bar), el("span", "p", percent(p)));
+      box.append(el("span", "term", term), el("span", "p", percent(p)), el("span", "track", bar));
     }
     const rest = terms.slice(seen.length).filter(([, p]) => p >= 0.005);
     if (rest.length) box.append(el("span", "more", `${rest.length} more, ${percent(rest.reduce((sum, one) => sum + one[1], 0))} together`));

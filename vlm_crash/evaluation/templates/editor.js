@@ -8,13 +8,14 @@ const editor = (() => {
     if (what.closed) {
       const options = ["", ...what.terms];
       if (value && !options.includes(value)) options.splice(1, 0, value);
-      for (const term of options) { const option = el("option", "", term ? term.replaceAll("_", " ") : "choose"); option.value = term; box.append(option); }
+      for (const term of options) { const option = el("option", "", term || "choose"); option.value = term; box.append(option); }
     } else if (what.kind === "categorical") {
       const names = el("datalist", "");
       names.id = "terms-" + field;
       for (const term of what.terms) { const option = el("option"); option.value = term; names.append(option); }
       if (!byId(names.id)) document.body.append(names);
       box.setAttribute("list", names.id);
+      box.placeholder = "a term";
     } else if (what.kind === "count") { box.inputMode = "numeric"; box.placeholder = "a number, or Unknown"; }
     box.value = value || "";
     return box;

@@ -1,4 +1,4 @@
-"""demo, prepare, check, frames, convert, export, evaluate and report: thin commands around the package's functions."""
+"""demo, prepare, check, frames, convert, export, evaluate, compare, report: thin commands around package functions."""
 
 import io
 import re
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 
-from vlm_crash.cli import check_command, checkpoint_commands, frames_command
+from vlm_crash.cli import check_command, checkpoint_commands, compare_command, frames_command
 from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys
 from vlm_crash.cli.config_files import resolve_configs
 
@@ -113,6 +113,12 @@ def _evaluate_parser(parser: ArgumentParser) -> None:
     add("--only_predicted", type=bool, default=False, help="Leave out clips of the truth that have no prediction.")
     add("--seed", type=int, default=0, help="Seed of the bootstrap.")
     add("--num_draws", type=int, default=2000, help="Resamples of the bootstrap, for the 95 % intervals.")
+    add(
+        "--group_column",
+        type=str | None,
+        help="Column of the truth: clips with equal cells (a trip) are drawn as one.",
+    )
+    add("--blind", type=Path, nargs="+", default=[], help="Predictions of the same model on black frames.")
 
 
 def _evaluate(options: Namespace) -> int:
@@ -127,7 +133,15 @@ def _evaluate(options: Namespace) -> int:
         options.truth,
         options.out,
         schema,
-        EvaluationSettings(options.embedder, options.split, options.only_predicted, options.seed, options.num_draws),
+        EvaluationSettings(
+            embedder=options.embedder,
+            split=options.split,
+            only_predicted=options.only_predicted,
+            seed=options.seed,
+            num_draws=options.num_draws,
+            group_column=options.group_column,
+            blind=tuple(options.blind),
+        ),
     )
     print(format_table(metrics, schema))
     return 0
@@ -168,6 +182,7 @@ COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace]
     "prepare": (_prepare_parser, _prepare),
     **check_command.COMMANDS,
     "evaluate": (_evaluate_parser, _evaluate),
+    **compare_command.COMMANDS,
     "report": (_report_parser, _report),
     "demo": (_demo_parser, _demo),
     **frames_command.COMMANDS,

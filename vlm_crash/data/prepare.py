@@ -29,6 +29,7 @@ from vlm_crash.data.prepared import (
     PROBLEMS_FILE,
     SPLITS_FILE,
     checked_assign,
+    group_facts,
     load_prepared,
     load_vocabularies,
     read_json,
@@ -131,6 +132,7 @@ def prepare(
         out / SPLITS_FILE: _json({**splits_settings, "assign": assign, "assign_content": of_content}),
         out / DATASET_FILE: _json(
             {"schema": schema.fingerprint, "vocabularies": observed_vocabularies(samples, schema)}
+            | group_facts(labels, group_column)
         ),
         out / PROBLEMS_FILE: problems_csv(problems),
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,12 @@ import numpy as np
 
 from vlm_crash.data.files import write_files
 from vlm_crash.data.prepared import load_vocabularies
+from vlm_crash.evaluation.baseline_scores import NOT_GIVEN, add_baselines, blind, blind_clips, majority, metadata
+from vlm_crash.evaluation.bootstrap import Resamples
+from vlm_crash.evaluation.grouping import clip_groups, resamples_by_event
 from vlm_crash.evaluation.joining import Joined, join
 from vlm_crash.evaluation.loading import load_predictions, load_truth
+from vlm_crash.evaluation.metadata_baseline import metadata_answers
 from vlm_crash.evaluation.scoring import ScoredEvent, score_clips, with_seen_vocabularies
 from vlm_crash.evaluation.settings import EvaluationSettings
 from vlm_crash.evaluation.summary import EventSummary, mean_entry, summarise_event, summarise_event_choice
@@ -56,8 +60,9 @@ def evaluate(
     """
     settings = settings or EvaluationSettings()
     schema = schema or load_schema()
-    loaded = load_predictions([Path(path) for path in predictions], schema)
-    samples, bad_rows = load_truth([Path(path) for path in truth], schema, settings.split)
+    predictions, truth = list(map(Path, predictions)), list(map(Path, truth))
+    loaded = load_predictions(predictions, schema)
+    samples, bad_rows = load_truth(truth, schema, settings.split)
     joined = join(loaded, samples, settings.only_predicted)
     if all(clip.loaded is None for clip in joined.clips):
         raise ValueError("none of the predictions is of a clip in the truth; check that both are of the same dataset")
@@ -65,18 +70,39 @@ def evaluate(
     schema = with_seen_vocabularies(schema, joined.clips, _vocabularies(truth))
     sentences = None if settings.embedder is None else SentenceEmbedder(settings.embedder)
     scored = score_clips(schema, joined.clips, sentences)
-    metrics = summarise(schema, scored, sentences, settings)
+    groups = clip_groups(truth, schema, settings.group_column)
+    resamples = resamples_by_event(schema, joined.clips, groups, settings)
+    metrics = summarise(schema, scored, sentences, resamples)
+    answers = metadata_answers(schema, scored, truth, groups, settings)
+    baselines = {
+        "majority": majority(metrics, scored, sentences),
+        "metadata": metadata(answers, scored),
+        "blind": blind(blind_clips(settings.blind, schema, joined.clips, sentences), scored),
+    }
+    add_baselines(metrics, scored, resamples, baselines)
     metrics["clips"] = {**_clip_counts(joined), "truth_rows_not_used": len(bad_rows), "split": settings.split}
     metrics["settings"] = {
         "embedder": settings.embedder, "only_predicted": settings.only_predicted, "seed": settings.seed,
         "bootstrap_draws": settings.num_draws, "schema": schema.fingerprint,
-        "interval": "95 % percentile bootstrap; clips resampled within each event",
+        "group_column": settings.group_column, "interval": _interval_words(settings.group_column),
         "baseline": "the most frequent truth among the evaluated clips, given the event",
+        "baselines": {
+            "majority": "the most frequent truth among the evaluated clips, given the event",
+            "metadata": answers.reason or f"a forest on duration, size, fps, bitrate and file name, given the event; "
+            f"fitted on {answers.fitted_on}",
+            "blind": "the same model on black frames, end to end" if settings.blind else NOT_GIVEN,
+        },
+        "blind": [str(path) for path in settings.blind],
     }  # fmt: skip
     out = Path(out)
     _write(out, schema, scored, joined, metrics)
     logger.info("scores of %d clips are in %s", len(joined.clips), out)
     return metrics
+
+
+def _interval_words(group_column: str | None) -> str:
+    drawn = f"the groups of {group_column} resampled whole" if group_column else "clips resampled within each event"
+    return f"95 % percentile bootstrap; {drawn}"
 
 
 def _write(out: Path, schema: Schema, scored: Sequence[ScoredEvent], joined: Joined, metrics: dict[str, Any]) -> None:
@@ -92,16 +118,19 @@ def _write(out: Path, schema: Schema, scored: Sequence[ScoredEvent], joined: Joi
 
 
 def summarise(
-    schema: Schema, scored: Sequence[ScoredEvent], embedder: SentenceEmbedder | None, settings: EvaluationSettings
+    schema: Schema,
+    scored: Sequence[ScoredEvent],
+    embedder: SentenceEmbedder | None,
+    resamples: Mapping[str, Resamples],
 ) -> dict[str, Any]:
     """metrics.json without its description of the run: one entry per event, "event" and "overall"."""
     summaries: list[EventSummary] = []
     metrics: dict[str, Any] = {}
-    for number, event in enumerate(scored):
-        summaries.append(summarise_event(event, embedder, settings.num_draws, settings.seed + number))
+    for event in scored:
+        summaries.append(summarise_event(event, embedder, resamples[event.event.name]))
         metrics[event.event.name] = summaries[-1].entry
     is_exact = [np.array([is_scored(field) for field in event.event.fields], dtype=bool) for event in scored]
-    metrics["event"] = summarise_event_choice(schema, scored, settings.num_draws, settings.seed + len(scored))
+    metrics["event"] = summarise_event_choice(schema, scored, resamples)
     metrics["overall"] = {
         "mean": mean_entry(summaries, exact=True, is_exact=is_exact),
         "text_mean": mean_entry(summaries, exact=False, is_exact=is_exact),

@@ -110,7 +110,7 @@ def load_truth(
         elif (path / DATA_FILE).is_file():
             samples += load_samples(path, schema)
         else:
-            for file in _truth_files(path):
+            for file in truth_files(path):
                 event = event_of_file_name(file, schema)
                 if file.suffix.lower() == ".csv":
                     found, bad = read_annotations(file, event, schema, None)
@@ -244,7 +244,8 @@ def _predicted_twice(loaded: Sequence[LoadedPrediction]) -> list[str]:
     return problems
 
 
-def _truth_files(path: Path) -> list[Path]:
+def truth_files(path: Path) -> list[Path]:
+    """Files of a truth that is no prepared dataset: the file itself, or the conversation files or CSVs of a folder."""
     if not path.exists():
         raise FileNotFoundError(f"no such truth: {path}")
     if not path.is_dir():

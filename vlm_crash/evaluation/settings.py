@@ -44,6 +44,6 @@ class EvaluationSettings:
             raise ValueError(
                 f"num_draws={self.num_draws} is too few for an interval; set --num_draws to {MIN_DRAWS} or more"
             )
-        for name in ("group_column", "blind", "calibrate_on", "annotators"):
+        for name in ("calibrate_on", "annotators"):
             if getattr(self, name):
                 raise ValueError(f"{name} has no effect yet; leave it out")

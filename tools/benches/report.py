@@ -29,8 +29,8 @@ from vlm_crash.schema.fields import UNKNOWN, Field, Schema, load_schema
 from vlm_crash.schema.records import Annotation, Prediction
 from vlm_crash.schema.response import render
 
-SIZE = (1280, 720)
-RATE, SECONDS = 10, 2
+SIZE = (640, 360)
+RATE, SECONDS = 5, 2
 #: What the page may take: megabytes, and seconds to the first paint.
 MOST_MB, MOST_S = 60.0, 3.0
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from vlm_crash.data.files import write_files
 from vlm_crash.evaluation.answers_page import answer_detail, answers_context, answers_data
+from vlm_crash.evaluation.compare import compare
 from vlm_crash.evaluation.loading import read_predictions
 from vlm_crash.evaluation.page_rendering import render, script_json
 from vlm_crash.evaluation.report_clips import browser_data, clip_detail
@@ -41,22 +42,22 @@ class _Page:
     places: list[dict[str, Any]]
 
 
-def report(folder: Path, out: Path | None = None, clips: Path | None = None, compare: Path | None = None) -> Path:
+def report(folder: Path, out: Path | None = None, clips: Path | None = None, other: Path | None = None) -> Path:
     """Write the page of an evaluation; of a folder that holds predictions only, a page of answers without scores.
 
     Args:
         folder: what `evaluate` wrote, or what `predict` wrote.
         out: the page; `report.html` in the folder when None.
         clips: where the clips lie now, as <event>/<name> or <name>, if not where they were predicted.
-        compare: a second evaluation of the same clips; the page shows the differences.
+        other: a second evaluation of the same clips; the page shows the differences, as `compare` finds them.
 
     Returns:
         The path of the page.
 
     Raises:
         FileNotFoundError: the folder holds neither.
-        ValueError: its files are not what `evaluate` or `predict` writes, there is no folder `clips`, or `compare` is
-            no evaluation that can be compared.
+        ValueError: its files are not what `evaluate` or `predict` writes, there is no folder `clips`, or `other` is no
+            evaluation that can be compared.
         OSError: the page cannot be written; an old one is as it was then.
     """
     folder = Path(folder)
@@ -66,11 +67,11 @@ def report(folder: Path, out: Path | None = None, clips: Path | None = None, com
         )
     lines = sorted(folder.glob("predictions*.jsonl"))
     if lines and not (folder / "metrics.json").is_file():
-        if compare is not None:
+        if other is not None:
             raise ValueError(f"{folder} holds answers without scores; --compare takes two folders of `evaluate`")
         page = _answers(lines)
     else:
-        page = _evaluation(folder, compare)
+        page = _evaluation(folder, other)
     out = folder / "report.html" if out is None else Path(out)
     data = script_json(page.data)
     room = PAGE_BYTES - len(data) - sum(len(script_json(detail)) for detail in page.details)
@@ -99,13 +100,14 @@ def _frames_note(found: Sequence[Pictures]) -> str:
     return said if kinds else ""
 
 
-def _evaluation(folder: Path, compare: Path | None) -> _Page:
+def _evaluation(folder: Path, other: Path | None) -> _Page:
     metrics, records = _read(folder / "metrics.json"), _read(folder / "records.json")
+    comparison = None if other is None else compare(folder, other)
     try:
         schema = Schema.from_dict(records["schema"], str(folder / "records.json"))
         schema = schema.with_vocabularies(records["vocabularies"])
         clips = records["clips"]
-        context = page_context(schema, metrics, clips)
+        context = page_context(schema, metrics, clips, comparison)
         details = [clip_detail(schema, record) for record in clips]
         return _Page("report.html", context, browser_data(schema, clips), details, clips)
     except (KeyError, TypeError, AttributeError) as error:

@@ -118,9 +118,11 @@ def differences_section(schema: Schema, comparison: dict[str, Any] | None) -> di
         one | {
             "label": str(one["field"]).replace("_", " "), "event_title": titles.get(one["event"], one["event"]),
             "is_told_apart": one["verdict"] in ("A better", "B better"), "metric": str(one["metric"]).replace("_", " "),
-            "interval": _limits(one["low"], one["high"], signed=True),
+            "interval": _limits(one["low"], one["high"], signed=True), "reason": one.get("reason", ""),
+            "p": one["p"] if one["p_holm"] is None else one["p_holm"],
+            "is_alone": one["p"] is not None and one["p_holm"] is None,
         }
-        for one in comparison["fields"]
+        for one in [*comparison["fields"], *(comparison.get("means") or ())]
     ]  # fmt: skip
     return {
         "a": str(comparison["a"]), "b": str(comparison["b"]), "n": comparison["n"], "rows": rows,

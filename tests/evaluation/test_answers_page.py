@@ -53,6 +53,12 @@ def test_every_clip_is_on_the_page_with_frames_or_a_reason(predictions, write_li
     assert not re.search(r"https?://|exact match|baseline", said)
 
 
+def test_answers_alone_are_compared_with_nothing(predictions, write_lines):
+    folder = write_lines(predictions, "run/predictions.jsonl").parent
+    with pytest.raises(ValueError, match="holds answers without scores; --compare takes two folders of `evaluate`"):
+        report(folder, other=folder)
+
+
 def test_an_evaluation_beside_the_lines_comes_first(predictions, write_lines):
     folder = write_lines(predictions, "run/predictions.jsonl").parent
     (folder / "metrics.json").write_text("{")

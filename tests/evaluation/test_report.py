@@ -10,7 +10,8 @@ import pytest
 from tests.evaluation.pages import evaluation, full_page
 from vlm_crash.evaluation.confusion import MAX_TERMS, NO_ANSWER, RARER, field_matrices
 from vlm_crash.evaluation.report import report
-from vlm_crash.schema.fields import Schema
+from vlm_crash.evaluation.report_sections import differences_section
+from vlm_crash.schema.fields import Schema, load_schema
 from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.reader import read_frames
 
@@ -132,6 +133,23 @@ def test_parts_that_the_metrics_lack_are_left_out_and_those_they_have_are_drawn(
     assert not any("no value" in text for text in without.text)
     hrefs = [attrs["href"] for tag, attrs in found.elements if tag == "a" and "clip=" in (attrs.get("href") or "")]
     assert hrefs == ["#clip=crash/1.mp4"]
+
+
+def test_differences_to_a_second_evaluation(page: Path, tmp_path: Path):
+    text = " ".join(_Page(report(page.parent, tmp_path / "two.html", other=page.parent).read_text()).text)
+    assert "Against a second run" in text and "on the 6 clips of both" in text
+    assert "0 rows of" in text and "A better" not in text  # with itself
+    schema = load_schema()
+    row = {"event": "crash", "field": "Type_of_impact", "metric": "exact_match", "n": 5, "a": 0.8, "b": 0.4}
+    row |= {"difference": 0.4, "low": 0.1, "high": 0.6, "p": 0.01, "p_holm": 0.03, "verdict": "A better"}
+    mean = row | {"event": "all", "field": "mean", "p_holm": None, "verdict": "cannot tell apart"}
+    found = differences_section(schema, {"a": "one", "b": "two", "n": 5, "fields": [row], "means": [mean]})
+    assert found["num_apart"] == 1
+    shown = [(one["label"], one["event_title"], one["interval"], one["p"], one["is_alone"]) for one in found["rows"]]
+    assert shown == [
+        ("Type of impact", "Crash", "+0.100 \N{EN DASH} +0.600", 0.03, False),
+        ("mean", "all", "+0.100 \N{EN DASH} +0.600", 0.01, True),
+    ]
 
 
 def test_a_folder_without_evaluation_is_named(tmp_path: Path):

@@ -25,7 +25,7 @@ def test_a_reliability_diagram_has_a_bar_a_bin():
     assert half[3] * 2 == pytest.approx(full[3], abs=0.2)  # accuracy 0.5 and 1
     assert two[3] / three[3] == pytest.approx(2 / 3, abs=0.01)  # answers
     assert half[0] < full[0] and half[2] == full[2]
-    assert all(0 <= bar[0] and bar[0] + bar[2] <= WIDTH and bar[1] + bar[3] <= HEIGHT for bar in (*bars["bar"], two))
+    assert all(bar[0] >= 0 and bar[0] + bar[2] <= WIDTH and bar[1] + bar[3] <= HEIGHT for bar in (*bars["bar"], two))
     ideal = next(line for line in root.iter(f"{SVG}polyline") if line.get("class") == "ideal").get("points")
     assert len(ideal.split()) == 2
 

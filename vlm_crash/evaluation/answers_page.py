@@ -67,7 +67,9 @@ def _event_row(prediction: Prediction) -> dict[str, Any]:
     schema, event, probability = load_schema(), prediction.event, prediction.event_probability
     first = schema.events[0]
     answer = "no answer" if prediction.status == "failed" else _title(event) if event else "no event"
-    row = {"name": EVENT, "label": "Event", "truth": None, "answer": answer, "note": "", "mark": "", "sign": ""}
+    row: dict[str, Any] = {
+        "name": EVENT, "label": "Event", "truth": None, "answer": answer, "note": "", "mark": "", "sign": "",
+    }  # fmt: skip
     if event in schema.event_names and probability is not None:  # whose probability it is, is not known otherwise
         row["note"] = f"P({first.title.lower()}) = {probability:.2f}"
         row["p"] = round(probability if event == first.name else 1 - probability, 4)

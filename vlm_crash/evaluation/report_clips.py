@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlm_crash.schema.fields import UNKNOWN, Field, Schema
@@ -82,7 +82,7 @@ def clip_detail(schema: Schema, record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def ranked(terms: dict[str, float]) -> list[list[Any]]:
+def ranked(terms: Mapping[str, float]) -> list[list[Any]]:
     """Pairs of term and probability, the most probable first."""
     return [[term, round(p, 4)] for term, p in sorted(terms.items(), key=lambda item: (-item[1], item[0]))]
 

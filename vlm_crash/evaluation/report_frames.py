@@ -107,7 +107,7 @@ def _link(clip: Path, page: Path) -> str:
     return "./" + quote(Path(os.path.relpath(clip, folder)).as_posix())
 
 
-def _jpegs(frames_FHWC: Sequence[np.ndarray], level: Level, num_bytes: int) -> list[str]:
+def _jpegs(frames_FHWC: np.ndarray, level: Level, num_bytes: int) -> list[str]:
     """The frames as base64; empty as soon as they are known not to fit."""
     found: list[str] = []
     for frame_HWC in frames_FHWC:

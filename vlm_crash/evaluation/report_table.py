@@ -103,4 +103,5 @@ def _with_limits(part: dict[str, Any], key: str) -> Cell:
     """A value whose interval, or why there is none, is said on pointing."""
     value, low, high = (part.get(name) for name in (key, "low", "high"))
     limits = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
-    return _cell(value, limits if value is not None else str(part.get("reason") or ""))
+    reason = part.get("reason") or (part.get("reasons") or {}).get(key) or ""
+    return _cell(value, limits if value is not None else str(reason))

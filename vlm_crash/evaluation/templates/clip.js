@@ -52,6 +52,7 @@ const clipView = (() => {
     found.append(el("thead", "", head), body);
     body.append(...rows.map((one) => (blind ? editor.blindRow(clip, one) : tableRow(clip, one, more))));
     if (blind) found.classList.add("blind");
+    if (!data.truths) found.classList.add("plain");
     return found;
   };
   return { pictures, table, percent };

@@ -11,7 +11,9 @@ import shlex
 import sys
 from pathlib import Path
 
-from benches import cache, card, clips, data, evaluate, grammar, load, model, plan, predict, sampling, sentinel, train
+from benches import (
+    cache, card, clips, data, evaluate, grammar, load, model, plan, predict, report, sampling, sentinel, train
+)  # fmt: skip
 from benches.common import Result, has_section, markers, write_section
 
 BENCHES = {
@@ -25,6 +27,7 @@ BENCHES = {
     "model": model,
     "plan": plan,
     "predict": predict,
+    "report": report,
     "sampling": sampling,
     "sentinel": sentinel,
     "train": train,

@@ -177,12 +177,15 @@ def _report_parser(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--clips", type=Path | None, help="Where the clips lie now, as <event>/<name> or <name>, if they were moved."
     )
+    parser.add_argument(
+        "--compare", type=Path | None, help="A second folder that evaluate wrote: the page shows the differences."
+    )
 
 
 def _report(options: Namespace) -> int:
     from vlm_crash.evaluation.report import report
 
-    page = report(options.folder, options.out, options.clips)
+    page = report(options.folder, options.out, options.clips, options.compare)
     print(f"open {page}")
     return 0
 

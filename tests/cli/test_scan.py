@@ -17,6 +17,7 @@ from vlm_crash.demo.clips import encode
 from vlm_crash.demo.drive_files import KINDS, write_clips
 from vlm_crash.demo.drives import sample_drive
 from vlm_crash.video import guarded_windows
+from vlm_crash.video.guarded import TIMEOUT_REMEDY
 from vlm_crash.video.reader import probe
 
 SIZE = (96, 54)
@@ -141,9 +142,9 @@ def test_decoders_that_hang_and_crash_end_their_recordings_alone(say, wrong, tin
             tiny_model, "--data.clips", folder, "--data.clip_timeout_s", "4", *TINY]  # fmt: skip
     assert say(*scan, "--output_dir", out)[0] == 0
     reasons = {
-        "crashes_13.mp4": "the decoder died by SIGSEGV, somewhere behind 12.0 s",
+        "crashes_13.mp4": "somewhere behind 12.0 s the decoder died by SIGSEGV",
         "good.mp4": None,
-        "hangs_13.mp4": "the decoder took longer than 4 s and was killed, somewhere behind 12.0 s",
+        "hangs_13.mp4": f"somewhere behind 12.0 s the decoder took longer than 4 s and was killed; {TIMEOUT_REMEDY}",
     }
     told = {row["recording"]: row for row in rows(out / "recordings.csv")}
     assert {name: row["problem"] or None for name, row in told.items()} == reasons

@@ -79,6 +79,7 @@ def test_other_commands_do_not_scan(wrong, tiny_model, tmp_path):
 
 
 def test_a_scan_that_was_killed_ends_as_one_that_was_not(say, wrong, tiny_model, drive, tmp_path):
+    """Killed while there was one recording; a second one has come when it goes on."""
     broken = tmp_path / "broken.mp4"
     broken.write_text("no video")
     # A tiny random model is sure of nothing: the threshold makes everything an event.
@@ -86,7 +87,8 @@ def test_a_scan_that_was_killed_ends_as_one_that_was_not(say, wrong, tiny_model,
             tiny_model, "--data.clips", f"[{drive},{broken}]", *TINY]  # fmt: skip
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     batch = "vlm_crash.callbacks.scan.ScanWriter.on_predict_batch_end"
-    process = begin(*scan, "--output_dir", killed, signal_after=(batch, 3, signal.SIGKILL))
+    alone = [str(drive) if part == f"[{drive},{broken}]" else part for part in scan]
+    process = begin(*alone, "--output_dir", killed, signal_after=(batch, 3, signal.SIGKILL))
     said = process.communicate(PATIENCE_S)[0]
     assert process.returncode == -signal.SIGKILL, said
     curve = killed / "scan_curve.jsonl"
@@ -101,12 +103,31 @@ def test_a_scan_that_was_killed_ends_as_one_that_was_not(say, wrong, tiny_model,
         assert (killed / name).read_text() == (whole / name).read_text()
     _check_whole_scan(whole)
     said = wrong(*scan, "--scan.stride_s", "1", "--output_dir", whole)
-    assert "holds a scan with another model, other windows" in said and "--overwrite true" in said
+    assert "what differs, old -> new: scan.stride_s: 0.5 -> 1.0; set" in said and "--overwrite true" in said
+    _check_windows_are_judged_again([*scan, "--output_dir", killed], say, whole)
     # Another threshold reads the curve again, and no recording.
     judged = [{**line, "probability": line["probability"] and 0.3} for line in lines(curve)]
     curve.write_text("".join(f"{json.dumps(line)}\n" for line in judged))
     assert say(*scan, "--scan.threshold", "0.4", "--output_dir", killed)[0] == 0
     assert (rows(killed / "events.csv"), lines(curve)) == ([], judged)
+
+
+def _check_windows_are_judged_again(scan, say, whole):
+    """Two batches have a window without a probability, as if the model had overflowed; the others are left alone."""
+    curve = scan[-1] / "scan_curve.jsonl"
+    told, others = lines(curve), {"probability": 0.4321}
+    for number, line in enumerate(told[:-1]):
+        line |= {"probability": None, "events": None, "error": "not finite"} if number in (5, 20) else {}
+        line |= others if number in (2, 13, 30) else {}
+    curve.write_text("".join(f"{json.dumps(line)}\n" for line in told))
+    assert say(*scan)[0] == 0
+    row = rows(scan[-1] / "recordings.csv")[0]
+    assert (row["status"], row["problem"]) == ("incomplete", "2 of 41 windows without a probability: not finite")
+    assert say(*scan, "--retry_failed", "true")[0] == 0
+    assert rows(scan[-1] / "recordings.csv")[0]["status"] == "ok"
+    for number, (line, want) in enumerate(zip(lines(curve), lines(whole / "scan_curve.jsonl"), strict=True)):
+        assert line == want | (others if number in (2, 13, 30) else {})
+    shutil.copy(whole / "scan_curve.jsonl", curve)
 
 
 def _check_whole_scan(folder):

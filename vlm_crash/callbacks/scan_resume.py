@@ -32,7 +32,6 @@ class Left:
         only: by recording that was read to its end, the windows to judge again; no others are.
         unsteady: recordings with time stamps that were moved, before that window.
         failed: recordings that failed, and are not tried again.
-        unjudged: recordings with windows without a probability, which are not judged again.
     """
 
     lines: list[Line] = field(default_factory=list)
@@ -40,7 +39,6 @@ class Left:
     only: dict[str, frozenset[int]] = field(default_factory=dict)
     unsteady: set[str] = field(default_factory=set)
     failed: list[str] = field(default_factory=list)
-    unjudged: list[str] = field(default_factory=list)
 
 
 def left_of(recordings: Iterable[str], lines: Iterable[Line], batch_size: int, retry_failed: bool) -> Left:
@@ -61,7 +59,6 @@ def left_of(recordings: Iterable[str], lines: Iterable[Line], batch_size: int, r
         if is_read and not (unjudged and retry_failed):
             left.first[name] = None
             left.failed += [name] * is_failed(kept[-1])
-            left.unjudged += [name] * bool(unjudged)
         else:
             end = unjudged[0] if unjudged and retry_failed else len(kept)
             begun = kept[: end // batch_size * batch_size]

@@ -185,7 +185,7 @@ def test_decoders_that_hang_and_crash_end_their_recordings_alone(say, wrong, tin
     with (folder / "hangs_13.mp4").open("ab") as file:
         file.write(bytes(8))
     said = wrong(*scan, "--output_dir", out)
-    assert "files that failed, and have changed since (--retry_failed true reads them again)" in said
+    assert "files that failed, and have changed since (--retry_failed true reads them again; old -> new: " in said
     assert say(*scan, "--output_dir", out, "--retry_failed", "true")[0] == 0
     assert say(*scan, "--output_dir", whole)[0] == 0
     for name in ("recordings.csv", "events.csv"):

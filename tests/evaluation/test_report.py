@@ -11,6 +11,7 @@ import pytest
 from vlm_crash.evaluation.confusion import MAX_TERMS, NO_ANSWER, RARER, field_matrices
 from vlm_crash.evaluation.evaluate import evaluate
 from vlm_crash.evaluation.report import report
+from vlm_crash.evaluation.settings import EvaluationSettings
 from vlm_crash.schema.fields import Schema
 from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.reader import read_frames
@@ -64,7 +65,7 @@ def page(tmp_path: Path, schema: Schema, say, write_csv, write_lines, make_clip)
         say("1.mp4", "nearmiss", DRY, "nearmiss", event_probability=0.1),
         replace(failed, event=None, response=""),
     ]
-    evaluate([write_lines(predictions)], truth, tmp_path / "out", schema, embedder=None)
+    evaluate([write_lines(predictions)], truth, tmp_path / "out", schema, EvaluationSettings(None))
     return report(tmp_path / "out")
 
 

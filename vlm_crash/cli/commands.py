@@ -112,10 +112,12 @@ def _evaluate_parser(parser: ArgumentParser) -> None:
     add("--embedder", type=str | None, default="minilm", help="minilm, a model folder, or null: no text scores.")
     add("--only_predicted", type=bool, default=False, help="Leave out clips of the truth that have no prediction.")
     add("--seed", type=int, default=0, help="Seed of the bootstrap.")
+    add("--num_draws", type=int, default=2000, help="Resamples of the bootstrap, for the 95 % intervals.")
 
 
 def _evaluate(options: Namespace) -> int:
     from vlm_crash.evaluation.evaluate import evaluate
+    from vlm_crash.evaluation.settings import EvaluationSettings
     from vlm_crash.evaluation.tables import format_table
     from vlm_crash.schema.fields import load_schema
 
@@ -125,10 +127,7 @@ def _evaluate(options: Namespace) -> int:
         options.truth,
         options.out,
         schema,
-        embedder=options.embedder,
-        split=options.split,
-        only_predicted=options.only_predicted,
-        seed=options.seed,
+        EvaluationSettings(options.embedder, options.split, options.only_predicted, options.seed, options.num_draws),
     )
     print(format_table(metrics, schema))
     return 0

@@ -18,6 +18,7 @@ from vlm_crash.data.prepared import load_vocabularies
 from vlm_crash.evaluation.joining import Joined, join
 from vlm_crash.evaluation.loading import load_predictions, load_truth
 from vlm_crash.evaluation.scoring import ScoredEvent, score_clips, with_seen_vocabularies
+from vlm_crash.evaluation.settings import EvaluationSettings
 from vlm_crash.evaluation.summary import EventSummary, mean_entry, summarise_event, summarise_event_choice
 from vlm_crash.evaluation.tables import evaluation_csv, formatted_csvs, records_json
 from vlm_crash.metrics.functional import is_scored
@@ -26,18 +27,13 @@ from vlm_crash.schema.fields import Schema, load_schema
 
 logger = logging.getLogger(__name__)
 
-NUM_DRAWS = 1000
-
 
 def evaluate(
     predictions: Sequence[Path],
     truth: Sequence[Path],
     out: Path,
     schema: Schema | None = None,
-    embedder: str | None = "minilm",
-    split: str | None = None,
-    only_predicted: bool = False,
-    seed: int = 0,
+    settings: EvaluationSettings | None = None,
 ) -> dict[str, Any]:
     """Score predictions against the truth and write all tables.
 
@@ -49,10 +45,7 @@ def evaluate(
         truth: annotation CSVs, prepared JSONLs, or folders of a prepared dataset.
         out: folder for metrics.json, records.json and the CSVs; made when missing.
         schema: events and fields; the shipped one when None.
-        embedder: model of the text scores: "minilm", a folder or a name; None turns them off (null, with the reason).
-        split: only the clips of this split of the prepared dataset.
-        only_predicted: score only truths that have a prediction (failed ones included).
-        seed: of the bootstrap.
+        settings: as EvaluationSettings says; its defaults when None.
 
     Returns:
         What metrics.json holds.
@@ -61,23 +54,23 @@ def evaluate(
         ValueError, FileNotFoundError: files that cannot be used, with every problem named.
         OSError: the scores cannot be written; nothing was changed then.
     """
-    if seed < 0:
-        raise ValueError(f"seed={seed} is below 0; set --seed to 0 or more")
+    settings = settings or EvaluationSettings()
     schema = schema or load_schema()
     loaded = load_predictions([Path(path) for path in predictions], schema)
-    samples, bad_rows = load_truth([Path(path) for path in truth], schema, split)
-    joined = join(loaded, samples, only_predicted)
+    samples, bad_rows = load_truth([Path(path) for path in truth], schema, settings.split)
+    joined = join(loaded, samples, settings.only_predicted)
     if all(clip.loaded is None for clip in joined.clips):
         raise ValueError("none of the predictions is of a clip in the truth; check that both are of the same dataset")
     _log_join(joined, len(bad_rows))
     schema = with_seen_vocabularies(schema, joined.clips, _vocabularies(truth))
-    sentences = None if embedder is None else SentenceEmbedder(embedder)
+    sentences = None if settings.embedder is None else SentenceEmbedder(settings.embedder)
     scored = score_clips(schema, joined.clips, sentences)
-    metrics = summarise(schema, scored, sentences, seed)
-    metrics["clips"] = {**_clip_counts(joined), "truth_rows_not_used": len(bad_rows), "split": split}
+    metrics = summarise(schema, scored, sentences, settings)
+    metrics["clips"] = {**_clip_counts(joined), "truth_rows_not_used": len(bad_rows), "split": settings.split}
     metrics["settings"] = {
-        "embedder": embedder, "only_predicted": only_predicted, "seed": seed, "bootstrap_draws": NUM_DRAWS,
-        "interval": "95 % percentile bootstrap; clips resampled within each event", "schema": schema.fingerprint,
+        "embedder": settings.embedder, "only_predicted": settings.only_predicted, "seed": settings.seed,
+        "bootstrap_draws": settings.num_draws, "schema": schema.fingerprint,
+        "interval": "95 % percentile bootstrap; clips resampled within each event",
         "baseline": "the most frequent truth among the evaluated clips, given the event",
     }  # fmt: skip
     out = Path(out)
@@ -99,16 +92,16 @@ def _write(out: Path, schema: Schema, scored: Sequence[ScoredEvent], joined: Joi
 
 
 def summarise(
-    schema: Schema, scored: Sequence[ScoredEvent], embedder: SentenceEmbedder | None, seed: int
+    schema: Schema, scored: Sequence[ScoredEvent], embedder: SentenceEmbedder | None, settings: EvaluationSettings
 ) -> dict[str, Any]:
     """metrics.json without its description of the run: one entry per event, "event" and "overall"."""
     summaries: list[EventSummary] = []
     metrics: dict[str, Any] = {}
     for number, event in enumerate(scored):
-        summaries.append(summarise_event(event, embedder, NUM_DRAWS, seed + number))
+        summaries.append(summarise_event(event, embedder, settings.num_draws, settings.seed + number))
         metrics[event.event.name] = summaries[-1].entry
     is_exact = [np.array([is_scored(field) for field in event.event.fields], dtype=bool) for event in scored]
-    metrics["event"] = summarise_event_choice(schema, scored, NUM_DRAWS, seed + len(scored))
+    metrics["event"] = summarise_event_choice(schema, scored, settings.num_draws, settings.seed + len(scored))
     metrics["overall"] = {
         "mean": mean_entry(summaries, exact=True, is_exact=is_exact),
         "text_mean": mean_entry(summaries, exact=False, is_exact=is_exact),

@@ -11,12 +11,13 @@ import shlex
 import sys
 from pathlib import Path
 
-from benches import cache, card, clips, data, grammar, load, model, plan, predict, sampling, sentinel, train
+from benches import cache, card, check, clips, data, grammar, load, model, plan, predict, sampling, sentinel, train
 from benches.common import Result, has_section, markers, write_section
 
 BENCHES = {
     "cache": cache,
     "card": card,
+    "check": check,
     "clips": clips,
     "data": data,
     "grammar": grammar,

@@ -23,13 +23,16 @@ def kept(path: Path, *num_frames: int) -> Witnesses:
     return found
 
 
-def test_of_a_plain_clip_those_behind_keyframes_and_the_last_are_asked_for(make_clip):
+def test_of_a_plain_clip_those_behind_keyframes_and_the_last_are_asked_for(make_clip, monkeypatch):
     """Keyframes 0, 6, 12, ...; 16 of 40 frames are 0, 3, 5, 8, ..."""
     path = make_clip(num_frames=40, bf="2", g="6")
     indices = FrameSampling(16).choose(scan_packets(path).times_s)
     assert telling(scan_packets(path), indices) == [0, 8, 13, 18, 25, 30, 38]
     one_keyframe = scan_packets(make_clip("one.mp4", num_frames=40, g="100"))
     assert telling(one_keyframe, indices) == indices[:3]
+    monkeypatch.setattr(witnesses, "_NEAR", 4)  # frames behind a keyframe
+    two = scan_packets(make_clip("two.mp4", num_frames=40, g="20"))
+    assert telling(two, [3, 12, 22, 24]) == [3, 22, 24] and telling(two, [3, 12, 22, 25]) == [3, 22]
     many = scan_packets(make_clip("many.mp4", num_frames=40, g="1"))
     assert len(telling(many, indices)) == 8 and telling(many, indices)[-1] == indices[-1]
 

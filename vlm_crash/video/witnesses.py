@@ -24,8 +24,9 @@ from vlm_crash.video.reader import Frames
 
 #: Containers whose index says where keyframes are, by FFmpeg's names.
 _INDEXED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
-#: Of a plain clip: keyframes behind which a frame is looked at, at most; frames of a clip that has one keyframe.
-_MOST_KEYFRAMES, _WITHOUT_SEEK = 8, 3
+#: Of a plain clip: keyframes behind which a frame is looked at, at most; frames of a clip that has one keyframe; how
+#: many frames behind its keyframe the last one may be, as all of them have to be decoded for it.
+_MOST_KEYFRAMES, _WITHOUT_SEEK, _NEAR = 8, 3, 64
 
 
 class Witnesses:
@@ -84,17 +85,20 @@ def telling(scan: PacketScan, indices: Sequence[int]) -> list[int]:
     """Of the chosen frames those that tell whether decord is right: all, unless the clip is plain.
 
     Of a plain clip it is the first one behind each keyframe (of _MOST_KEYFRAMES of them, evenly), to which decord
-    seeks, and the last one. Without a keyframe between the chosen ones it seeks nowhere: then the first few.
+    seeks, and the last one if it is near. Without a keyframe between the chosen ones it seeks nowhere: then the first
+    few.
     """
     if not is_plain(scan):
         return list(indices)
     assert scan.keyframes is not None
-    behind = np.searchsorted(scan.keyframes, scan.pts[list(indices)], side="right")
+    keys = np.searchsorted(scan.pts, scan.keyframes)
+    behind = np.searchsorted(keys, indices, side="right")
     first = [0, *(place for place, (left, right) in enumerate(pairwise(behind), start=1) if left != right)]
     if len(first) == 1:
         return list(indices[:_WITHOUT_SEEK])
     taken = np.linspace(0, len(first) - 1, min(_MOST_KEYFRAMES, len(first))).round().astype(int)
-    return sorted({*(indices[first[place]] for place in taken), indices[-1]})
+    last = [indices[-1]] if indices[-1] - keys[behind[-1] - 1] <= _NEAR else []
+    return sorted({*(indices[first[place]] for place in taken), *last})
 
 
 def is_plain(scan: PacketScan) -> bool:

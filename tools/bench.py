@@ -14,6 +14,7 @@ from pathlib import Path
 from benches import (
     cache,
     card,
+    check,
     clips,
     data,
     evaluate,
@@ -26,12 +27,13 @@ from benches import (
     sampling,
     sentinel,
     train,
-)  # fmt: skip
+)
 from benches.common import Result, has_section, markers, write_section
 
 BENCHES = {
     "cache": cache,
     "card": card,
+    "check": check,
     "clips": clips,
     "data": data,
     "evaluate": evaluate,

@@ -78,7 +78,8 @@ class PacketScan:
     `pts` are the same times as the container has them, in its ticks, and `keyframes` those of the keyframes, ascending;
     None: the clip cannot be entered at them with certainty. `is_timed`: each frame has a time of its own, by which it
     can be told. `problem` says what is wrong with the packets; None: nothing that can be seen. `num_hidden` of them are
-    not to be shown (an edit list).
+    not to be shown (an edit list). `is_closed`: nothing is shown before a keyframe that comes after it. `container` is
+    FFmpeg's name of the file's format.
     """
 
     info: ClipInfo
@@ -88,6 +89,8 @@ class PacketScan:
     is_timed: bool
     problem: str | None
     num_hidden: int = 0
+    is_closed: bool = False
+    container: str = ""
 
     @property
     def promised(self) -> int:
@@ -189,8 +192,18 @@ def scan_packets(path: Path) -> PacketScan:
             float(stream.sample_aspect_ratio or 1),
             told_fps,
         )
-    is_timed = not packets.timeless and bool((np.diff(pts) > 0).all())
-    return PacketScan(info, times_s, pts, packets.keyframes(pts), is_timed, packets.problem, packets.num_hidden)
+        form = container.format.name
+    return PacketScan(
+        info,
+        times_s,
+        pts,
+        packets.keyframes(pts),
+        is_timed=not packets.timeless and bool((np.diff(pts) > 0).all()),
+        problem=packets.problem,
+        num_hidden=packets.num_hidden,
+        is_closed=packets.is_closed(pts),
+        container=form,
+    )
 
 
 def broken_times(path: Path) -> ClipInfo | None:
@@ -215,7 +228,7 @@ class _Packets:
     """Time stamps of a stream's packets, eight bytes each: hours of video have hundreds of thousands."""
 
     def __init__(self) -> None:
-        self.pts, self.keys = array("q"), array("q")
+        self.pts, self.keys, self._key_numbers = array("q"), array("q"), array("q")
         self.timeless = False
         self.is_regular = True
         self.problem: str | None = None
@@ -232,6 +245,7 @@ class _Packets:
             self.timeless = True
         self.pts.append(pts or 0)
         if packet.is_keyframe:
+            self._key_numbers.append(len(self.pts) - 1)
             self.keys.append(pts or 0)
         if packet.is_corrupt:
             self.problem, self.is_regular = "damaged packets", False
@@ -245,6 +259,10 @@ class _Packets:
         if self.timeless or not self.is_regular or not len(keys) or keys[0] != ordered[0]:
             return None
         return keys if bool((np.diff(ordered) > 0).all() and (np.diff(keys) > 0).all()) else None
+
+    def is_closed(self, ordered: np.ndarray) -> bool:
+        """Whether each keyframe has as many frames shown before it as packets."""
+        return bool((np.searchsorted(ordered, np.array(self.keys)) == np.array(self._key_numbers)).all())
 
 
 def display_times(pts: np.ndarray, timeless: bool, time_base: float, fps: float) -> np.ndarray:

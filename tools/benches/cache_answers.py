@@ -100,7 +100,7 @@ def answers(demo: Path, real: Sequence[Path], qualities: Sequence[int]) -> Resul
     module = module_for(model, "weights", "best_term", _TOKENS)
     rows: list[Row] = []
     ratios, bars = {}, []
-    sets = {"test": {"folder": dataset, "num_videos": 0}, "real": {"clips": list(real)}}
+    sets: dict[str, dict[str, object]] = {"test": {"folder": dataset, "num_videos": 0}, "real": {"clips": list(real)}}
     for what, options in sets.items() if real else [("test", sets["test"])]:
         with _formats(qualities) as names:
             found = {name: _answers(module, dataset, options, name) for name in (PLAIN, "webp", *names)}

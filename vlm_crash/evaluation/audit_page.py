@@ -6,19 +6,16 @@ One self-contained page, in the dress of the report: no network, no script. Text
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from vlm_crash.data.audit import AuditReport
 from vlm_crash.data.audit_copies import Pair
 from vlm_crash.data.files import write_files
 from vlm_crash.data.splits import SPLITS
-from vlm_crash.evaluation.report import _template
+from vlm_crash.evaluation.page_rendering import render
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.guarded import UnreadableClipError, read_frames
@@ -40,21 +37,8 @@ def write_audit_page(report: AuditReport, out: Path, clip_timeout_s: float | Non
     Raises:
         OSError: it cannot be written; an old one is as it was then.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_template), autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["percent"] = lambda value: f"{100 * min(max(value, 0.0), 1.0):.2f}%"
-    page = environment.get_template("audit.html").render(
-        **audit_context(report),
-        pairs=[_shown(pair, report.split_of, clip_timeout_s) for pair in report.leaks[:MAX_PAIRS]],
-        css=jinja2.utils.markupsafe.Markup(_template("report.css")),
-        # The page has no script; these are what the base of all pages asks for.
-        js="",
-        js_hash=base64.b64encode(hashlib.sha256(b"").digest()).decode(),
-        data_json="null",
-        clip_json=[],
-        frame_json=[],
-    )
+    shown = [_shown(pair, report.split_of, clip_timeout_s) for pair in report.leaks[:MAX_PAIRS]]
+    page = render("audit.html", audit_context(report) | {"pairs": shown})
     write_files({out: page})
 
 

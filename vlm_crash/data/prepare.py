@@ -135,12 +135,10 @@ def prepare(
     splits = make_splits(samples, groups, fractions, seed, frozen)
     assign = earlier | {id: split for split in SPLITS for id in splits[split]}
     of_content = {hashes[sample.id]: assign[sample.id] for sample in samples} | of_content
-    sizes = Counter(groups.values())
-    together = {id: group for id, group in groups.items() if sizes[group] > 1}
-    frozen_splits = {**splits_settings, "assign": assign, "assign_content": of_content, "groups": together}
+    frozen_splits = {"assign": assign, "assign_content": of_content, "groups": _together(groups)}
     texts = {
         **_conversations(out, sources, samples, schema, question),
-        out / SPLITS_FILE: _json(frozen_splits),
+        out / SPLITS_FILE: _json(splits_settings | frozen_splits),
         out / DATASET_FILE: _json(
             _facts(out, {} if adapted else sources, samples, schema) | group_facts(labels, group_column)
         ),
@@ -156,6 +154,12 @@ def prepare(
         logger.warning("%s", problem)
     report = _report(out, sources, samples, splits, num_rows - len(rows), len(problems))
     return replace(report, num_corrected=corrected.num_changed)
+
+
+def _together(groups: Mapping[str, str]) -> dict[str, str]:
+    """id -> group, of clips that are not alone in theirs."""
+    sizes = Counter(groups.values())
+    return {id: group for id, group in groups.items() if sizes[group] > 1}
 
 
 def _check_sources(sources: Mapping[str, tuple[Path, Path]], schema: Schema) -> None:

@@ -38,6 +38,7 @@ def test_answers_of_a_small_run(tmp_path: Path, tiny_model: Path, prepared: Path
     (tmp_path / "dataset").symlink_to(prepared)
     file = tmp_path / "found.json"
     arguments = ["cache", "--parts", "answers", "--demo", str(tmp_path), "--clips", str(tmp_path), "--qualities", "1"]
+    arguments += ["--most_tokens", "1"]
     assert main([*arguments, "--json", str(file)]) == 0
     found = json.loads(file.read_text())
     table = found["tables"][0]

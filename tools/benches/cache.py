@@ -39,6 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="most times that each way reads a clip")
     parser.add_argument("--demo", type=Path, default=Path("runs/demo"), help="a folder that `demo` made, for answers")
     parser.add_argument("--qualities", type=int, nargs="+", default=QUALITIES, help="of JPEG, for answers")
+    parser.add_argument("--most_tokens", type=int, default=200, help="of a text field, for answers")
 
 
 def run(options: argparse.Namespace) -> list[Result]:
@@ -47,7 +48,7 @@ def run(options: argparse.Namespace) -> list[Result]:
 
 
 def _answers(options: argparse.Namespace) -> Result:
-    return answers(options.demo, data._real_clips(options.clips), options.qualities)
+    return answers(options.demo, data._real_clips(options.clips), options.qualities, options.most_tokens)
 
 
 def _speed(options: argparse.Namespace) -> Result:

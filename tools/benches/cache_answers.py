@@ -29,7 +29,7 @@ from vlm_crash.video.frame_formats import FRAME_FORMATS, JPEG_QUALITY, jpeg
 PLAIN = "zstd"
 #: Bar of the default quality: no event is another, and the share of fields that are right moves by at most so much.
 MOST_EXACT = 0.005
-_BATCH, _TOKENS = 8, 200
+_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def changes(schema: Schema, before: dict[str, Prediction], after: dict[str, Pred
     return Changes(**count, crash=crash, term=term)
 
 
-def answers(demo: Path, real: Sequence[Path], qualities: Sequence[int]) -> Result:
+def answers(demo: Path, real: Sequence[Path], qualities: Sequence[int], most_tokens: int) -> Result:
     """Every way on the same clips.
 
     Raises:
@@ -97,13 +97,13 @@ def answers(demo: Path, real: Sequence[Path], qualities: Sequence[int]) -> Resul
     for folder in (model, dataset):
         if not folder.is_dir():
             raise SystemExit(f"--parts answers needs a folder that `python -m vlm_crash demo` made; no {folder}")
-    module = module_for(model, "weights", "best_term", _TOKENS)
+    module = module_for(model, "weights", "best_term", most_tokens)
     rows: list[Row] = []
     ratios, bars = {}, []
     sets: dict[str, dict[str, object]] = {"test": {"folder": dataset, "num_videos": 0}, "real": {"clips": list(real)}}
     for what, options in sets.items() if real else [("test", sets["test"])]:
         with _formats(qualities) as names:
-            found = {name: _answers(module, dataset, options, name) for name in (PLAIN, "webp", *names)}
+            found = {name: _answers(module, options, name) for name in (PLAIN, "webp", *names)}
         plain = found[PLAIN]
         for name, said in found.items():
             moved = changes(module.schema, plain.predictions, said.predictions)
@@ -119,8 +119,9 @@ def answers(demo: Path, real: Sequence[Path], qualities: Sequence[int]) -> Resul
     table = Table(
         "Answers from cached frames",
         f"{model} on the demo's test split and, without a truth, on real clips, of which it has learnt nothing; "
-        f"best_term. Each row beside {PLAIN}, which gives back every pixel. Size: of the pixels as they are. Fields: "
-        "choices and counts that are others; texts likewise. P(crash), P(term): the largest change of any clip.",
+        f"best_term, at most {most_tokens} tokens a text. Each row beside {PLAIN}, which gives back every pixel. Size: "
+        "of the pixels as they are. Fields: choices and counts that are others; texts likewise. P(crash), P(term): the "
+        "largest change of any clip.",
         ("clips", "format", "size (share)", "other events", "other fields", "of fields", "other texts", "of texts",
          "P(crash)", "P(term)", "event, balanced accuracy", "fields, exact match"),
         rows,
@@ -148,7 +149,7 @@ def _formats(qualities: Sequence[int]) -> Iterator[list[str]]:
             del FRAME_FORMATS[name]
 
 
-def _answers(module: CrashVLM, dataset: Path, options: dict[str, object], name: str) -> Answers:
+def _answers(module: CrashVLM, options: dict[str, object], name: str) -> Answers:
     with tempfile.TemporaryDirectory() as folder:
         cache = CacheSettings(Path(folder), format=name)
         data = CrashDataModule(**options, batch_size=_BATCH, num_workers=0, cache=cache)  # type: ignore[arg-type]

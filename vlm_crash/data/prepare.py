@@ -126,12 +126,9 @@ def prepare(
     splits = make_splits(samples, groups, fractions, seed, frozen)
     assign = earlier | {id: split for split in SPLITS for id in splits[split]}
     of_content = {hashes[sample.id]: assign[sample.id] for sample in samples} | of_content
-    sizes = Counter(groups.values())
-    together = {id: group for id, group in groups.items() if sizes[group] > 1}
-    frozen_splits = {**splits_settings, "assign": assign, "assign_content": of_content, "groups": together}
     texts = {
         **_conversations(out, sources, samples, schema, question),
-        out / SPLITS_FILE: _json(frozen_splits),
+        out / SPLITS_FILE: _splits_json(splits_settings, assign, of_content, groups),
         out / DATASET_FILE: _json(
             {"schema": schema.fingerprint, "vocabularies": observed_vocabularies(samples, schema)}
         ),
@@ -172,6 +169,15 @@ def _frozen(path: Path, settings: Mapping[str, Any]) -> tuple[dict[str, str], di
                 "give the same, another output folder, or delete that file"
             )
     return assign, of_content
+
+
+def _splits_json(
+    settings: Mapping[str, Any], assign: Mapping[str, str], of_content: Mapping[str, str], groups: Mapping[str, str]
+) -> str:
+    """What splits.json holds; of the groups those of several clips, which stay together in folds, too."""
+    sizes = Counter(groups.values())
+    together = {id: group for id, group in groups.items() if sizes[group] > 1}
+    return _json({**settings, "assign": assign, "assign_content": of_content, "groups": together})
 
 
 def _stale(out: Path, written: Iterable[Path]) -> list[Path]:

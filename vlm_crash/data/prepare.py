@@ -135,10 +135,9 @@ def prepare(
     splits = make_splits(samples, groups, fractions, seed, frozen)
     assign = earlier | {id: split for split in SPLITS for id in splits[split]}
     of_content = {hashes[sample.id]: assign[sample.id] for sample in samples} | of_content
-    frozen_splits = {"assign": assign, "assign_content": of_content, "groups": _together(groups)}
     texts = {
         **_conversations(out, sources, samples, schema, question),
-        out / SPLITS_FILE: _json(splits_settings | frozen_splits),
+        out / SPLITS_FILE: _splits_json(splits_settings, assign, of_content, groups),
         out / DATASET_FILE: _json(
             _facts(out, {} if adapted else sources, samples, schema) | group_facts(labels, group_column)
         ),
@@ -154,12 +153,6 @@ def prepare(
         logger.warning("%s", problem)
     report = _report(out, sources, samples, splits, num_rows - len(rows), len(problems))
     return replace(report, num_corrected=corrected.num_changed)
-
-
-def _together(groups: Mapping[str, str]) -> dict[str, str]:
-    """id -> group, of clips that are not alone in theirs."""
-    sizes = Counter(groups.values())
-    return {id: group for id, group in groups.items() if sizes[group] > 1}
 
 
 def _check_sources(sources: Mapping[str, tuple[Path, Path]], schema: Schema) -> None:
@@ -186,6 +179,15 @@ def _frozen(path: Path, settings: Mapping[str, Any]) -> tuple[dict[str, str], di
                 "give the same, another output folder, or delete that file"
             )
     return assign, of_content
+
+
+def _splits_json(
+    settings: Mapping[str, Any], assign: Mapping[str, str], of_content: Mapping[str, str], groups: Mapping[str, str]
+) -> str:
+    """What splits.json holds; of the groups those of several clips, which stay together in folds, too."""
+    sizes = Counter(groups.values())
+    together = {id: group for id, group in groups.items() if sizes[group] > 1}
+    return _json({**settings, "assign": assign, "assign_content": of_content, "groups": together})
 
 
 def _stale(out: Path, written: Iterable[Path]) -> list[Path]:

@@ -11,12 +11,29 @@ import shlex
 import sys
 from pathlib import Path
 
-from benches import cache, card, clips, data, evaluate, grammar, load, model, plan, predict, sampling, sentinel, train
+from benches import (
+    cache,
+    card,
+    check,
+    clips,
+    data,
+    evaluate,
+    grammar,
+    load,
+    model,
+    plan,
+    predict,
+    report,
+    sampling,
+    sentinel,
+    train,
+)
 from benches.common import Result, has_section, markers, write_section
 
 BENCHES = {
     "cache": cache,
     "card": card,
+    "check": check,
     "clips": clips,
     "data": data,
     "evaluate": evaluate,
@@ -25,6 +42,7 @@ BENCHES = {
     "model": model,
     "plan": plan,
     "predict": predict,
+    "report": report,
     "sampling": sampling,
     "sentinel": sentinel,
     "train": train,

@@ -114,7 +114,8 @@ def _condition(field: str, said: Any) -> Condition:
         return Condition(field, tuple(said))
     if (limit := _LIMIT.fullmatch(said)) is None:
         return Condition(field)
-    return Condition(field, **{limit[1]: int(limit[2])})
+    limits: dict[str, int] = {limit[1]: int(limit[2])}
+    return Condition(field, below=limits.get("below"), above=limits.get("above"))
 
 
 def _said(condition: Condition) -> list[str] | str:

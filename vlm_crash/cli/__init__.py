@@ -11,6 +11,7 @@ COMMANDS = {
     "demo": ("commands", "render clips, fine-tune a tiny model, predict, score and report: everything in ten minutes"),
     "prepare": ("commands", "annotation CSVs + clip folders -> a dataset with frozen splits"),
     "check": ("commands", "every clip of a dataset or a folder decoded once -> clips.csv; bad ones are quarantined"),
+    "audit": ("commands", "a prepared dataset -> leaks across its splits, shortcuts, label problems, and a page"),
     "frames": ("commands", "a clip -> the frames that the model sees, as pictures, and a contact sheet"),
     "fit": ("lightning_commands", "train"),
     "validate": ("lightning_commands", "loss and scores on the validation split"),

@@ -39,12 +39,14 @@ class Baseline:
         events_N1: by event: 1 where the baseline names it, else 0.
         reason: why a score is null.
         text_reason: the same of text fields.
+        given_NK: as fields_NK, given the event; None: fields_NK is.
     """
 
     fields_NK: Mapping[str, Array]
     events_N1: Mapping[str, Array]
     reason: str = NOTHING
     text_reason: str = NOTHING
+    given_NK: Mapping[str, Array] | None = None
 
 
 def majority(metrics: Mapping[str, Any], scored: Sequence[ScoredEvent], embedder: SentenceEmbedder | None) -> Baseline:
@@ -115,7 +117,8 @@ def blind(scored: Sequence[ScoredEvent] | None, model: Sequence[ScoredEvent]) ->
         empty = {e.event.name: np.full((len(e.clips), len(e.event.fields)), np.nan) for e in model}
         return Baseline(empty, {name: none[:, :1] for name, none in empty.items()}, NOT_GIVEN, NOT_GIVEN)
     events = {event.event.name: rights_of(scored, event.event.name) for event in scored}
-    return Baseline({event.event.name: event.end_to_end_NK for event in scored}, events)
+    fields, given = ({e.event.name: getattr(e, way) for e in scored} for way in ("end_to_end_NK", "given_event_NK"))
+    return Baseline(fields, events, given_NK=given)
 
 
 def add_baselines(
@@ -134,6 +137,8 @@ def add_baselines(
             for k, field in enumerate(event.event.fields):
                 reason = baseline.reason if is_scored(field) else baseline.text_reason
                 found = _entry([_mean(scores_NK[:, k])], draws[event.event.name][:, [k]], reason)
+                if baseline.given_NK is not None:
+                    found["given_event"] = _known_mean([_mean(baseline.given_NK[event.event.name][:, k])])
                 metrics[event.event.name]["fields"][field.name].setdefault("baselines", {})[name] = found
             _add_means(metrics[event.event.name], name, [event], baseline, draws)
         _add_means(metrics["overall"], name, scored, baseline, draws)
@@ -161,16 +166,23 @@ def _add_means(
         drawn = [draws[event][:, [k]] for event, k in columns]
         found = _entry(points, np.concatenate(drawn, axis=1) if drawn else np.zeros((1, 0)),
                        baseline.reason if exact else baseline.text_reason)  # fmt: skip
+        if baseline.given_NK is not None:
+            found["given_event"] = _known_mean([_mean(baseline.given_NK[event][:, k]) for event, k in columns])
         place[key].setdefault("baselines", {})[name] = found
 
 
 def _entry(points: Sequence[float], draws_RK: Array, reason: str) -> dict[str, Any]:
     """Mean of the scores that are known, with its interval; null with the reason where none is."""
-    known = [point for point in points if not np.isnan(point)]
-    if not known:
+    score = _known_mean(points)
+    if score is None:
         return {"score": None, "low": None, "high": None, "reason": reason}
     low, high = interval(row_means(draws_RK)) or (None, None)
-    return {"score": float(np.mean(known)), "low": low, "high": high}
+    return {"score": score, "low": low, "high": high}
+
+
+def _known_mean(points: Sequence[float]) -> float | None:
+    known = [point for point in points if not np.isnan(point)]
+    return float(np.mean(known)) if known else None
 
 
 def _mean(values: Array) -> float:

@@ -223,7 +223,9 @@ def _mean_row(
     events: Sequence[_Paired], name: str, grouped: bool, num_draws: int, rng: np.random.Generator
 ) -> dict[str, Any]:
     """Mean over the categorical and count fields, each weighing the same; p by flips of whole clips."""
-    a, b, draws, weighed = [], [], [], []
+    a: list[float] = []
+    b: list[float] = []
+    draws, weighed = [], []
     for event in events:
         columns = [
             k for k, exact in enumerate(event.exact_K) if exact and not np.isnan(event.difference_NK[:, k]).all()

@@ -23,7 +23,6 @@ from vlm_crash.schema.fields import Field, Schema
 
 NO_TRUTH = "no clip has a known truth for this field"
 NO_EMBEDDER = "text scores are turned off (embedder=null)"
-NO_LEGACY = "arrives with the legacy rules"
 NO_TEXTS = "no text field has a score"
 NO_FIELDS = "no categorical or count field has a known truth"
 ONE_EVENT = "needs truths of at least two events"
@@ -71,7 +70,7 @@ def _field_entry(
         "missing": given[Verdict.MISSING],
         "not_understood": given[Verdict.NOT_UNDERSTOOD],
         "baseline": baseline.score,
-        "legacy_score": None,
+        "legacy_score": None,  # legacy_scores.py has it
         "answered_unknown": given[Verdict.UNKNOWN],
         "wrong_event": verdicts[Verdict.WRONG_EVENT],
         "right": verdicts[Verdict.RIGHT] if is_scored(field) else None,
@@ -80,7 +79,7 @@ def _field_entry(
         "end_to_end": score,
         "given_event": score_given,
         **_limits(given_limits, "given_event_"),
-        "reasons": {"legacy_score": NO_LEGACY},
+        "reasons": {},
     }
     if is_scored(field):
         entry["reasons"]["compared"] = "an exact match is right or wrong, not similar"
@@ -111,11 +110,11 @@ def mean_entry(summaries: Sequence[EventSummary], exact: bool, is_exact: Sequenc
         "n": sum(entry["n"] for entry in entries),
         "num_fields": len(entries),
         "baseline": _mean([entry["baseline"] for entry in entries]),
-        "legacy_score": None,
+        "legacy_score": None,  # legacy_scores.py has it
         "end_to_end": score,
         "given_event": _mean([entry["given_event"] for entry in entries]),
         **_limits(interval(row_means(given_RK)), "given_event_"),
-        "reasons": {"legacy_score": NO_LEGACY},
+        "reasons": {},
     }
     return with_reasons(out, NO_FIELDS if exact else NO_TEXTS)
 

@@ -75,6 +75,11 @@ class SentenceEmbedder:
             return str(packaged_minilm() or _HUB_NAME)
         return self.name
 
+    @property
+    def is_minilm(self) -> bool:
+        """Whether the model is all-MiniLM-L6-v2, the one that the old scripts compared texts by."""
+        return self.source() in (str(packaged_minilm()), _HUB_NAME)
+
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors [N, D], float32, of texts (N may be 0)."""
         self._embed_new(texts)
@@ -94,7 +99,7 @@ class SentenceEmbedder:
         new = sorted(set(texts) - self._vectors.keys())
         if not new:
             return
-        model = self._load()
+        model = self.load()
         vectors_ND = model.encode(
             new,
             batch_size=self.batch_size,
@@ -104,7 +109,18 @@ class SentenceEmbedder:
         )
         self._vectors.update(zip(new, vectors_ND.float().cpu(), strict=True))
 
-    def _load(self) -> Any:
+    def emptied(self) -> SentenceEmbedder:
+        """The same model, loaded once for both, without the vectors of what was embedded."""
+        other = SentenceEmbedder(self.name, self.batch_size, self.device)
+        other._model = self._model
+        return other
+
+    def load(self) -> Any:
+        """The sentence-transformers model, loaded at the first call.
+
+        Raises:
+            ValueError: it cannot be loaded.
+        """
         if self._model is None:
             source = self.source()
             try:

@@ -17,7 +17,7 @@ from benches.commands import command
 from benches.common import Bar, Result, Table
 from vlm_crash.data.prepared import load_prepared
 from vlm_crash.demo.clips import drawn_place, plan_dataset, write_dataset
-from vlm_crash.evaluation.bootstrap import draw_counts, interval, resampled_means, row_means
+from vlm_crash.evaluation.bootstrap import Resamples, interval, row_means
 from vlm_crash.schema.fields import load_schema
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.video import FrameSampling, read_frames
@@ -159,9 +159,8 @@ def balanced(answers: Sequence[tuple[str, str | None]]) -> tuple[float, float, f
     """Mean over the events of the share answered right, and its interval, in percent, of (truth, answer) pairs."""
     events = sorted({event for event, _ in answers})
     right_NE = np.array([[float(said == event) if event == of else np.nan for of in events] for event, said in answers])
-    (mean,) = row_means(resampled_means(right_NE, np.ones((1, len(answers)))))
-    counts_RN = draw_counts(len(answers), NUM_DRAWS, np.random.default_rng(0))
-    found = interval(row_means(resampled_means(right_NE, counts_RN)))
+    mean = np.nanmean(right_NE, axis=0).mean()
+    found = interval(row_means(Resamples.of_clips(len(answers), NUM_DRAWS, seed=0).means(right_NE)))
     if found is None:
         raise ValueError(f"{len(answers)} clips are too few for an interval; raise --clips")
     return 100 * float(mean), 100 * found[0], 100 * found[1]

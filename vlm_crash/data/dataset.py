@@ -167,7 +167,8 @@ class SampleRecipe:
 
         if self.cache is None:
             return decode()
-        return self.cache.read(path, self.sampling.to_json(), self.image_size, self.reader, decode)
+        rule, timeout_s = self.sampling.to_json(), self.clip_timeout_s
+        return self.cache.read(path, rule, self.image_size, self.reader, decode, timeout_s)
 
     def item_of(self, sample: VideoSample, frames: Frames, supervised: bool) -> Item:
         """Put frames that have been read into tokens; ValueError as `item`."""

@@ -1,13 +1,12 @@
 """tools/bench.py predict in its smallest form: every way answers, parts add up, ratios and counts are those of rows."""
 
-import argparse
 import json
 from pathlib import Path
 
 import pytest
 import torch
 from bench import main
-from benches.predict import _speed, add_options, median_run, ratios_of
+from benches.predict import bar_of, median_run, ratios_of
 from benches.predict_checks import Count, count_answers
 from benches.predict_ways import Run, Way, answer, old_frames, old_item, random_clips, system_for
 
@@ -90,18 +89,11 @@ def test_medians_and_ratios() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "is_met"), [(6.1, True), (5.9, False)])
-def test_a_missed_bar_is_told(monkeypatch: pytest.MonkeyPatch, seconds: float, is_met: bool) -> None:
-    ratios = {"language_seconds_a200_over_d": seconds, "language_passes_d_over_a200": 0.3}
-    monkeypatch.setattr("benches.predict.ratios_of", lambda *args, **options: ratios)
-    bars = _speed("predict speed", [("tiny", 2)], argument_parser().parse_args(SMALL)).bars
-    assert [bar.is_met for bar in bars] == [is_met, True]
-    assert f"is {seconds:.2f}, at least 6" in bars[0].what
-
-
-def argument_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser()
-    add_options(parser)
-    return parser
+def test_a_missed_bar_is_told(seconds: float, is_met: bool) -> None:
+    bar = bar_of("language_seconds_a200_over_d", "tiny, 2 frames", seconds)
+    assert bar.is_met == is_met
+    assert bar.what == f"language_seconds_a200_over_d (tiny, 2 frames) is {seconds:.2f}, at least 6"
+    assert bar_of("language_passes_d_over_a200", "tiny, 2 frames", 0.3).is_met
 
 
 def prediction(response: str, **options) -> Prediction:

@@ -93,15 +93,17 @@ def _speed(name: str, sizes: Sequence[tuple[str, int]], options: argparse.Namesp
         for key, value in ratios_of(medians, options.least_tokens, is_whole=shape == "tiny").items():
             ratios[f"{key} ({shape}, {frames} frames)"] = value
             if key in BARS:
-                bar, is_least = BARS[key]
-                met = value >= bar if is_least else value <= bar
-                what = (
-                    f"{key} ({shape}, {frames} frames) is {value:.2f}, {'at least' if is_least else 'at most'} {bar:g}"
-                )
-                bars.append(Bar(what, met))
+                bars.append(bar_of(key, f"{shape}, {frames} frames", value))
         if shape == "1B":
             tables.append(_vision(frames, medians))
     return Result(name, tables, ratios, bars=bars)
+
+
+def bar_of(key: str, what: str, value: float) -> Bar:
+    """Whether the bar of a ratio is reached, in words."""
+    bar, is_least = BARS[key]
+    met = value >= bar if is_least else value <= bar
+    return Bar(f"{key} ({what}) is {value:.2f}, {'at least' if is_least else 'at most'} {bar:g}", met)
 
 
 @contextmanager

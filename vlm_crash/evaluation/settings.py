@@ -20,8 +20,10 @@ class EvaluationSettings:
         num_draws: resamples of the bootstrap.
         group_column: column of the truth whose equal values are drawn together.
         blind: predictions of the same model on black frames, as a baseline.
-        calibrate_on: predictions of other clips, on which the temperatures are fitted.
+        calibrate_on: predictions of the same model for other clips of the truth (the val split), on which temperatures
+            and thresholds are fitted.
         annotators: two people's annotations of the same clips, whose agreement is the ceiling.
+        wanted_accuracy: share of right answers that those accepted without a look should reach.
 
     Raises:
         ValueError: a value that cannot be.
@@ -36,6 +38,7 @@ class EvaluationSettings:
     blind: tuple[Path, ...] = ()
     calibrate_on: tuple[Path, ...] = ()
     annotators: tuple[Path, ...] = ()
+    wanted_accuracy: float = 0.95
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -44,6 +47,5 @@ class EvaluationSettings:
             raise ValueError(
                 f"num_draws={self.num_draws} is too few for an interval; set --num_draws to {MIN_DRAWS} or more"
             )
-        for name in ("group_column", "blind", "calibrate_on", "annotators"):
-            if getattr(self, name):
-                raise ValueError(f"{name} has no effect yet; leave it out")
+        if not 0 < self.wanted_accuracy <= 1:
+            raise ValueError(f"wanted_accuracy={self.wanted_accuracy} is not a share; set --wanted_accuracy in (0, 1]")

@@ -179,6 +179,11 @@ def _key_problems(key: str, value: Any) -> Iterator[str]:
             yield f"key {key!r} must be an object, not {kind}"
         elif key == "fields" and (wrong := {name: v for name, v in value.items() if not isinstance(v, str)}):
             yield f"key 'fields' must hold texts, not {wrong}"
+        elif key == "field_probabilities":
+            for name, inner in value.items():
+                yield from _probability_problems(f"{key}.{name}", inner)
+        elif key == "event_probabilities":
+            yield from _probability_problems(key, value)
     elif key == "status":
         if value not in ("ok", "failed"):
             yield f"status {value!r} is neither 'ok' nor 'failed'"
@@ -191,3 +196,10 @@ def _key_problems(key: str, value: Any) -> Iterator[str]:
             yield f"key {key!r} must be a text or null, not {kind}"
     elif key in ("video", "response", "path", "provenance") and not isinstance(value, str):
         yield f"key {key!r} must be a text, not {kind}"
+
+
+def _probability_problems(key: str, value: Any) -> Iterator[str]:
+    if not isinstance(value, Mapping):
+        yield f"key {key!r} must be an object, not {type(value).__name__}"
+    elif wrong := {term: p for term, p in value.items() if not isinstance(p, int | float) or isinstance(p, bool)}:
+        yield f"key {key!r} must hold numbers, not {wrong}"

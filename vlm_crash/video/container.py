@@ -10,8 +10,9 @@ import re
 import stat
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ import numpy as np
 # Beyond this a header is broken; it would only exhaust the memory.
 _MAX_PIXELS = 16384 * 16384
 #: Frames a second that no dashcam takes: time stamps that say more are broken.
-_MOST_FPS = 1000.0
+MOST_FPS = 1000.0
+#: Packets of a recording by which it is told whether all of them have to be looked at.
+_FIRST_PACKETS = 64
 #: Where they are broken, the most that is believed of what else the file says, and what is taken if that is more.
 _MOST_OTHER_FPS, _USUAL_FPS = 240.0, 25.0
 
@@ -203,6 +206,24 @@ def scan_packets(path: Path) -> PacketScan:
     )
 
 
+def broken_times(path: Path) -> ClipInfo | None:
+    """What a clip is whose time stamps are not believed; None: they are.
+
+    All packets are read where the header or the first of them say more frames than a camera takes, and else not: a
+    recording of hours has many.
+    """
+    with open_video(path) as (container, stream):
+        ticks: list[int] = []
+        with suppress(av.error.FFmpegError):  # whoever decodes it says what is wrong
+            for packet in islice(container.demux(stream), _FIRST_PACKETS):
+                ticks += [] if packet.pts is None else [packet.pts]
+        told_fps = impossible_fps(np.array(ticks) * float(stream.time_base))
+        if told_fps is None and float(stream.average_rate or 0) <= MOST_FPS:
+            return None
+    info = scan_packets(path).info
+    return info if info.told_fps is not None else None
+
+
 class _Packets:
     """Time stamps of a stream's packets, eight bytes each: hours of video have hundreds of thousands."""
 
@@ -268,7 +289,7 @@ def impossible_fps(times_s: np.ndarray) -> float | None:
     (None, 90000.0)
     """
     span_s = float(np.ptp(times_s)) if len(times_s) > 1 else 0.0
-    return None if span_s == 0 or len(times_s) - 1 <= _MOST_FPS * span_s else (len(times_s) - 1) / span_s
+    return None if span_s == 0 or len(times_s) - 1 <= MOST_FPS * span_s else (len(times_s) - 1) / span_s
 
 
 def frame_rate(stream: Any, has_broken_times: bool) -> float:

@@ -1,0 +1,166 @@
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vlm_crash.evaluation.calibration import MIN_CLIPS
+from vlm_crash.evaluation.evaluate import evaluate
+from vlm_crash.evaluation.settings import EvaluationSettings
+from vlm_crash.evaluation.tables import format_table
+from vlm_crash.metrics.calibration import apply_temperature
+from vlm_crash.schema.fields import Schema
+from vlm_crash.schema.records import Prediction
+
+TERMS = ("Clear", "Cloudy", "Rainy", "Foggy", "Snowy")
+TEMPERATURE = 2.5
+
+
+@pytest.fixture
+def make(schema: Schema, say, write_csv, write_lines, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Evaluate crash clips of which the weather alone is known, by rows (name, truth, prediction or None)."""
+
+    def run(rows: list, others: list = (), **options: Any) -> dict[str, Any]:
+        truth = write_csv("crash", {name: {"Weather": value} for name, value, _ in [*rows, *others]})
+        lines = write_lines([said for *_, said in rows if said], "test/predictions.jsonl")
+        if others:
+            options["calibrate_on"] = (write_lines([said for *_, said in others], "val/predictions.jsonl"),)
+        return evaluate([lines], [truth], tmp_path / "out", schema, EvaluationSettings(None, **options))
+
+    return run
+
+
+@pytest.fixture
+def clip(say) -> Callable[..., tuple[str, str, Prediction]]:
+    def one(name: str, truth: str, probabilities: dict[str, float], **more: Any) -> tuple[str, str, Prediction]:
+        answer = max(probabilities, key=lambda term: probabilities[term])
+        said = say(name, more.pop("event", "crash"), {"Weather": answer}, "crash", **more)
+        return name, truth, replace(said, field_probabilities={"Weather": probabilities})
+
+    return one
+
+
+def _overconfident(clip: Callable[..., Any], names: str, num_clips: int, seed: int) -> list[Any]:
+    """Truths drawn by calibrated probabilities; said are these, sharpened by a known temperature."""
+    rng = np.random.default_rng(seed)
+    calibrated_NK = apply_temperature(np.exp(rng.normal(0, 1.5, (num_clips, len(TERMS)))), 1.0)
+    truth_N = (rng.random((num_clips, 1)) > calibrated_NK.cumsum(1)).sum(1).clip(max=len(TERMS) - 1)
+    said_NK = apply_temperature(calibrated_NK, 1 / TEMPERATURE)
+    return [
+        clip(f"{names}{n}.mp4", TERMS[truth], dict(zip(TERMS, map(float, said_K), strict=True)))
+        for n, (truth, said_K) in enumerate(zip(truth_N, said_NK, strict=True))
+    ]
+
+
+def test_an_overconfident_model_is_found_out_and_mended(make, clip, schema: Schema):
+    rows, others = _overconfident(clip, "t", 400, seed=0), _overconfident(clip, "v", 400, seed=1)
+    failed = replace(others[0][2], status="failed", fields={}, field_probabilities={}, event=None, response="")
+    lost = ("lost.mp4", "Clear", replace(failed, video="lost.mp4"))
+    metrics = make(rows, [*others, lost], only_predicted=True, wanted_accuracy=0.8)
+    assert metrics["overall"]["calibrated_on"] == {"n": 401, "failed": 1}
+    found = metrics["crash"]["fields"]["Weather"]["calibration"]
+    assert (found["n"], found["n_without"], found["temperature_n"]) == (400, 0, 400)
+    assert found["temperature"] == pytest.approx(TEMPERATURE, rel=0.15)
+    assert found["ece"] > 0.15 > 3 * found["ece_if_calibrated"] > found["ece_after"]
+    assert found["brier"] > found["brier_after"]
+    assert sum(one["n"] for one in found["bins"]) == sum(one["n"] for one in found["bins_after"]) == 400
+    assert found["risk_coverage"][0]["coverage"] == 1
+    assert found["risk_coverage"][0]["accuracy"] == metrics["crash"]["fields"]["Weather"]["score"]
+    point = found["operating_point"]
+    rights = [(said.field_probabilities["Weather"][said.fields["Weather"]], said.fields["Weather"] == truth)
+              for _, truth, said in others]  # fmt: skip
+    accepted = [right for confidence, right in rights if confidence >= point["threshold"]]
+    assert np.mean(accepted) >= 0.8 > np.mean([right for _, right in rights])  # chosen on the others
+    assert 0 < point["coverage"] < 1 and point["low"] < point["accuracy"] < point["high"]
+    overall = metrics["overall"]["operating_point"]
+    assert (overall["n"], overall["coverage"], overall["accuracy"]) == (400, point["coverage"], point["accuracy"])
+    share = round(100 * point["coverage"])
+    sentence = rf"chosen on the clips of calibrate_on\): auto-code {share} % of 400 answers, .* look at {100 - share} %"
+    assert re.search(sentence, " ".join(format_table(metrics, schema).split()))
+
+
+def test_clips_without_probabilities_are_said_and_accepted_by_nobody(make, clip, say):
+    """Right, wrong, failed, absent, of another event, free, with an odd sum; and one whose truth is not known."""
+    sure = {"Clear": 0.9, "Rainy": 0.1}
+    rows = [clip(f"{n}.mp4", truth, sure) for n, truth in enumerate(["Clear", "Clear", "Clear", "Rainy"])]
+    rows += [
+        ("4.mp4", "Clear", say("4.mp4", "crash", {}, "crash", status="failed", error="no video stream")),
+        ("5.mp4", "Clear", None),
+        clip("6.mp4", "Clear", {"Clear": 0.95, "Rainy": 0.05}, event="nearmiss"),
+        ("7.mp4", "Clear", say("7.mp4", "crash", {"Weather": "Clear"}, "crash")),
+        clip("8.mp4", "Clear", {"Clear": 0.6}),
+        clip("9.mp4", "", sure),  # no truth: in no count
+    ]
+    metrics = make(rows)
+    found = metrics["crash"]["fields"]["Weather"]["calibration"]
+    assert (found["n"], found["n_without"]) == (4, 5)
+    assert found["without"] == {
+        "failed": 1, "no prediction": 1, "another event was told": 1, "no probabilities": 1,
+        "its probabilities do not sum to 1": 1,
+    }  # fmt: skip
+    assert found["ece"] == pytest.approx(0.15)
+    assert found["brier"] == pytest.approx((3 * 0.02 + 1.62) / 4)
+    assert found["temperature"] is None and "calibrate_on" in found["reasons"]["temperature"]
+    # The near miss's record says Clear, too, and surest of all: whoever accepts 0.95 takes it, and it is wrong.
+    assert found["risk_coverage"][-1] == {"threshold": 0.95, "coverage": 1 / 9, "accuracy": 0}
+    assert found["risk_coverage"][0] == {"threshold": 0.6, "coverage": 6 / 9, "accuracy": pytest.approx(4 / 6)}
+    point = found["operating_point"]
+    assert (point["threshold"], point["coverage"], point["accuracy"]) == (None, 0, None)
+    assert point["reasons"]["accuracy"] == "no threshold reaches 0.95 on these very clips, which flatters it"
+    assert metrics["crash"]["fields"]["Lanes"]["calibration"] is None
+    assert "no clip with a known truth" in metrics["crash"]["fields"]["Lanes"]["reasons"]["calibration"]
+
+
+def test_the_event_and_its_probability(make, clip):
+    """P(crash) beside the share of crashes, whichever event is named; confidence is that of the event named."""
+    probabilities = [0.9, 0.9, 0.8, 0.3]
+    rows = [
+        clip(f"{n}.mp4", "Clear", {"Clear": 1.0}, event="crash" if p > 0.5 else "nearmiss", event_probability=p)
+        for n, p in enumerate(probabilities)
+    ]
+    found = make(rows)["event"]["calibration"]
+    assert [(one["n"], one["accuracy"]) for one in found["bins"]] == [(1, 1), (1, 1), (2, 1)]
+    assert found["ece"] == pytest.approx((0.7 + 0.2 + 2 * 0.1) / 4)
+    assert found["brier"] == pytest.approx(2 * (0.49 + 0.04 + 2 * 0.01) / 4)
+    assert [(one["threshold"], one["coverage"]) for one in found["risk_coverage"]] == [
+        (0.7, 1),
+        (0.8, 0.75),
+        (0.9, 0.5),
+    ]
+    assert (found["operating_point"]["threshold"], found["operating_point"]["accuracy"]) == (0.8, 1)
+
+
+def test_too_few_or_too_good_clips_give_no_temperature(make, clip):
+    rows = [clip("t.mp4", "Clear", {"Clear": 0.8, "Rainy": 0.2})]
+    others = [clip(f"{n}.mp4", "Clear", {"Clear": 0.8, "Rainy": 0.2}) for n in range(MIN_CLIPS)]
+    right = make(rows, others, only_predicted=True)["crash"]["fields"]["Weather"]["calibration"]
+    assert (right["temperature"], right["ece_after"]) == (0.05, None)
+    assert "ran to its bound, 0.05, on 10 clips; every truth is the most probable" in right["reasons"]["ece_after"]
+    few = make(rows, others[1:], only_predicted=True)["crash"]["fields"]["Weather"]["calibration"]
+    assert (few["temperature"], few["temperature_n"]) == (None, 9)
+    assert "only 9 clips" in few["reasons"]["temperature"]
+
+
+def test_what_cannot_be_calibrated_is_refused(make, clip, say):
+    row = clip("t.mp4", "Clear", {"Clear": 0.8, "Rainy": 0.2}, provenance="a")
+    with pytest.raises(ValueError, match=r"1 clips of calibrate_on are evaluated themselves \(crash/v.mp4\)"):
+        make([row], [clip("v.mp4", "Clear", {"Clear": 1.0})])
+    other = clip("v.mp4", "Clear", {"Clear": 1.0}, provenance="b")
+    with pytest.raises(ValueError, match=r"of another model or of other settings \(run b; evaluated is a\)"):
+        make([row], [other], only_predicted=True)
+    free = [
+        ("t.mp4", "Clear", say("t.mp4", "crash", {}, "crash")),
+        ("v.mp4", "Clear", say("v.mp4", "crash", {}, "crash")),
+    ]
+    with pytest.raises(ValueError, match="calibrate_on has no effect: no prediction carries probabilities"):
+        make(free[:1], free[1:], only_predicted=True)
+    nowhere = ("v.mp4", "Clear", say("w.mp4", "crash", {}, "crash"))
+    with pytest.raises(ValueError, match="none of the predictions of calibrate_on is of a clip in the truth"):
+        make([row], [nowhere], only_predicted=True)
+    with pytest.raises(ValueError, match=r"wanted_accuracy=95\.0 is not a share"):
+        make([row], wanted_accuracy=95.0)
+    with pytest.raises(ValueError, match=r"'field_probabilities\.Weather' must hold numbers, not \{'Clear': 'high'\}"):
+        make([("t.mp4", "Clear", replace(row[2], field_probabilities={"Weather": {"Clear": "high"}}))])

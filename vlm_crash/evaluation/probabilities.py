@@ -1,0 +1,52 @@
+"""Scored clip -> the probabilities that its prediction gives to the terms of a field, and to its answer.
+
+They are conditional on the event that the model told. Where that is another event than the true one, they belong to
+another record and there are none here, though the text of the answer may be read for the true event's fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from vlm_crash.evaluation.scoring import ScoredClip
+from vlm_crash.metrics.functional import comparable, is_scored
+from vlm_crash.schema.fields import Field
+
+#: Terms less probable than this are left out of records.json; predictions.jsonl has them.
+LEAST = 1e-3
+
+
+def term_probabilities(clip: ScoredClip, field: Field) -> Mapping[str, float] | None:
+    """By term, of a categorical or count field; None where the prediction gives none that is of the true event."""
+    if clip.prediction is None or clip.prediction.status != "ok" or not clip.event_right or not is_scored(field):
+        return None
+    return clip.prediction.field_probabilities.get(field.name) or None
+
+
+def answer_probability(clip: ScoredClip, field: Field) -> float | None:
+    """Of the answer that was given; None without probabilities, and where the answer is none of their terms."""
+    found, answer = term_probabilities(clip, field), clip.answers.get(field.name)
+    if found is None or answer is None or answer.value is None:
+        return None
+    return probability_of(field, found, answer.value)
+
+
+def probability_of(field: Field, probabilities: Mapping[str, float], value: str) -> float | None:
+    """Of a value, under whatever spelling a term of the same meaning has; None where no term means it."""
+    if value in probabilities:
+        return probabilities[value]
+    wanted = _comparable(field, value)
+    return next((p for term, p in probabilities.items() if _comparable(field, term) == wanted), None)
+
+
+_comparable = lru_cache(maxsize=100_000)(comparable)
+
+
+def shown_probabilities(clip: ScoredClip, field: Field) -> dict[str, float] | None:
+    """The same for records.json: what is above LEAST, the most probable first, in four digits."""
+    found = term_probabilities(clip, field)
+    if found is None:
+        return None
+    kept = sorted(((p, term) for term, p in found.items() if p >= LEAST), key=lambda pair: (-pair[0], pair[1]))
+    return {term: round(p, 4) for p, term in kept}

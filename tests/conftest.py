@@ -19,7 +19,8 @@ LONG = {
     "cli/test_real_clips.py": 28, "cli/test_scan.py": 25, "cli/test_predict.py": 25, "parallel/test_sentinel.py": 25,
     "cli/test_predict_launchers.py": 25, "cli/test_decoding.py": 25, "data/test_clip_lists.py": 20,
     "doctor/test_examination.py": 25, "cli/test_convert.py": 20, "tools/test_bench_predict.py": 20,
-    "tools/test_bench_train.py": 20, "tools/test_bench_clips.py": 15, "tools/test_check_parity.py": 15,
+    "tools/test_bench_train.py": 20, "evaluation/test_report_browser.py": 20, "tools/test_bench_clips.py": 15,
+    "tools/test_check_parity.py": 15,
 }  # fmt: skip
 
 

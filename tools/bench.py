@@ -11,19 +11,38 @@ import shlex
 import sys
 from pathlib import Path
 
-from benches import cache, card, clips, data, grammar, load, model, plan, predict, sampling, sentinel, train
+from benches import (
+    cache,
+    card,
+    check,
+    clips,
+    data,
+    evaluate,
+    grammar,
+    load,
+    model,
+    plan,
+    predict,
+    report,
+    sampling,
+    sentinel,
+    train,
+)
 from benches.common import Result, has_section, markers, write_section
 
 BENCHES = {
     "cache": cache,
     "card": card,
+    "check": check,
     "clips": clips,
     "data": data,
+    "evaluate": evaluate,
     "grammar": grammar,
     "load": load,
     "model": model,
     "plan": plan,
     "predict": predict,
+    "report": report,
     "sampling": sampling,
     "sentinel": sentinel,
     "train": train,

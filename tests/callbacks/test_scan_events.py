@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from vlm_crash.callbacks.scan_events import ScanSettings, curve_line, scan_events
+from vlm_crash.callbacks.scan_events import ScanSettings, scan_events
+from vlm_crash.callbacks.scan_lines import by_recording, curve_line
 from vlm_crash.callbacks.scan_tables import recording_rows
 from vlm_crash.data.recordings import window_sample
 from vlm_crash.schema.records import VideoSample
@@ -31,7 +32,7 @@ def line(name, window, start_s, end_s, probability):
 )
 def test_the_end_of_a_recording_is_answered_by_its_last_window(curve, settings, asked):
     lines = [line("a.mp4", number, *window) for number, window in enumerate(curve)]
-    (event,) = scan_events([recording("a.mp4")], lines, settings, "ordinary")
+    (event,) = scan_events([recording("a.mp4")], {"a.mp4": lines}, {"a.mp4": "a"}, settings, "ordinary")
     assert (event.asked, event.event) == (("a.mp4", asked), "crash")
     assert event.peak.start_s < event.peak.peak_s < event.peak.end_s == curve[-1][1]
     assert event.clip_end_s == round(curve[-1][1], 3)
@@ -54,6 +55,10 @@ def test_windows_that_were_not_judged_are_a_problem_of_their_recording(damage, s
         (None, found[2]),
     ]
     lines[-1]["damage"] = damage
-    (row,) = recording_rows([one], lines, [])
-    assert (row["status"], row["windows_without_probability"]) == ("ok", 2)
+    (row,) = recording_rows([one], by_recording(lines), [])
+    assert (row["status"], row["windows_without_probability"]) == ("incomplete", 2)
     assert row["problem"] == f"{said}2 of 3 windows without a probability: not finite: first in model.head"
+    judged = [curve_line(window, found[0], "ordinary") for window in windows]
+    (row,) = recording_rows([one], by_recording([*lines, *judged, *lines]), [])
+    assert (row["status"], row["windows"], row["windows_without_probability"]) == ("ok", 3, 0)
+    assert row["problem"] == ""

@@ -7,8 +7,9 @@ import pytest
 
 from vlm_crash.callbacks.predictions import PredictionWriter
 from vlm_crash.callbacks.scan import ScanWriter
-from vlm_crash.callbacks.scan_events import ScanSettings, failed_line
-from vlm_crash.callbacks.scan_files import clear_scan, clip_stems, refuse_scan
+from vlm_crash.callbacks.scan_events import ScanSettings
+from vlm_crash.callbacks.scan_files import clear_scan, clip_stems, refuse_scan, with_stems
+from vlm_crash.callbacks.scan_lines import failed_line
 from vlm_crash.callbacks.whole_lines import WholeLines
 from vlm_crash.schema.records import VideoSample
 
@@ -21,6 +22,8 @@ def writer_of(folder, recordings, settings=None):
     """As `setup` leaves one, of an empty folder."""
     writer = ScanWriter(folder, settings or ScanSettings())
     writer.recordings, writer._background, writer._run_id = recordings, "ordinary", "run-6-1"
+    told = [[recording.id, str(recording.path), 1] for recording in recordings]
+    writer._stems = {name: stem for name, _, _, stem in with_stems(told)}
     writer.curve, writer.answered = WholeLines(folder / "scan_curve.jsonl"), WholeLines(folder / "events.jsonl")
     return writer
 
@@ -37,6 +40,7 @@ def scanned(folder, *recordings):
 def test_no_two_recordings_have_one_clip_file():
     names = ["a.mp4", "a~2.mp4", "a.mp4", "a.mp4", "a~2.mp4", "b.mp4"]
     assert clip_stems(names) == ["a", "a~2", "a~3", "a~4", "a~2~2", "b"]
+    assert clip_stems(["a.mp4", "c.mp4", "a~2.mp4"], given=["a", "a~2"]) == ["a~3", "c", "a~2~2"]
 
 
 @pytest.mark.parametrize("gone", [[], ["scan_curve.jsonl"], ["run.json"]])
@@ -90,14 +94,18 @@ def test_clips_of_events_that_are_none_any_more_go(tmp_path):
 def test_a_scan_that_begins_anew_keeps_nothing_and_recordings_stay(tmp_path):
     scanned(tmp_path, "rec/a.mp4")
     (tmp_path / "clips").mkdir()
-    for name in ("clips/a_001.mp4", "curve_a.png", "predictions.rank001.jsonl"):
+    for name in (
+        *("clips/a_001.mp4", "curve_a.png", "predictions.rank001.jsonl", "predictions-00000.parquet"),
+        *("crash_results.json", "unknown_results.json", "my_results.json", "predictions-mine.parquet"),
+    ):
         (tmp_path / name).write_text("")
     writer = ScanWriter(tmp_path, ScanSettings(), overwrite=True)
-    writer.recordings = [recording("rec/a.mp4")]
+    writer.recordings, writer._event_names = [recording("rec/a.mp4")], ("crash", "ordinary")
     writer._look({"run_id": "new", "recordings": []}, 2)
     writer.close()
     there = sorted(path.name for path in tmp_path.iterdir())
-    assert there == ["events.jsonl", "mine.csv", "run.json", "scan_curve.jsonl"]
+    own, others = {"events.jsonl", "run.json", "scan_curve.jsonl"}, {"my_results.json", "predictions-mine.parquet"}
+    assert set(there) == {*own, *others, "mine.csv"}
     writer.recordings = [recording(tmp_path / "clips/a_001.mp4")]
     with pytest.raises(ValueError, match="where a scan writes its clips; set --output_dir to another folder"):
         writer._look({}, 2)

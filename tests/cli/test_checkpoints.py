@@ -150,7 +150,8 @@ def test_a_checkpoint_without_settings_leaves_the_folders():
     stored = SimpleNamespace(rest={}, path="other.ckpt")
     assert inputs_of(None, inputs) == inputs_of(stored, inputs) == inputs
     stored.rest["vlm_crash"] = {"num_frames": 4, "frame_rule": "middle"}  # of before rules had settings
-    assert inputs_of(stored, inputs) == replace(inputs, num_frames=4, frame_rule="middle", frames=None)
+    words = replace(inputs, told_sampling="event")  # the folder's; then every prompt had the same
+    assert inputs_of(stored, words) == replace(inputs, num_frames=4, frame_rule="middle", frames=None)
 
 
 @pytest.mark.parametrize("place", ["before the last", "in the last"])

@@ -70,7 +70,7 @@ def test_decoders_that_hang_and_crash_cost_their_clips(say, tiny_model, demo_cli
     assert [(line["video"], line["status"], line["error"] or "") for line in found] == [
         ("1.mp4", "ok", ""),
         ("crashes.mp4", "failed", "the decoder died by SIGSEGV"),
-        ("hangs.mp4", "failed", "the decoder took longer than 5 s and was killed"),
+        ("hangs.mp4", "failed", f"the decoder took longer than 5 s and was killed; {guarded.TIMEOUT_REMEDY}"),
         ("vanishes.mp4", "failed", "no such file or directory"),
         ("z.mp4", "ok", ""),
     ]

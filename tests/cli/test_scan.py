@@ -17,6 +17,7 @@ from vlm_crash.demo.clips import encode
 from vlm_crash.demo.drive_files import KINDS, write_clips
 from vlm_crash.demo.drives import sample_drive
 from vlm_crash.video import guarded_windows
+from vlm_crash.video.guarded import TIMEOUT_REMEDY
 from vlm_crash.video.reader import probe
 
 SIZE = (96, 54)
@@ -78,6 +79,7 @@ def test_other_commands_do_not_scan(wrong, tiny_model, tmp_path):
 
 
 def test_a_scan_that_was_killed_ends_as_one_that_was_not(say, wrong, tiny_model, drive, tmp_path):
+    """Killed while there was one recording; a second one has come when it goes on."""
     broken = tmp_path / "broken.mp4"
     broken.write_text("no video")
     # A tiny random model is sure of nothing: the threshold makes everything an event.
@@ -85,7 +87,8 @@ def test_a_scan_that_was_killed_ends_as_one_that_was_not(say, wrong, tiny_model,
             tiny_model, "--data.clips", f"[{drive},{broken}]", *TINY]  # fmt: skip
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     batch = "vlm_crash.callbacks.scan.ScanWriter.on_predict_batch_end"
-    process = begin(*scan, "--output_dir", killed, signal_after=(batch, 3, signal.SIGKILL))
+    alone = [str(drive) if part == f"[{drive},{broken}]" else part for part in scan]
+    process = begin(*alone, "--output_dir", killed, signal_after=(batch, 3, signal.SIGKILL))
     said = process.communicate(PATIENCE_S)[0]
     assert process.returncode == -signal.SIGKILL, said
     curve = killed / "scan_curve.jsonl"
@@ -100,12 +103,31 @@ def test_a_scan_that_was_killed_ends_as_one_that_was_not(say, wrong, tiny_model,
         assert (killed / name).read_text() == (whole / name).read_text()
     _check_whole_scan(whole)
     said = wrong(*scan, "--scan.stride_s", "1", "--output_dir", whole)
-    assert "holds a scan with another model, other windows" in said and "--overwrite true" in said
+    assert "what differs, old -> new: scan.stride_s: 0.5 -> 1.0; set" in said and "--overwrite true" in said
+    _check_windows_are_judged_again([*scan, "--output_dir", killed], say, whole)
     # Another threshold reads the curve again, and no recording.
     judged = [{**line, "probability": line["probability"] and 0.3} for line in lines(curve)]
     curve.write_text("".join(f"{json.dumps(line)}\n" for line in judged))
     assert say(*scan, "--scan.threshold", "0.4", "--output_dir", killed)[0] == 0
     assert (rows(killed / "events.csv"), lines(curve)) == ([], judged)
+
+
+def _check_windows_are_judged_again(scan, say, whole):
+    """Two batches have a window without a probability, as if the model had overflowed; the others are left alone."""
+    curve = scan[-1] / "scan_curve.jsonl"
+    told, others = lines(curve), {"probability": 0.4321}
+    for number, line in enumerate(told[:-1]):
+        line |= {"probability": None, "events": None, "error": "not finite"} if number in (5, 20) else {}
+        line |= others if number in (2, 13, 30) else {}
+    curve.write_text("".join(f"{json.dumps(line)}\n" for line in told))
+    assert say(*scan)[0] == 0
+    row = rows(scan[-1] / "recordings.csv")[0]
+    assert (row["status"], row["problem"]) == ("incomplete", "2 of 41 windows without a probability: not finite")
+    assert say(*scan, "--retry_failed", "true")[0] == 0
+    assert rows(scan[-1] / "recordings.csv")[0]["status"] == "ok"
+    for number, (line, want) in enumerate(zip(lines(curve), lines(whole / "scan_curve.jsonl"), strict=True)):
+        assert line == want | (others if number in (2, 13, 30) else {})
+    shutil.copy(whole / "scan_curve.jsonl", curve)
 
 
 def _check_whole_scan(folder):
@@ -141,9 +163,9 @@ def test_decoders_that_hang_and_crash_end_their_recordings_alone(say, wrong, tin
             tiny_model, "--data.clips", folder, "--data.clip_timeout_s", "4", *TINY]  # fmt: skip
     assert say(*scan, "--output_dir", out)[0] == 0
     reasons = {
-        "crashes_13.mp4": "the decoder died by SIGSEGV, somewhere behind 12.0 s",
+        "crashes_13.mp4": "somewhere behind 12.0 s the decoder died by SIGSEGV",
         "good.mp4": None,
-        "hangs_13.mp4": "the decoder took longer than 4 s and was killed, somewhere behind 12.0 s",
+        "hangs_13.mp4": f"somewhere behind 12.0 s the decoder took longer than 4 s and was killed; {TIMEOUT_REMEDY}",
     }
     told = {row["recording"]: row for row in rows(out / "recordings.csv")}
     assert {name: row["problem"] or None for name, row in told.items()} == reasons
@@ -163,7 +185,7 @@ def test_decoders_that_hang_and_crash_end_their_recordings_alone(say, wrong, tin
     with (folder / "hangs_13.mp4").open("ab") as file:
         file.write(bytes(8))
     said = wrong(*scan, "--output_dir", out)
-    assert "files that failed, and have changed since (--retry_failed true reads them again)" in said
+    assert "files that failed, and have changed since (--retry_failed true reads them again; old -> new: " in said
     assert say(*scan, "--output_dir", out, "--retry_failed", "true")[0] == 0
     assert say(*scan, "--output_dir", whole)[0] == 0
     for name in ("recordings.csv", "events.csv"):

@@ -16,6 +16,7 @@ import pytest
 from vlm_crash.data.check import CheckReport, check
 from vlm_crash.data.clip_table import COLUMNS, ClipTable, Key, read_rows
 from vlm_crash.video import preflight
+from vlm_crash.video.guarded import TIMEOUT_REMEDY
 from vlm_crash.video.preflight import Limits
 
 LIMITS = Limits(timeout_s=300, memory_gib=0.25)
@@ -92,7 +93,7 @@ def test_a_decoder_that_hangs(tmp_path, clip_bytes, schema, odd):
         (tmp_path / f"{name}.mp4").write_bytes(clip_bytes(100))
     report = run(tmp_path, schema, replace(LIMITS, timeout_s=5), num_workers=1)
     assert statuses(report) == {"hangs.mp4": "quarantined", "z.mp4": "ok"}
-    assert report.rows[0].reason == "the decoder took longer than 5 s and was killed"
+    assert report.rows[0].reason == f"the decoder took longer than 5 s and was killed; {TIMEOUT_REMEDY}"
 
 
 def test_what_is_done_is_not_done_again(folder, schema, clip_bytes, odd):

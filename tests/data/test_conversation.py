@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vlm_crash.data.conversation import ChatTemplate, frame_lines, question, read_question, user_turn
+from vlm_crash.data.conversation import ChatTemplate, frame_lines, question, read_question, told_sampling, user_turn
 from vlm_crash.schema.fields import load_schema
 
 SCHEMA = load_schema()
@@ -54,6 +54,17 @@ def test_templates_are_upstreams(name):
 def test_unknown_template():
     with pytest.raises(ValueError, match=r"template='phi3-chat' is not one of .*internvl2_5.*set --data\.template"):
         ChatTemplate(name="phi3-chat")
+
+
+def test_the_frames_of_event_are_not_called_uniform():
+    plain = frame_lines(1, 2.0)
+    assert plain == "The video lasts for 2.00 seconds, and 1 frames are uniformly sampled from it.\nFrame1: <image>"
+    told = frame_lines(1, 2.0, sampled="event")
+    assert "uniformly" not in told and "1 frames are sampled from it, more densely around its largest change" in told
+    assert told.partition("\n")[2] == plain.partition("\n")[2]
+    assert frame_lines(1, 2.0, "card", "event") == frame_lines(1, 2.0, "card")  # it tells nothing of it
+    for rule in ("middle", "card", "fps", "duration"):
+        assert told_sampling(rule, None, None) == told_sampling(rule, "event", "event") == "uniform"
 
 
 def test_presets_place_the_frames():

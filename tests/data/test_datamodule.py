@@ -82,6 +82,29 @@ def test_num_videos(inputs, prepared, demo_clips, tmp_path):
         videos(**folders, num_videos=-1)
 
 
+def test_a_prompt_says_what_is_true_of_its_frames(inputs, prepared):
+    """But a model that was trained with `event` under other words is asked in these again."""
+
+    def asked(inputs, **options):
+        recipe = connected(inputs, "fit", folder=prepared, **options).recipe
+        sample = recipe.tokenizer("Q?", 4, 2.0)
+        return "uniformly" in recipe.tokenizer.tokenizer.decode(sample.input_ids_S), recipe.remembered
+
+    uniform, middle = asked(inputs)
+    is_uniform, event = asked(inputs, frame_rule="event")
+    assert uniform and not is_uniform and (middle["told_sampling"], event["told_sampling"]) == ("uniform", "event")
+    again = replace(inputs, frame_rule="event", told_sampling="event")
+    before = replace(inputs, frame_rule="event")  # trained when every prompt said so
+    for known, options, want in (
+        (again, {}, False),
+        (again, {"frame_rule": "middle"}, True),
+        (before, {}, True),
+        (before, {"frame_rule": "event"}, True),
+    ):
+        is_uniform, remembered = asked(known, **options)
+        assert is_uniform == want and remembered["told_sampling"] == ("uniform" if want else "event")
+
+
 def test_number_of_frames(inputs, prepared):
     assert connected(inputs, "fit", folder=prepared, num_frames=None).recipe.sampling.num_frames == DEFAULT_NUM_FRAMES
     told = ModelInputs(**{**vars(inputs), "num_frames": 8})

@@ -1,6 +1,7 @@
 """One path from a sample to tokens and pixels, for training and prediction alike."""
 
 import re
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from vlm_crash.models.tokenizers import load_tokenizer
 from vlm_crash.schema import UNKNOWN, Annotation, load_schema, render
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.video import FrameSampling, guarded
+from vlm_crash.video.frame_cache import CacheSettings, FrameCache
 from vlm_crash.video.image_transform import to_pixel_values
 from vlm_crash.video.reader import UnreadableClipError
 
@@ -110,8 +112,22 @@ def test_a_decoder_that_crashes_or_takes_too_long(recipe, sample, tmp_path, monk
     with pytest.raises(UnreadableClipError, match=r"crashes\.mp4: the decoder died by SIGSEGV"):
         ClipDataset([crashes], recipe, supervised=True, on_unreadable="raise")[0]
     hasty = replace(recipe, clip_timeout_s=0.5)
-    failed = FailedItem(hangs, "the decoder took longer than 0.5 s and was killed")
+    failed = FailedItem(hangs, f"the decoder took longer than 0.5 s and was killed; {guarded.TIMEOUT_REMEDY}")
     assert ClipDataset([hangs], hasty, supervised=False, on_unreadable="fail")[0] == failed
+
+
+@pytest.mark.parametrize("name", ["unseen", "unhashable"])
+def test_a_file_that_does_not_answer_costs_one_clip_beside_a_cache(recipe, sample, tmp_path, monkeypatch, name):
+    """Whatever is done to a clip's own file is done where it can be ended: the worker itself would wait for ever."""
+    monkeypatch.setattr(guarded, "MODULE", "tests.video.odd_reader")
+    monkeypatch.setattr(guarded, "_own", threading.local())
+    cached = replace(recipe, clip_timeout_s=0.5, cache=FrameCache(CacheSettings(tmp_path / "cache")))
+    gone = replace(sample, path=tmp_path / f"{name}.mp4")
+    shutil.copy(sample.path, gone.path)
+    clips = ClipDataset([gone], cached, supervised=False, on_unreadable="fail")
+    assert clips[0] == FailedItem(gone, f"the decoder took longer than 0.5 s and was killed; {guarded.TIMEOUT_REMEDY}")
+    patient = replace(cached, clip_timeout_s=None)
+    assert isinstance(ClipDataset([sample], patient, supervised=False, on_unreadable="fail")[0], Item)
 
 
 def test_training_needs_an_annotation(recipe, sample):

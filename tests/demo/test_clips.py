@@ -54,6 +54,20 @@ def test_the_decisive_second_in_less_time() -> None:
     assert short == sorted(short)
 
 
+@pytest.mark.parametrize("place", [0.0, 0.3, 1.0])
+def test_the_decisive_second_anywhere(place: float) -> None:
+    """Forth and back around the moment, in steps as small as the clip's frames allow, and no event before or after."""
+    scene = sample_scene(4)
+    shown = np.array(moments(scene, 0.3, place))
+    assert len(shown) == len(moments(scene, 0.3))
+    times_s, turn_s = np.arange(len(shown)) / scene.fps, scene.duration_s - CUE_LEAD
+    start_s = place * (len(shown) / scene.fps - 0.3)
+    inside = (times_s > start_s) & (times_s < start_s + 0.3)
+    assert (shown[inside] > turn_s).all() and (shown[~inside] <= turn_s + 1e-9).all() and inside.sum() >= 3
+    assert scene.duration_s - 1 / scene.fps * CUE_LEAD / 0.15 <= shown.max() <= scene.duration_s
+    assert shown.min() >= 0 and np.abs(np.diff(shown)).max() <= CUE_LEAD / 0.15 / scene.fps + 1e-9
+
+
 def test_an_odd_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="odd side"):
         write_clip(sample_scene(0), tmp_path / "1.mp4", (321, 180))

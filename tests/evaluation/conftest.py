@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
-import shutil
-import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +15,6 @@ import pytest
 from vlm_crash.schema.fields import Schema, load_schema
 from vlm_crash.schema.records import Annotation, Prediction
 from vlm_crash.schema.response import render
-
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
 
 
 @pytest.fixture
@@ -100,40 +93,3 @@ def make_clip(tmp_path: Path) -> Callable[..., Path]:
         return write_clip(tmp_path / name, colour, noise)
 
     return make
-
-
-@pytest.fixture
-def browse(tmp_path: Path) -> Callable[..., str]:
-    """Open a page in headless Chromium and give back its DOM; any message on the console is a failure."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-
-    def run(page: Path, state: str = "") -> str:
-        flags = [
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--disable-dev-shm-usage",
-        ]
-        done = subprocess.run(
-            [str(CHROMIUM), *flags, f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--dump-dom",
-             "--virtual-time-budget=3000", page.as_uri() + state],
-            capture_output=True, text=True, timeout=900, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert "CONSOLE" not in done.stderr, done.stderr
-        return done.stdout
-
-    return run
-
-
-@pytest.fixture
-def visible() -> Callable[[str], list[int]]:
-    """Numbers of the clips that a page's list shows."""
-
-    def numbers(dom: str) -> list[int]:
-        items = re.findall(r'<li data-clip="(\d+)"([^>]*)>', dom)
-        return [int(number) for number, rest in items if "hidden" not in rest]
-
-    return numbers

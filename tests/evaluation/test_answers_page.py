@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.evaluation.browser import Opened, chromium
 from vlm_crash.evaluation.answers_page import answer_data, answers_context
 from vlm_crash.evaluation.report import report
 
@@ -32,15 +33,17 @@ def _json(page: Path, name: str):
 def test_every_clip_is_on_the_page_with_frames_or_a_reason(predictions, write_lines):
     page = report(write_lines(predictions, "run/predictions.jsonl").parent)
     assert page.name == "report.html"
-    clips = _json(page, "data")
+    clips = _json(page, "data")["clips"]
     assert [clip["video"] for clip in clips] == ["1.mp4", "<i>.mp4", "2.mp4", "3.mp4"]
-    assert [clip["said_event"] for clip in clips] == ["crash", "near miss", "no event", "no answer"]
-    assert [clip["event_note"] for clip in clips] == ["P(crash) = 0.90", "P(crash) = 0.25", "", ""]
-    assert {one["label"]: one["answer"] for one in clips[0]["fields"]} == {"Weather": "Rainy", "Note": "</script><b>x"}
-    assert clips[3]["problem"] == "No answer: there is no video stream in it"
-    frames = [_json(page, f"frames-{n}") for n in range(4)]
+    events, fields = [clip["rows"][0] for clip in clips], clips[0]["rows"][1:]
+    assert [row["answer"] for row in events] == ["crash", "near miss", "no event", "no answer"]
+    assert [row["note"] for row in events] == ["P(crash) = 0.90", "P(crash) = 0.25", "", ""]
+    assert [row.get("p") for row in events] == [0.9, 0.75, None, None]  # of the event that was answered
+    assert {one["label"]: one["answer"] for one in fields} == {"Weather": "Rainy", "Note": "</script><b>x"}
+    frames = [_json(page, f"clip-{n}") for n in range(4)]
+    assert frames[3]["problem"] == "No answer: there is no video stream in it"
     assert [len(one["images"]) for one in frames] == [8, 0, 8, 0]
-    assert frames[1]["reason"] == "gone.mp4 is not there; give the folder of the clips by --clips"
+    assert frames[1]["no_frames"] == "gone.mp4 is not there; give the folder of the clips by --clips"
     text = page.read_text(encoding="utf-8")
     assert "<h1>Answers to 4 clips</h1>" in text
     assert "1 crash, 1 near miss, 1 of no event." in text
@@ -48,6 +51,12 @@ def test_every_clip_is_on_the_page_with_frames_or_a_reason(predictions, write_li
     assert "<b>x" not in text and "<i>.mp4" not in text
     said = re.sub(r"<(style|script).*?</\1>", "", text, flags=re.DOTALL)
     assert not re.search(r"https?://|exact match|baseline", said)
+
+
+def test_answers_alone_are_compared_with_nothing(predictions, write_lines):
+    folder = write_lines(predictions, "run/predictions.jsonl").parent
+    with pytest.raises(ValueError, match="holds answers without scores; --compare takes two folders of `evaluate`"):
+        report(folder, other=folder)
 
 
 def test_an_evaluation_beside_the_lines_comes_first(predictions, write_lines):
@@ -67,17 +76,23 @@ def test_lines_that_are_none_are_said(tmp_path: Path, text: str, message: str):
 def test_events_and_fields_of_another_lab_are_shown_as_they_are(say):
     one = replace(say("1.mp4", "crash", {}, event_probability=0.5), event="rock_fall", fields={"Rock_size": "Big"})
     assert answers_context([one])["counts"] == [{"event": "rock_fall", "title": "rock fall", "n": 1}]
-    data = answer_data(one)
-    assert (data["said_event"], data["event_note"]) == ("rock fall", "")  # whose probability it is, is not known
-    assert [(field["label"], field["answer"]) for field in data["fields"]] == [("Rock size", "Big")]
+    event, *fields = answer_data(one)["rows"]
+    assert (event["answer"], event["note"]) == ("rock fall", "") and "p" not in event  # whose it is, is not known
+    assert [(field["label"], field["answer"]) for field in fields] == [("Rock size", "Big")]
 
 
-def test_in_a_browser(predictions, write_lines, browse, visible):
+def test_in_a_browser(predictions, write_lines):
     page = report(write_lines(predictions, "run/predictions.jsonl").parent)
-    dom = browse(page)
-    assert visible(dom) == [0, 1, 2, 3]
-    assert "<h3>1.mp4</h3>" in dom
-    assert dom.count("<img") == 8
-    assert "<th>Truth</th>" not in dom and "<th>Answer</th>" in dom
-    assert visible(browse(page, "#show=failed")) == [3]
-    assert visible(browse(page, "#event=nearmiss")) == [1]
+    with chromium() as browser:
+        opened = Opened(browser, page)
+        assert opened.listed() == [0, 1, 2, 3]
+        assert opened.text("#detail h3") == "1.mp4"
+        assert opened.page.locator("#detail img").count() == 8
+        assert opened.texts(".answers thead th") == ["Field", "Answer"]  # nothing to compare with, nothing to mark
+        assert opened.page.locator("#marks, .marker").count() == 0
+        opened.press("j")
+        assert opened.text("#detail h3") == "<i>.mp4"
+        for state, shown in {"#status=failed": [3], "#event=nearmiss": [1], "#text=rainy": [0]}.items():
+            opened.turn(state)
+            assert opened.listed() == shown
+        assert opened.troubles == []

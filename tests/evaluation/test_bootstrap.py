@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from vlm_crash.evaluation.bootstrap import draw_counts, interval, ranking_scores, resampled_means, row_means
+from vlm_crash.evaluation import bootstrap
+from vlm_crash.evaluation.bootstrap import Resamples, draw_counts, interval, ranking_scores, row_means
 
 
 def test_a_draw_counts_each_clip_and_is_seeded():
@@ -18,8 +19,9 @@ def test_resampled_means_equal_the_slow_way():
     scores_NK = rng.random((9, 3))
     scores_NK[[0, 4, 5], 1] = np.nan
     scores_NK[:, 2] = np.nan
-    counts_RN = draw_counts(9, 20, rng)
-    fast_RK = resampled_means(scores_NK, counts_RN)
+    resamples = Resamples.of_clips(9, 20, seed=4)
+    (counts_RN,) = resamples.blocks()
+    fast_RK = resamples.means(scores_NK)
     for counts_N, means_K in zip(counts_RN.astype(int), fast_RK, strict=True):
         drawn_NK = np.repeat(scores_NK, counts_N, axis=0)
         assert means_K[0] == pytest.approx(drawn_NK[:, 0].mean())
@@ -31,7 +33,7 @@ def test_resampled_means_equal_the_slow_way():
 
 def test_interval_is_as_wide_as_the_binomial_says():
     scores_N1 = np.repeat([1.0, 0.0], [60, 40])[:, None]
-    limits = interval(resampled_means(scores_N1, draw_counts(100, 4000, np.random.default_rng(0)))[:, 0])
+    limits = interval(Resamples.of_clips(100, 4000, seed=0).means(scores_N1)[:, 0])
     assert limits is not None
     spread = 1.96 * np.sqrt(0.6 * 0.4 / 100)
     assert limits == pytest.approx((0.6 - spread, 0.6 + spread), abs=0.012)
@@ -53,3 +55,27 @@ def test_ranking_scores_equal_scikit_learn_with_weights_and_ties():
 def test_ranking_one_class_is_nan():
     auroc_R, average_precision_R = ranking_scores(np.array([0.2, 0.9]), np.array([True, True]), np.ones((1, 2)))
     assert np.isnan(auroc_R[0]) and np.isnan(average_precision_R[0])
+
+
+def test_clips_of_a_group_are_drawn_together():
+    group_N = np.array([0, 0, 0, 2, 1])
+    resamples = Resamples(group_N, 3, 40, seed=1)
+    (counts_RG,) = resamples.blocks()
+    np.testing.assert_array_equal(resamples.sums(np.eye(5)), counts_RG[:, group_N])
+    assert (counts_RG.sum(1) == 3).all()
+    # Four equal clips a group are worth one: the interval is that of the groups, twice as wide.
+    rng = np.random.default_rng(0)
+    of_group_G = rng.random(100)
+    by_clip = interval(Resamples.of_clips(400, 2000, 0).means(np.repeat(of_group_G, 4)[:, None])[:, 0])
+    by_group = interval(
+        Resamples(np.repeat(np.arange(100), 4), 100, 2000, 0).means(np.repeat(of_group_G, 4)[:, None])[:, 0]
+    )
+    assert (by_group[1] - by_group[0]) / (by_clip[1] - by_clip[0]) == pytest.approx(2, rel=0.1)
+
+
+def test_draws_are_the_same_in_whatever_blocks(monkeypatch):
+    scores_NK = np.random.default_rng(0).random((11, 2))
+    whole = Resamples.of_clips(11, 30, seed=7).means(scores_NK)
+    monkeypatch.setattr(bootstrap, "_MOST_COUNTS", 44)
+    assert [len(block) for block in Resamples.of_clips(11, 30, seed=7).blocks()] == [4] * 7 + [2]
+    np.testing.assert_allclose(Resamples.of_clips(11, 30, seed=7).means(scores_NK), whole)

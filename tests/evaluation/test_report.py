@@ -1,24 +1,20 @@
-"""The page: complete, self-contained, safe with hostile texts, and alive in a real browser where there is one."""
+"""The page as a text: complete, self-contained, safe with hostile texts. test_report_browser.py opens it."""
 
 import json
 import re
-from dataclasses import replace
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from tests.evaluation.pages import evaluation, full_page
 from vlm_crash.evaluation.confusion import MAX_TERMS, NO_ANSWER, RARER, field_matrices
-from vlm_crash.evaluation.evaluate import evaluate
 from vlm_crash.evaluation.report import report
-from vlm_crash.evaluation.settings import EvaluationSettings
-from vlm_crash.schema.fields import Schema
+from vlm_crash.evaluation.report_sections import differences_section
+from vlm_crash.schema.fields import Schema, load_schema
 from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.reader import read_frames
-
-HOSTILE = "</script><script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\"> & \u2028 'q'"
-WET = {"Weather": "Rainy", "Lanes": "2", "Crash_reason": HOSTILE}
-DRY = {"Weather": "Clear", "Lanes": "3"}
 
 
 class _Page(HTMLParser):
@@ -48,40 +44,28 @@ class _Page(HTMLParser):
             self.text.append(data)
 
 
-@pytest.fixture
-def page(tmp_path: Path, schema: Schema, say, write_csv, write_lines, make_clip) -> Path:
-    """Right; wrong event; wrong field; failed; absent. One name is hostile."""
-    bad_name = "<b onclick=x>&'.mp4"
-    truth = [
-        write_csv("crash", {"1.mp4": WET, "2.mp4": WET, bad_name: WET}),
-        write_csv("nearmiss", {"1.mp4": DRY, "2.mp4": DRY, "3.mp4": DRY}),
-    ]
-    clip = str(make_clip("clips/crash/1.mp4"))
-    failed = say("2.mp4", "nearmiss", {}, "nearmiss", status="failed", error="no <video> stream")
-    predictions = [
-        say("1.mp4", "crash", WET, "crash", path=clip, event_probability=0.9),
-        say("2.mp4", "nearmiss", {"Weather": "Rainy"}, "crash", path=clip, event_probability=0.2),
-        say(bad_name, "crash", {**WET, "Weather": "Foggy"}, "crash", path="gone.mp4", event_probability=0.8),
-        say("1.mp4", "nearmiss", DRY, "nearmiss", event_probability=0.1),
-        replace(failed, event=None, response=""),
-    ]
-    evaluate([write_lines(predictions)], truth, tmp_path / "out", schema, EvaluationSettings(None))
-    return report(tmp_path / "out")
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report(evaluation(tmp_path_factory.mktemp("page")))
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return full_page(tmp_path_factory.mktemp("full"))
 
 
 def test_the_page_holds_every_section_and_every_clip(page: Path):
     found = _Page(page.read_text(encoding="utf-8"))
     ids = {attrs.get("id") for _, attrs in found.elements}
     assert {"fields", "confusion", "clips", "reading"} <= ids
-    clips = found.json["data"]
+    clips = found.json["data"]["clips"]
     assert [clip["key"] for clip in clips] == [
         "crash/1.mp4", "crash/2.mp4", "crash/<b onclick=x>&'.mp4", "nearmiss/1.mp4", "nearmiss/2.mp4", "nearmiss/3.mp4"
     ]  # fmt: skip
-    assert sum(tag == "li" and "data-clip" in attrs for tag, attrs in found.elements) == 6
-    assert [clip["failed"] for clip in clips] == [False, False, False, False, True, True]
-    assert "no <video> stream" in clips[4]["problem"]
-    assert "no prediction" in clips[5]["problem"]
-    marks = {one["name"]: one["mark"] for one in clips[2]["fields"]}
+    assert [clip["status"] for clip in clips] == ["ok", "ok", "ok", "ok", "failed", "absent"]
+    assert "no <video> stream" in found.json["clip-4"]["problem"]
+    assert "no prediction" in found.json["clip-5"]["problem"]
+    marks = {one["name"]: one["mark"] for one in clips[2]["rows"]}
     assert (marks["Weather"], marks["Lanes"], marks["Crash_reason"], marks["Road_type"]) == (
         "wrong",
         "right",
@@ -95,22 +79,24 @@ def test_the_page_holds_every_section_and_every_clip(page: Path):
 
 def test_frames_are_inside_as_small_jpegs(page: Path):
     found = _Page(page.read_text(encoding="utf-8"))
-    frames = [found.json[f"frames-{n}"] for n in range(6)]
+    frames = [found.json[f"clip-{n}"] for n in range(6)]
     assert [len(one["images"]) for one in frames] == [8, 8, 0, 0, 0, 0]
-    assert all(image.startswith("data:image/jpeg;base64,/9j/") for image in frames[0]["images"])
+    assert all(image.startswith("/9j/") for image in frames[0]["images"])
     assert max(len(image) for image in frames[0]["images"]) < 12_000
+    assert frames[0]["link"] == "./../clips/crash/1.mp4"
     assert frames[0]["times"] == sorted(frames[0]["times"])
-    assert "gone.mp4" in frames[2]["reason"]
+    assert "gone.mp4" in frames[2]["no_frames"]
 
 
-def test_moved_clips_are_found(page: Path, make_clip):
+def test_moved_clips_are_found(page: Path, make_clip, tmp_path: Path):
     moved = make_clip("elsewhere/nearmiss/1.mp4").parents[1]
-    again = report(page.parent, page.parent / "again" / "page.html", clips=moved)
-    assert len(_Page(again.read_text(encoding="utf-8")).json["frames-3"]["images"]) == 8
+    again = report(page.parent, tmp_path / "again" / "page.html", clips=moved)
+    clip = _Page(again.read_text(encoding="utf-8")).json["clip-3"]
+    assert len(clip["images"]) == 8 and clip["link"] == "./../elsewhere/nearmiss/1.mp4"
 
 
-def test_the_page_asks_for_nothing_outside(page: Path):
-    text = page.read_text(encoding="utf-8")
+def test_the_page_asks_for_nothing_outside(full: Path):
+    text = full.read_text(encoding="utf-8")
     found = _Page(text)
     for tag, attrs in found.elements:
         assert tag not in ("link", "iframe", "object", "embed", "base", "img"), tag
@@ -118,21 +104,60 @@ def test_the_page_asks_for_nothing_outside(page: Path):
         assert (attrs.get("href") or "#").startswith("#")
     outside = re.sub(r"<script type=\"application/json\".*?</script>", "", text, flags=re.DOTALL)
     assert not re.search(r"https?://|@import|url\(|fetch\(|XMLHttpRequest|sourceMappingURL", outside)
-    assert "default-src 'none'" in text
+    assert "default-src 'none'" in text and re.search(r"script-src 'sha256-[^']+'; base-uri 'none'", text)
 
 
-def test_texts_of_others_stay_texts(page: Path):
-    text = page.read_text(encoding="utf-8")
+def test_texts_of_others_stay_texts(full: Path):
+    text = full.read_text(encoding="utf-8")
     assert "<script>document.title" not in text
     assert "<img" not in text
-    assert "<b onclick" not in text
+    assert "<b onclick" not in text and "<b>Snowy" not in text and "<i>Other" not in text
     found = _Page(text)
-    assert any("</script><script>document.title='pwned'" in one["truth"] for one in found.json["data"][0]["fields"])
-    assert not any(name.startswith("on") and tag != "form" for tag, attrs in found.elements for name in attrs)
+    assert any(
+        "</script><script>document.title='pwned'" in one["truth"] for one in found.json["data"]["clips"][0]["rows"]
+    )
+    assert not any(name.startswith("on") for tag, attrs in found.elements for name in attrs)
 
 
-def test_light_and_dark(page: Path):
-    assert "prefers-color-scheme: dark" in page.read_text(encoding="utf-8")
+def test_parts_that_the_metrics_lack_are_left_out_and_those_they_have_are_drawn(page: Path, full: Path, tmp_path: Path):
+    metrics = json.loads((page.parent / "metrics.json").read_text(encoding="utf-8"))
+    for part in ("crash", "nearmiss", "event"):
+        for entry in (metrics[part], *metrics[part].get("fields", {}).values()):
+            entry.pop("calibration", None)
+    metrics["consistency"] = None
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    shutil.copy(page.parent / "records.json", tmp_path)
+    without, found = (_Page(path.read_text(encoding="utf-8")) for path in (report(tmp_path), full))
+    for name in ("calibration", "consistency"):
+        assert name not in {attrs.get("id") for _, attrs in without.elements}
+        assert name in {attrs.get("id") for _, attrs in found.elements}
+    columns = {attrs.get("class") for tag, attrs in found.elements if tag == "td"}
+    assert {"score", "majority", "metadata", "kappa", "ece"} <= columns
+    assert not {"roles", "blind"} & columns  # no text was scored, no blind answers given: no field has a value
+    plots = [attrs["data-plot"] for _, attrs in found.elements if "data-plot" in attrs]
+    assert plots[:3] == ["event", "crash/Weather", "crash/Lanes"]
+    said = " ".join(found.text)
+    assert "Snow & a dry road" in said and "Two readers" in said and "3 terms have fewer than 10 clips" in said
+    assert not any("no value" in text for text in without.text)
+    hrefs = [attrs["href"] for tag, attrs in found.elements if tag == "a" and "clip=" in (attrs.get("href") or "")]
+    assert hrefs == ["#clip=crash/1.mp4"]
+
+
+def test_differences_to_a_second_evaluation(page: Path, tmp_path: Path):
+    text = " ".join(_Page(report(page.parent, tmp_path / "two.html", other=page.parent).read_text()).text)
+    assert "Against a second run" in text and "on the 6 clips of both" in text
+    assert "0 rows of" in text and "A better" not in text  # with itself
+    schema = load_schema()
+    row = {"event": "crash", "field": "Type_of_impact", "metric": "exact_match", "n": 5, "a": 0.8, "b": 0.4}
+    row |= {"difference": 0.4, "low": 0.1, "high": 0.6, "p": 0.01, "p_holm": 0.03, "verdict": "A better"}
+    mean = row | {"event": "all", "field": "mean", "p_holm": None, "verdict": "cannot tell apart"}
+    found = differences_section(schema, {"a": "one", "b": "two", "n": 5, "fields": [row], "means": [mean]})
+    assert found["num_apart"] == 1
+    shown = [(one["label"], one["event_title"], one["interval"], one["p"], one["is_alone"]) for one in found["rows"]]
+    assert shown == [
+        ("Type of impact", "Crash", "+0.100 \N{EN DASH} +0.600", 0.03, False),
+        ("mean", "all", "+0.100 \N{EN DASH} +0.600", 0.01, True),
+    ]
 
 
 def test_a_folder_without_evaluation_is_named(tmp_path: Path):
@@ -172,61 +197,8 @@ def test_rare_terms_of_a_matrix_are_gathered_and_none_is_lost(schema: Schema):
     assert not any(cell["right"] for cell in matrix["rows"][-1]["cells"])  # rarer terms: not known to be right
 
 
-@pytest.mark.parametrize(
-    ("state", "shown"),
-    [
-        ("", [0, 1, 2, 3, 4, 5]),
-        ("#show=wrong", [1, 2, 4, 5]),
-        ("#show=right", [0, 3]),
-        ("#show=failed", [4, 5]),
-        ("#show=wrong&event=crash", [1, 2]),
-        ("#by=event&show=wrong", [1, 4, 5]),
-        ("#by=Weather&show=right", [0, 1, 3]),
-        ("#name=onclick", [2]),
-        ("#name=nothing-has-this", []),
-    ],
-)
-def test_filters_in_a_browser(page: Path, browse, visible, state: str, shown: list[int]):
-    dom = browse(page, state)
-    assert visible(dom) == shown
-    assert f"{len(shown)} of 6" in dom
-    assert "pwned" not in re.search(r"<title>(.*?)</title>", dom).group(1)
-
-
-def test_clicks_and_keys_in_a_browser(page: Path, browse):
-    """A copy of the page with a user at its end."""
-    user = """<script>
-      const tell = (text) => {
-        const p = document.createElement("p");
-        p.className = "told"; p.textContent = text; document.body.append(p);
-      };
-      const title = () => document.querySelector("#detail h3").textContent;
-      tell(title() + " / " + document.querySelectorAll("#detail img").length + " frames");
-      document.querySelector('[data-clip="3"] button').click(); tell(title());
-      const key = new KeyboardEvent("keydown", {key: "ArrowDown", bubbles: true});
-      document.getElementById("list").dispatchEvent(key); tell(title());
-      const wrong = document.querySelector("input[value=wrong]");
-      wrong.checked = true; wrong.dispatchEvent(new Event("input", {bubbles: true}));
-      tell(document.getElementById("shown").value + " / " + location.hash);
-    </script>"""
-    copy = page.with_name("copy.html")
-    copy.write_text(page.read_text(encoding="utf-8").replace("</body>", user + "</body>"), encoding="utf-8")
-    told = re.findall(r'<p class="told">(.*?)</p>', browse(copy))
-    assert told == [
-        "Crash · 1.mp4 / 8 frames", "Near miss · 1.mp4", "Near miss · 2.mp4",
-        "4 of 6 / #show=wrong&amp;clip=nearmiss%2F2.mp4",
-    ]  # fmt: skip
-
-
-def test_the_control_of_this_test_notices_an_error(page: Path, browse):
-    broken = page.with_name("broken.html")
-    broken.write_text(
-        page.read_text(encoding="utf-8").replace('"use strict";', '"use strict"; nothing();'), encoding="utf-8"
-    )
-    with pytest.raises(AssertionError, match="nothing is not defined"):
-        browse(broken)
-
-
-def test_the_page_shows_what_the_reader_reads(page: Path, tmp_path: Path):
-    times = _Page(page.read_text(encoding="utf-8")).json["frames-0"]["times"]
-    assert times == [round(time, 2) for time in read_frames(tmp_path / "clips/crash/1.mp4", FrameSampling(8)).times_s]
+def test_the_page_shows_what_the_reader_reads(page: Path):
+    times = _Page(page.read_text(encoding="utf-8")).json["clip-0"]["times"]
+    assert times == [
+        round(time, 2) for time in read_frames(page.parents[1] / "clips/crash/1.mp4", FrameSampling(8)).times_s
+    ]

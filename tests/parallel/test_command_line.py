@@ -115,6 +115,7 @@ def check_events(folder):
         "grad_norm/projector",
         "grad_norm/language",
         "val/loss",
+        "val_macro_f1/event",
     } <= found.keys()
     assert events.Images("val_confusion/event")
     assert events.Images("validation_clip_1/frames")

@@ -4,7 +4,7 @@ import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from tests.copies import copied, samples_of, spoil
-from tests.parallel.left_out import train_over
+from tests.parallel.left_out import SEED, train_over
 from tests.parallel.micro import Micro
 from vlm_crash.data.collate import Collator, PackCollator
 from vlm_crash.data.datamodule import CrashDataModule
@@ -17,10 +17,15 @@ def dataset(prepared, demo_clips, tmp_path_factory):
     return folder
 
 
-def test_two_processes_are_one_with_twice_the_batch(launch, micro_model, dataset, one_thread):
+@pytest.fixture(scope="module")
+def both(launch, micro_model, dataset, tmp_path_factory):
+    """What two processes come to."""
+    return launch("left_out", 2, micro_model, dataset, tmp_path_factory.mktemp("saved"))
+
+
+def test_two_processes_are_one_with_twice_the_batch(both, micro_model, dataset, one_thread):
     bad = samples_of(dataset, "train")[3]
-    both = launch("left_out", 2, micro_model, dataset)
-    alone = train_over(micro_model, dataset, 1, 2)
+    alone = train_over(micro_model, dataset, 1, 2, seed=SEED)
     for found in both:
         assert found["losses"] == pytest.approx(alone["losses"], rel=1e-5)
         assert found["norms"] == pytest.approx(alone["norms"], rel=1e-4)
@@ -28,6 +33,28 @@ def test_two_processes_are_one_with_twice_the_batch(launch, micro_model, dataset
         assert found["steps"] == 10
         assert list(found["left_out"]) == [bad.id] and found["left_out"][bad.id][0] == bad.video
         assert [id for id, flag in zip(found["ids"], found["flags"], strict=True) if flag] == [bad.id]
+
+
+def test_two_processes_that_go_on_know_what_one_of_them_left_out(both, dataset):
+    """It is in the checkpoint from its turn on, whichever process read it; no process tries it again."""
+    bad = samples_of(dataset, "train")[3]
+    for found in both:
+        turn, rest = found["turn"], found["rest"]
+        assert turn < 4  # the epoch has a step left
+        assert [list(clips) for clips in found["told"]] == [[]] * turn + [[bad.id]] * (5 - turn)
+        assert rest["left_out"] == found["left_out"] and rest["flags"] == found["flags"]
+        assert rest["losses"] == found["losses"][turn + 1 :]
+
+
+def test_all_processes_hear_that_one_has_no_room_for_the_cache(both):
+    first, second = (found["room"] for found in both)
+    for alike in ("for all", "on both"):
+        assert first[alike] is None and second[alike] is None
+    other = "the frame cache has no room; another process says how much it needs"
+    assert first["for none"].startswith("the frame cache has no room: 14 clips x 2 frames")
+    assert second["for none"] == other
+    assert first["for the first"] == other
+    assert second["for the first"].startswith("the frame cache has no room: 14 clips x 2 frames")
 
 
 def test_a_step_of_bad_clips_alone_moves_no_weight(micro_model, dataset, one_thread):

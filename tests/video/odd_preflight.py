@@ -13,7 +13,7 @@ from vlm_crash.video.preflight_process import TASKS
 from vlm_crash.video.reader_process import serve
 
 
-def examine(path: Path, memory_gib: float | None) -> ClipFacts:
+def examine(path: Path, memory_gib: float | None, for_decord: bool) -> ClipFacts:
     match path.stem:
         case "hangs":
             time.sleep(3600)
@@ -22,7 +22,8 @@ def examine(path: Path, memory_gib: float | None) -> ClipFacts:
         case "eats":
             with mock.patch.object(preflight, "_examine", eat):
                 return preflight.examine(path, memory_gib)
-    return preflight.examine(path, memory_gib)
+    facts: ClipFacts = TASKS["examine"](path, memory_gib, for_decord)
+    return facts
 
 
 def compare(path: Path, memory_gib: float | None) -> str | None:
@@ -31,7 +32,7 @@ def compare(path: Path, memory_gib: float | None) -> str | None:
     return TASKS["compare"](path, memory_gib)
 
 
-def eat(path: Path) -> ClipFacts:
+def eat(path: Path, see: object) -> ClipFacts:
     eaten = []
     while True:
         eaten.append(np.ones(2**21, np.uint8))

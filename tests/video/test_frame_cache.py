@@ -180,7 +180,9 @@ def test_a_clip_is_hashed_once_and_not_trusted_while_it_is_new(decoder, monkeypa
     read = decoder()
     hashed: list[Path] = []
     plain = frame_cache.content_hash
-    monkeypatch.setattr(frame_cache, "content_hash", lambda path: (hashed.append(path), plain(path))[1])
+    monkeypatch.setattr(
+        frame_cache, "content_hash", lambda path, limit_s: (hashed.append(path), plain(path, limit_s))[1]
+    )
     read()
     read()
     assert len(hashed) == 1

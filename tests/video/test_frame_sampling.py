@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vlm_crash.video.frame_sampling import INDEX_RULES, FrameSampling, middle_frame_indices
-from vlm_crash.video.motion import Motion, motion_change
+from vlm_crash.video.motion import Motion
 
 CASES = json.loads((Path(__file__).parents[1] / "parity/frame_indices.json").read_text())["cases"]
 
@@ -151,7 +151,7 @@ def test_json_and_back():
 def moving(times_s: np.ndarray, since_s: float, until_s: float) -> Motion:
     """A picture that changes steadily, and more between two moments."""
     moved = np.where((times_s >= since_s) & (times_s < until_s), 9.0, 1.0)
-    return Motion(times_s, motion_change(times_s, moved))
+    return Motion(times_s, moved)
 
 
 def test_event_is_dense_around_the_largest_change_of_motion():

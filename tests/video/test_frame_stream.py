@@ -1,7 +1,8 @@
-"""Times of a recording whose time stamps go back, are missing or leap: named, and the same wherever it is entered."""
+"""Times of a recording whose time stamps go back, are missing, leap or cannot be: named, the same wherever entered."""
 
 from dataclasses import replace
 from fractions import Fraction
+from itertools import cycle, islice
 
 import av
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from vlm_crash.demo.clips import encode
 from vlm_crash.demo.drives import sample_drive
+from vlm_crash.video.container import UnreadableClipError, scan_packets
 from vlm_crash.video.cutting import cut_clip
 from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.frame_stream import FrameStream
@@ -31,15 +33,15 @@ def recording(pictures, tmp_path_factory):
     return path
 
 
-def write(path, pictures, ticks, container):
-    """Frames at these milliseconds, which may be anything that the container takes; a keyframe a second."""
+def write(path, pictures, ticks, container, ticks_a_second=1000):
+    """Frames at these ticks, which may be anything that the container takes; a keyframe a second."""
     with av.open(str(path), "w", format=container) as out:
         stream = out.add_stream("libx264", rate=FPS, options={"g": "10", "bf": "0", "preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 1000)
+        stream.codec_context.time_base = Fraction(1, ticks_a_second)
         for picture, tick in zip(pictures, ticks, strict=True):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = tick, Fraction(1, 1000)
+            frame.pts, frame.time_base = tick, Fraction(1, ticks_a_second)
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
     return path
@@ -116,6 +118,41 @@ def test_one_time_stamp_that_leaps_costs_no_other_frame_its_time(pictures, tmp_p
     found, stream = times(path)
     np.testing.assert_allclose(found, np.arange(60) / 10, atol=1e-3)
     assert stream.num_moved == 1 and "of 1 of its frames are missing, go back or leap" in stream.damage
+
+
+def cycle_of(pictures, count):
+    return islice(cycle(pictures), count)
+
+
+@pytest.mark.parametrize(
+    ("container", "ticks"),
+    [("mp4", range(100)), ("mpegts", range(100)), ("mp4", [*range(0, 90_000, 1500), *range(90_000, 91_100)])],
+)
+def test_time_stamps_that_no_camera_makes_are_taken_as_reading_a_clip_takes_them(pictures, tmp_path, container, ticks):
+    """The last has a second of true ones first: a header that counts 1,160 frames in it is looked into."""
+    path = write(tmp_path / f"clip.{container}", cycle_of(pictures, len(ticks)), ticks, container, 90_000)
+    clip = scan_packets(path)
+    found, stream = times(path)
+    np.testing.assert_allclose(found, clip.times_s, atol=1e-6)
+    assert (stream.fps, stream.end_s) == (clip.info.fps, pytest.approx(clip.info.duration_s))
+    said = f"its time stamps say {clip.info.told_fps:.0f} frames a second, which cannot be; it is taken to have"
+    assert stream.damage == f"{said} {clip.info.fps:g}"
+    grid = WindowGrid(2.0, 1.0, FrameSampling(2))
+    windows = list(read_windows(path, grid))
+    assert [window.start_s for window in windows[:2]] == [0.0, 1.0] and windows[-1].damage == stream.damage
+    again = read_window(path, grid, 1.0, 3.0, is_steady=True)
+    assert np.array_equal(again.frames_FHWC, windows[1].frames.frames_FHWC)
+    assert cut_clip(path, 1.0, 2.0, tmp_path / "cut.mp4", is_steady=True) == round(clip.info.fps)
+
+
+def test_a_stretch_of_time_stamps_that_cannot_be_ends_a_recording_by_its_name(pictures, tmp_path):
+    """Over the whole of it they could be; held together, its frames would fill the memory."""
+    ticks = [*range(0, 90_000 * 60, 90_000 * 2), *range(90_000 * 60, 90_000 * 60 + 1002)]
+    path = write(tmp_path / "dense.mp4", cycle_of(pictures, len(ticks)), ticks, "mp4", 90_000)
+    found = []
+    with pytest.raises(UnreadableClipError, match=r"time stamps say more than 1000 frames a second, up to 60\.0 s"):
+        found.extend(window.index for window in read_windows(path, WindowGrid(4.0, 2.0, FrameSampling(2))))
+    assert found == list(range(29))
 
 
 def test_a_hole_stays_a_hole(pictures, tmp_path):

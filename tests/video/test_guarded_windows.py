@@ -62,8 +62,12 @@ def test_gives_what_is_read_without_a_process(recording, first):
 @pytest.mark.parametrize(
     ("name", "timeout_s", "reason"),
     [
-        ("hangs_9", 3, "the decoder took longer than 3 s and was killed, somewhere behind 8.5 s"),
-        ("crashes_9", None, "the decoder died by SIGSEGV, somewhere behind 8.5 s"),
+        (
+            "hangs_9",
+            3,
+            "somewhere behind 8.5 s the decoder took longer than 3 s and was killed; raise --data.clip_timeout_s ...",
+        ),
+        ("crashes_9", None, "somewhere behind 8.5 s the decoder died by SIGSEGV"),
     ],
 )
 def test_what_was_read_before_comes_before_the_error(odd, recording, name, timeout_s, reason):
@@ -72,7 +76,7 @@ def test_what_was_read_before_comes_before_the_error(odd, recording, name, timeo
     with pytest.raises(UnreadableClipError) as caught:
         for window in read_windows(path, GRID, timeout_s=timeout_s):
             found.append(window)
-    assert (caught.value.reason, caught.value.path) == (reason, path)
+    assert caught.value.reason.startswith(reason.removesuffix(" ...")) and caught.value.path == path
     assert [window.end_s for window in found] == [4.0, 5.5, 7.0, 8.5]
     for there, here in zip(found, whole, strict=False):
         np.testing.assert_array_equal(there.frames.frames_FHWC, here.frames.frames_FHWC)

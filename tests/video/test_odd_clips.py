@@ -198,11 +198,11 @@ def test_disagreements_name_the_frames(make_clip):
     moved_FHWC = right.frames_FHWC.copy()
     moved_FHWC[[3, 9]] = right.frames_FHWC[[9, 3]]
     named = ", ".join(str(right.indices[place]) for place in (3, 9))
-    said = comparison._difference(right, replace(right, frames_FHWC=moved_FHWC))
+    said = comparison.difference(right, replace(right, frames_FHWC=moved_FHWC))
     assert said == f"decord gives another picture for 2 of 16 frames: {named}"
-    assert comparison._difference(right, right) is None
+    assert comparison.difference(right, right) is None
     wide = replace(right, frames_FHWC=right.frames_FHWC[:, :, :-1])
-    assert comparison._difference(wide, right) == "decord shows 64x48 pixels, a player 63x48"
+    assert comparison.difference(wide, right) == "decord shows 64x48 pixels, a player 63x48"
 
 
 @pytest.mark.parametrize("settings", [{}, {"bf": "2", "g": "6"}])

@@ -1,6 +1,6 @@
-"""The frame cache: size and speed of each format, beside decoding and beside the old way.
+"""The frame cache: size and speed of each format beside decoding and the old way, and what JPEG changes in answers.
 
-Enters: options. Leaves: Results. The clips are real ones where there are some, and the demo's. One thread, as a
+Enters: options. Leaves: a Result a part. The clips are real ones where there are some, and the demo's. One thread, as a
 DataLoader's worker; files are in the page cache.
 """
 
@@ -13,27 +13,45 @@ import numpy as np
 import torch
 
 from benches import data
+from benches.cache_answers import answers
 from benches.common import Bar, Result, Row, Table, side_by_side, timed
 from vlm_crash.demo.clips import write_dataset
 from vlm_crash.video import FrameSampling, guarded, list_clips
 from vlm_crash.video.frame_cache import CacheSettings, FrameCache
-from vlm_crash.video.frame_formats import FRAME_FORMATS
+from vlm_crash.video.frame_formats import FRAME_FORMATS, JPEG_QUALITY
 from vlm_crash.video.image_transform import normalised, to_pixel_values
 
+PARTS = ("speed", "answers")
 GIB = 2**30
 #: What issue 6 asks the size of, and how many times faster than the old way a clip must come from the default format.
 NUM_FRAMES, SIDE, NUM_CLIPS, FASTER = 64, 448, 1642, 8.0
 
+#: The default, and lower ones.
+QUALITIES = (JPEG_QUALITY, 75, 50)
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what is measured")
     parser.add_argument("--clips", type=Path, default=data.REAL, help="folder of real clips")
     parser.add_argument("--rendered", type=int, default=8, help="clips of the demo")
     parser.add_argument("--frames", type=int, default=32, help="frames of a clip")
     parser.add_argument("--size", type=int, default=SIDE, help="side of the model's square")
     parser.add_argument("--rounds", type=int, default=3, help="most times that each way reads a clip")
+    parser.add_argument("--demo", type=Path, default=Path("runs/demo"), help="a folder that `demo` made, for answers")
+    parser.add_argument("--qualities", type=int, nargs="+", default=QUALITIES, help="of JPEG, for answers")
+    parser.add_argument("--most_tokens", type=int, default=200, help="of a text field, for answers")
 
 
 def run(options: argparse.Namespace) -> list[Result]:
+    parts = {"speed": _speed, "answers": _answers}
+    return [parts[part](options) for part in options.parts]
+
+
+def _answers(options: argparse.Namespace) -> Result:
+    return answers(options.demo, data._real_clips(options.clips), options.qualities, options.most_tokens)
+
+
+def _speed(options: argparse.Namespace) -> Result:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -42,7 +60,7 @@ def run(options: argparse.Namespace) -> list[Result]:
             write_dataset(folder / "demo", num_clips=options.rendered, seed=0, workers=1)
             rendered = [clip for event in ("crash", "nearmiss") for clip in list_clips(folder / "demo" / event)]
             sets = {"real": data._real_clips(options.clips), "rendered": rendered}
-            return [_result({what: clips for what, clips in sets.items() if clips}, folder / "cache", options)]
+            return _result({what: clips for what, clips in sets.items() if clips}, folder / "cache", options)
     finally:
         torch.set_num_threads(threads)
 
@@ -75,7 +93,7 @@ def _result(sets: dict[str, list[Path]], folder: Path, options: argparse.Namespa
          "largest difference"),
         rows,
     )  # fmt: skip
-    return Result("cache", [table], ratios, bars=bars)
+    return Result("cache speed", [table], ratios, bars=bars)
 
 
 def _clip(clip: Path, folder: Path, options: argparse.Namespace) -> tuple[list[float], list[list[float]]]:

@@ -46,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rendered", type=int, default=8, help="clips of the demo")
     parser.add_argument("--frames", type=int, default=32, help="frames of a clip")
     parser.add_argument("--size", type=int, default=448, help="side of the model's square")
-    parser.add_argument("--rounds", type=int, default=5, help="most times that each way reads a clip")
+    parser.add_argument("--rounds", type=int, default=3, help="most times that each way reads a clip")
     parser.add_argument("--reads", type=int, default=2000, help="reads of a worker whose memory is watched")
 
 
@@ -64,14 +64,15 @@ def run(options: argparse.Namespace) -> list[Result]:
         torch.set_num_threads(threads)
 
 
-def _real_clips(folder: Path) -> list[Path]:
+def _real_clips(folder: Path, seconds: tuple[float, float] = (0, np.inf)) -> list[Path]:
     """Eight of the clips that fit, evenly by their size from the smallest to the largest; fewer where there are."""
     fitting = []
     for clip in list_clips(folder) if folder.is_dir() else []:
         if clip.suffix != ".mp4":
             continue
         info = reader.probe(clip)
-        if info.codec == "h264" and LINES[0] <= min(info.width, info.height) <= LINES[1]:
+        is_long = seconds[0] <= info.duration_s <= seconds[1]
+        if info.codec == "h264" and LINES[0] <= min(info.width, info.height) <= LINES[1] and is_long:
             fitting.append((info.width * info.height, clip.name, clip))
     fitting.sort()
     places = np.linspace(0, len(fitting) - 1, min(NUM_REAL, len(fitting))).round().astype(int)

@@ -5,11 +5,13 @@ output folder: scan_curve.jsonl (a line a window), events.jsonl (a line an event
 events.csv, recordings.csv, predictions.jsonl (a line a clip, failed recordings included) and a picture of each curve;
 clips/.
 Must hold: a line is on the disk before the next batch begins; a scan that was stopped at any time goes on where it was,
-and ends with the same lines; another model, other windows or other recordings are not mixed in.
+and ends with the same lines; another model, other windows or files that have changed are not mixed in; what a scan
+does after its windows are judged grows with their number, not with its square.
 """
 
 import json
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -18,16 +20,9 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from vlm_crash.callbacks.folder_lock import FolderLock
+from vlm_crash.callbacks.legacy_results import results_files
 from vlm_crash.callbacks.run_record import describe_run
-from vlm_crash.callbacks.scan_events import (
-    ScanEvent,
-    ScanSettings,
-    curve_line,
-    failed_line,
-    is_failed,
-    scan_events,
-    scored,
-)
+from vlm_crash.callbacks.scan_events import ScanEvent, ScanSettings, scan_events
 from vlm_crash.callbacks.scan_files import (
     CLIPS,
     CURVE,
@@ -37,14 +32,23 @@ from vlm_crash.callbacks.scan_files import (
     RUN,
     clear_clips,
     clear_scan,
-    clip_stems,
-    curve_picture,
     refuse_recordings_in_clips,
 )
-from vlm_crash.callbacks.scan_image import draw_curve
-from vlm_crash.callbacks.scan_resume import Left, changed_files, is_steady, left_of, refusal
-from vlm_crash.callbacks.scan_tables import event_rows, recording_rows, table
+from vlm_crash.callbacks.scan_image import draw_curves
+from vlm_crash.callbacks.scan_lines import by_recording, curve_line, failed_line, in_order, is_failed
+from vlm_crash.callbacks.scan_resume import (
+    Left,
+    all_recordings,
+    changed_files,
+    is_steady,
+    left_of,
+    named,
+    refusal,
+    say_others,
+)
+from vlm_crash.callbacks.scan_tables import event_rows, failures, recording_rows, table
 from vlm_crash.callbacks.whole_lines import WholeLines, cannot_write
+from vlm_crash.data import parquet
 from vlm_crash.data.files import write_files
 from vlm_crash.data.prediction_lines import prediction_files
 from vlm_crash.data.recordings import ScanPlan, WindowSample, window_sample
@@ -63,7 +67,8 @@ class ScanWriter(Callback):
         output_dir: folder for them.
         settings: of the scan.
         overwrite: begin anew where there is a scan already.
-        retry_failed: read recordings on that failed, and answer again where that failed.
+        retry_failed: read recordings on that failed, judge windows again that have no probability, and answer again
+            where that failed.
     """
 
     def __init__(
@@ -76,7 +81,10 @@ class ScanWriter(Callback):
         self._lock = FolderLock(self.output_dir)
         self._timeout_s: float | None = None
         self._background = self._run_id = ""
+        self._event_names: tuple[str, ...] = ()
+        self._stems: dict[str, str] = {}
         self._planned: dict[tuple[Any, ...], ScanEvent] = {}
+        self._unanswered: dict[tuple[str, int], list[ScanEvent]] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Look at what is there already, and say which windows are to be read."""
@@ -85,7 +93,7 @@ class ScanWriter(Callback):
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         self.recordings = list(datamodule.samples["predict"])
         schema: Any = pl_module.schema
-        self._background = schema.background.name
+        self._background, self._event_names = schema.background.name, schema.event_names
         self._timeout_s = datamodule.clip_timeout_s
         try:
             self.output_dir.mkdir(parents=True, exist_ok=True)
@@ -95,7 +103,8 @@ class ScanWriter(Callback):
         run = self._run(trainer, pl_module)
         left = self._look(run, datamodule.batch_size)
         pl_module.provenance = self._run_id = run["run_id"]
-        datamodule.scan = ScanPlan(self.settings.window_s, self.settings.stride_s, left.first, left.unsteady)
+        plan = ScanPlan(self.settings.window_s, self.settings.stride_s, left.first, left.only, left.unsteady)
+        datamodule.scan = plan
         if left.lines:
             log.info("%d windows have been judged before; going on", len(left.lines))
         if left.failed:
@@ -116,16 +125,12 @@ class ScanWriter(Callback):
         """What is left to do of the scan that is there.
 
         Raises:
-            ValueError: it is of other recordings, by another model or of other windows.
+            ValueError: it is of other recordings alone, by another model, of other windows, or its files have changed.
         """
         curve, events, path = (self.output_dir / name for name in (CURVE, EVENTS, RUN))
         refuse_recordings_in_clips(self.output_dir, [recording.path for recording in self.recordings])
         if self.overwrite:
-            clear_scan(self.output_dir)
-            for old in prediction_files(self.output_dir):
-                old.unlink()
-            for old in (curve, events, path):
-                old.unlink(missing_ok=True)
+            self._clear()
         there = json.loads(path.read_text(encoding="utf-8")) if path.exists() and curve.exists() else None
         answers = sum(file.stat().st_size for file in prediction_files(self.output_dir))
         if there is None and answers and not self.overwrite:
@@ -134,20 +139,31 @@ class ScanWriter(Callback):
                 "another folder, or --overwrite true"
             )
         self.curve = WholeLines(curve)
-        failed = {line["recording"] for line in self.curve.lines if is_failed(line)}
-        if there is not None and (why := refusal(there, run, failed, self.retry_failed)):
+        if why := refusal(there, run, self.curve.lines, self.retry_failed):
             raise ValueError(
                 f"{self.output_dir} holds {why}; set --output_dir to another folder, or --overwrite true to begin anew"
             )
         self.answered = WholeLines(events)
-        self._forget(changed_files(there, run) if there is not None else None)
+        if there is not None:
+            say_others(there, run)
+            self._forget(set(changed_files(there, run)))
+        run["recordings"] = all_recordings(there, run)
+        self._stems = {told[0]: told[3] for told in run["recordings"]}
         write_files({path: json.dumps(run, ensure_ascii=False, indent=1, default=str) + "\n"})
         left = left_of([recording.id for recording in self.recordings], self.curve.lines, batch_size, self.retry_failed)
         if left.lines != self.curve.lines:
             self.curve.keep(left.lines)
         return left
 
-    def _forget(self, changed: set[str] | None) -> None:
+    def _clear(self) -> None:
+        """Remove what this program wrote into the folder: a scan, or predictions of clips in all their forms."""
+        clear_scan(self.output_dir)
+        old = {*parquet.own_shards(self.output_dir), *results_files(self.output_dir, self._event_names)}
+        old |= {*prediction_files(self.output_dir), *(self.output_dir / name for name in (CURVE, EVENTS, RUN))}
+        for path in old:
+            path.unlink(missing_ok=True)
+
+    def _forget(self, changed: set[str]) -> None:
         """What was read of files that are others now. That they failed stays, until run.json says what they are."""
         if changed:
             windows = [line for line in self.curve.lines if line["recording"] not in changed or is_failed(line)]
@@ -186,36 +202,42 @@ class ScanWriter(Callback):
 
     def plan_answers(self) -> list[WindowSample]:
         """The windows at the peaks without an answer yet; events of other settings, or without a clip, are dropped."""
-        events = scan_events(self.recordings, self.curve.lines, self.settings, self._background)
+        curves, asked_for = by_recording(self.curve.lines), [recording.id for recording in self.recordings]
+        lines = in_order(asked_for, curves)
+        if lines != self.curve.lines:  # some were judged again, or of recordings that came later
+            self.curve.keep(lines)
+        events = scan_events(self.recordings, curves, self._stems, self.settings, self._background)
         self._planned = {event.key: event for event in events}
+        asked = set(asked_for)
         kept = [
             line for line in self.answered.lines
-            if tuple(line["key"]) in self._planned
-            and (line["clip"] is None or (self.output_dir / CLIPS / line["clip"]).exists())
-            and not (self.retry_failed and line["prediction"]["status"] == "failed")
+            if line["key"][0] not in asked  # what is not asked for now may be again
+            or (
+                tuple(line["key"]) in self._planned
+                and (line["clip"] is None or (self.output_dir / CLIPS / line["clip"]).exists())
+                and not (self.retry_failed and line["prediction"]["status"] == "failed")
+            )
         ]  # fmt: skip
         if kept != self.answered.lines:
             self.answered.keep(kept)
         done = {tuple(line["key"]) for line in kept}
-        steady = {recording.id: is_steady(self._lines_of(recording)) for recording in self.recordings}
-        windows = {
-            event.asked: window_sample(
+        steady = {name: is_steady(curves.get(name, [])) for name in asked_for}
+        left = defaultdict(list)  # two peaks may lie in one window, which is answered once
+        for key, event in self._planned.items():
+            if key not in done:
+                left[event.asked].append(event)
+        self._unanswered = dict(left)
+        return [
+            window_sample(
                 event.recording, window=event.window["window"], start_s=event.window["start_s"],
                 end_s=event.window["end_s"], is_steady=steady[event.recording.id],
             )
-            for key, event in self._planned.items() if key not in done
-        }  # fmt: skip
-        return list(windows.values())  # two peaks may lie in one window, which is answered once
-
-    def _lines_of(self, recording: VideoSample) -> list[dict[str, Any]]:
-        return [line for line in self.curve.lines if line["recording"] == recording.id]
+            for event, *_ in left.values()
+        ]  # fmt: skip
 
     def _answered(self, window: WindowSample, prediction: Prediction) -> None:
         """The clip, then the line that says it is there; for each event that is asked by this window."""
-        there = {tuple(line["key"]) for line in self.answered.lines}
-        for event in self._planned.values():
-            if event.asked != (window.id, window.window) or event.key in there:
-                continue
+        for event in self._unanswered.pop((window.id, window.window), ()):
             path = self.output_dir / CLIPS / event.clip
             line = prediction.to_json_dict() | {"video": event.clip, "path": readable_name(path)}
             clip: str | None = event.clip
@@ -235,32 +257,29 @@ class ScanWriter(Callback):
         lines = {tuple(line["key"]): line["prediction"] for line in self.answered.lines}
         events = list(self._planned.values())
         answers = [lines[event.key] for event in events]
-        failed = [line for line in self.curve.lines if is_failed(line)]
-        by_id = {recording.id: recording for recording in self.recordings}
-        stems = dict(zip(by_id, clip_stems([recording.video for recording in self.recordings]), strict=True))
-        for line in failed:
-            recording = by_id[line["recording"]]
-            prediction = Prediction(
-                recording.video, None, None, {}, {}, "", "failed", line["error"], provenance=self._run_id,
-                path=readable_name(recording.path),
+        curves = by_recording(self.curve.lines)
+        answers += [prediction.to_json_dict() for prediction in failures(self.recordings, curves, self._run_id)]
+        clear_clips(
+            self.output_dir,
+            [self._stems[recording.id] for recording in self.recordings],
+            {line["clip"] for line in self.answered.lines},
+        )
+        rows = recording_rows(self.recordings, curves, events)
+        if unjudged := [row["recording"] for row in rows if row["windows_without_probability"]]:
+            log.warning(
+                "%d recordings have windows without a probability: %s; --retry_failed true judges them again",
+                len(unjudged), named(unjudged),
             )  # fmt: skip
-            answers.append(prediction.to_json_dict())
-        kept = {line["clip"] for line in self.answered.lines}
-        clear_clips(self.output_dir, stems.values(), kept)
         write_files(
             {
                 self.output_dir / EVENT_TABLE: table(event_rows(events, lines)),
-                self.output_dir / RECORDING_TABLE: table(recording_rows(self.recordings, self.curve.lines, events)),
+                self.output_dir / RECORDING_TABLE: table(rows),
                 self.output_dir / "predictions.jsonl": "".join(
                     f"{json.dumps(line, ensure_ascii=False)}\n" for line in answers
                 ),
             }
         )
-        for recording in self.recordings:
-            if curve := [line for line in self._lines_of(recording) if not is_failed(line)]:
-                peaks = [event.peak for event in events if event.recording.id == recording.id]
-                picture = draw_curve(recording.video, scored(curve), peaks, self.settings)
-                picture.save(self.output_dir / curve_picture(stems[recording.id]))
+        draw_curves(self.output_dir, self.recordings, curves, events, self._stems, self.settings)
         return events
 
     def close(self) -> None:

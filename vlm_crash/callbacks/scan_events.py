@@ -1,6 +1,6 @@
 """A scan's curve becomes its events: which windows are answered, which spans are cut out. Pure.
 
-Enters: the lines of the curve. Leaves: events, numbered through each recording, and the rows of the tables.
+Enters: the lines of each recording's curve. Leaves: events, numbered through each recording.
 Must hold: the same curve and settings give the same events.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vlm_crash.callbacks.scan_files import clip_stems
+from vlm_crash.callbacks.scan_lines import Line, is_failed
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.video.peaks import Peak, PeakRule, ScoredWindow, find_peaks
 
@@ -84,50 +84,24 @@ class ScanEvent:
         return (self.recording.id, self.window["window"], self.clip, self.clip_start_s, self.clip_end_s)
 
 
-def curve_line(window: Any, found: Mapping[str, float] | str, background: str) -> dict[str, Any]:
-    """The line of a window: {event: probability}, and `probability`, that one happens; or why there are none."""
-    probabilities, error = (None, found) if isinstance(found, str) else (found, None)
-    happens = None
-    if probabilities is not None:
-        # The sum, not 1 - P(background), which rounds what is small to 0.
-        happens = min(1.0, sum(value for name, value in probabilities.items() if name != background))
-    return {
-        "recording": window.id,
-        "window": window.window,
-        "start_s": round(window.start_s, 6),
-        "end_s": round(window.end_s, 6),
-        "probability": happens,
-        "events": None if probabilities is None else dict(probabilities),
-        "error": error,
-        "is_last": window.is_last,
-        "damage": window.damage,
-        "num_moved": window.num_moved,
-    }
-
-
-def failed_line(recording: VideoSample, reason: str) -> dict[str, Any]:
-    """The line of a recording that cannot be read."""
-    return {"recording": recording.id, "window": None, "probability": None, "error": reason, "is_last": True}
-
-
-def is_failed(line: Mapping[str, Any]) -> bool:
-    """Whether a line says that its recording cannot be read."""
-    return line["window"] is None
-
-
 def scored(curve: Sequence[Mapping[str, Any]]) -> list[ScoredWindow]:
     """The windows of one recording's lines."""
     return [ScoredWindow(line["start_s"], line["end_s"], line["probability"]) for line in curve]
 
 
 def scan_events(
-    recordings: Sequence[VideoSample], lines: Sequence[Mapping[str, Any]], settings: ScanSettings, background: str
-) -> list[ScanEvent]:
-    """Events of all recordings, in their order and in order of time."""
+    recordings: Sequence[VideoSample], curves: Mapping[str, Sequence[Line]], stems: Mapping[str, str],
+    settings: ScanSettings, background: str,
+) -> list[ScanEvent]:  # fmt: skip
+    """Events of all recordings, in their order and in order of time.
+
+    Args:
+        curves: by recording (its id), its lines.
+        stems: by recording, how the names of its clips begin.
+    """
     found: list[ScanEvent] = []
-    stems = clip_stems([recording.video for recording in recordings])
-    for recording, stem in zip(recordings, stems, strict=True):
-        curve = [line for line in lines if line["recording"] == recording.id and not is_failed(line)]
+    for recording in recordings:
+        curve = [line for line in curves.get(recording.id, ()) if not is_failed(line)]
         windows = scored(curve)
         end_s = max((line["end_s"] for line in curve), default=0.0)
         for number, peak in enumerate(find_peaks(windows, settings.stride_s, settings.rule), 1):
@@ -136,7 +110,7 @@ def scan_events(
             found.append(
                 ScanEvent(
                     recording, peak, max(events, key=events.__getitem__), window,
-                    clip=f"{stem}_{number:03d}.mp4",
+                    clip=f"{stems[recording.id]}_{number:03d}.mp4",
                     clip_start_s=round(max(0.0, peak.start_s - settings.margin_s), 3),
                     clip_end_s=round(min(end_s, peak.end_s + settings.margin_s), 3),
                 )

@@ -15,18 +15,29 @@ CURVE, EVENTS, RUN, CLIPS = "scan_curve.jsonl", "events.jsonl", "run.json", "cli
 EVENT_TABLE, RECORDING_TABLE = "events.csv", "recordings.csv"
 
 
-def clip_stems(names: Sequence[str]) -> list[str]:
-    """Names for clips, each of one recording: of two with one name the later gets a number that makes a new one."""
+def clip_stems(names: Sequence[str], given: Collection[str] = ()) -> list[str]:
+    """Names for clips, each of one recording: of two with one name the later gets a number that makes a new one.
+
+    Args:
+        given: those that other recordings have already.
+    """
     stems = [Path(name).stem for name in names]
-    taken = set(stems)
+    used, taken = set(given), {*given, *stems}
     numbers: dict[str, Iterator[int]] = {}
     for place, stem in enumerate(stems):
-        if stem in numbers:
-            stems[place] = next(name for number in numbers[stem] if (name := f"{stem}~{number}") not in taken)
+        if stem in used:
+            own = numbers.setdefault(stem, count(2))
+            stems[place] = next(name for number in own if (name := f"{stem}~{number}") not in taken)
             taken.add(stems[place])
-        else:
-            numbers[stem] = count(2)
+        used.add(stems[place])
     return stems
+
+
+def with_stems(recordings: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """[id, path, size] of recordings, each with its stem behind; those that have one keep it."""
+    given = {told[3] for told in recordings if len(told) > 3}
+    stems = iter(clip_stems([Path(told[1]).name for told in recordings if len(told) <= 3], given))
+    return [list(told) if len(told) > 3 else [*told, next(stems)] for told in recordings]
 
 
 def curve_picture(stem: str) -> str:
@@ -80,7 +91,7 @@ def clear_scan(folder: Path) -> None:
     """Remove the scan that a folder holds, run.json included; what else lies there stays."""
     if not holds_scan(folder):
         return
-    stems = clip_stems([Path(told[1]).name for told in _run_of(folder).get("recordings", [])])
+    stems = [told[3] for told in with_stems(_run_of(folder).get("recordings", []))]
     clear_clips(folder, stems)
     if (folder / CLIPS).is_dir() and not any((folder / CLIPS).iterdir()):
         (folder / CLIPS).rmdir()

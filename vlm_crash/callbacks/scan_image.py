@@ -4,16 +4,35 @@ Enters: the windows' probabilities, the events, and, where they are known, the m
 Must hold: every window and every event is drawn; what no window judged is a gap.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from vlm_crash.callbacks.scan_events import ScanSettings
+from vlm_crash.callbacks.scan_events import ScanEvent, ScanSettings, scored
+from vlm_crash.callbacks.scan_files import curve_picture
+from vlm_crash.callbacks.scan_lines import Line, is_failed
+from vlm_crash.schema.records import VideoSample
 from vlm_crash.video.peaks import Peak, ScoredWindow, agreement
 
 WIDTH, HEIGHT, SIZE = 1200, 320, 13
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 14, 46, 36
 _CURVE, _WINDOW, _EVENT, _TRUTH, _GREY = (24, 84, 160), (150, 178, 214), (252, 226, 196), (196, 72, 48), (170, 170, 170)
+
+
+def draw_curves(
+    folder: Path, recordings: Iterable[VideoSample], curves: Mapping[str, Sequence[Line]], events: Iterable[ScanEvent],
+    stems: Mapping[str, str], settings: ScanSettings,
+) -> None:  # fmt: skip
+    """A picture for each recording of which a window was judged, named by its stem."""
+    peaks = defaultdict(list)
+    for event in events:
+        peaks[event.recording.id].append(event.peak)
+    for recording in recordings:
+        if curve := [line for line in curves.get(recording.id, ()) if not is_failed(line)]:
+            picture = draw_curve(recording.video, scored(curve), peaks[recording.id], settings)
+            picture.save(folder / curve_picture(stems[recording.id]))
 
 
 def draw_curve(

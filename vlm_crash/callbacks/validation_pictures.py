@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from vlm_crash.callbacks.confusion_image import draw
 from vlm_crash.data.collate import Batch
+from vlm_crash.metrics.class_scores import matrix_scores
 from vlm_crash.metrics.confusion import NO_ANSWER, OTHER, FieldConfusion
 from vlm_crash.schema.fields import UNKNOWN
 from vlm_crash.schema.records import Prediction, VideoSample
@@ -72,7 +73,8 @@ def _table(sample: VideoSample, prediction: Prediction) -> str:
 
 
 class ConfusionMatrices(Callback):
-    """Shows a confusion matrix of the event and of each categorical field after each validation run in TensorBoard."""
+    """Shows a confusion matrix of the event and of each categorical field after each validation run in TensorBoard,
+    and what it says in two numbers: balanced accuracy and macro-F1, given the true event."""
 
     def __init__(self) -> None:
         self._counts: FieldConfusion | None = None
@@ -100,6 +102,8 @@ class ConfusionMatrices(Callback):
             for board in boards(trainer):
                 picture = matrix_picture(name, counts.cpu(), self._counts.terms[name])
                 board.add_image(f"val_confusion/{name}", picture, trainer.global_step, dataformats="HWC")
+                for score, value in zip(("balanced_accuracy", "macro_f1"), matrix_scores(counts.cpu()), strict=True):
+                    board.add_scalar(f"val_{score}/{name}", value, trainer.global_step)
 
 
 def matrix_picture(name: str, counts: torch.Tensor, terms: tuple[str, ...]) -> Any:

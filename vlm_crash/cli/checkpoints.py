@@ -182,5 +182,5 @@ def tell_changes(stored: Stored, now: Mapping[str, Any]) -> None:
 def _saved(stored: Stored | None) -> Mapping[str, Any]:
     """The settings of the model in a checkpoint; another program's has none."""
     settings = (stored.rest.get(SETTINGS) if stored is not None else None) or {}
-    # Before a rule had settings none were saved; the folder's may be another rule's.
-    return {"frames": None, **settings} if "frame_rule" in settings else settings
+    # Before a rule had settings and words of its own none were saved; the folder's may be another rule's.
+    return {"frames": None, "told_sampling": None, **settings} if "frame_rule" in settings else settings

@@ -1,4 +1,4 @@
-"""demo, prepare, check, frames, convert, export, evaluate and report: thin commands around the package's functions."""
+"""demo, prepare, check, audit, frames, convert, export, evaluate, compare, report: thin commands around functions."""
 
 import io
 import re
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 
-from vlm_crash.cli import check_command, checkpoint_commands, frames_command
+from vlm_crash.cli import audit_command, check_command, checkpoint_commands, compare_command, frames_command
 from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys
 from vlm_crash.cli.config_files import resolve_configs
 
@@ -37,6 +37,11 @@ def _prepare_parser(parser: ArgumentParser) -> None:
         type=str | None,
         help="CSV column whose equal values stay in one split; unset: equal clips do.",
     )
+    add(
+        "--corrections",
+        type=Path | None,
+        help="CSV of labels to change, from the report's page; the annotation CSVs stay as they are.",
+    )
     add("--prompt", type=Literal["full", "short"], default="full", help="Question written into the JSONL's human turn.")
     add(
         "--clip_timeout_s",
@@ -63,6 +68,7 @@ def _prepare(options: Namespace) -> int:
         question=lambda event: question(schema, options.prompt),
         clip_timeout_s=options.clip_timeout_s,
         adapted=adapted,
+        corrections=options.corrections,
     )
     print(report)
     return 0
@@ -118,9 +124,23 @@ def _evaluate_parser(parser: ArgumentParser) -> None:
     )  # fmt: skip
     add("--wanted_accuracy", type=float, default=0.95, help="Of the answers that are accepted without a look.")
     add("--num_draws", type=int, default=2000, help="Resamples of the bootstrap, for the 95 % intervals.")
+    add(
+        "--group_column",
+        type=str | None,
+        help="Column of the truth: clips with equal cells (a trip) are drawn as one.",
+    )
+    add("--blind", type=Path, nargs="+", default=[], help="Predictions of the same model on black frames.")
+    add(
+        "--annotators",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="Two people's annotation CSVs (or labels.csv of the page) of the same clips: the ceiling, as kappa.",
+    )
 
 
 def _evaluate(options: Namespace) -> int:
+    from vlm_crash.evaluation.consistency import consistency_line
     from vlm_crash.evaluation.evaluate import evaluate
     from vlm_crash.evaluation.settings import EvaluationSettings
     from vlm_crash.evaluation.tables import format_table
@@ -133,16 +153,21 @@ def _evaluate(options: Namespace) -> int:
         options.out,
         schema,
         EvaluationSettings(
-            options.embedder,
-            options.split,
-            options.only_predicted,
-            options.seed,
-            options.num_draws,
+            embedder=options.embedder,
+            split=options.split,
+            only_predicted=options.only_predicted,
+            seed=options.seed,
+            num_draws=options.num_draws,
+            group_column=options.group_column,
+            blind=tuple(options.blind),
+            annotators=tuple(options.annotators),
             calibrate_on=tuple(options.calibrate_on),
             wanted_accuracy=options.wanted_accuracy,
         ),
     )
     print(format_table(metrics, schema))
+    if line := consistency_line(metrics["consistency"]):
+        print(line)
     return 0
 
 
@@ -152,12 +177,15 @@ def _report_parser(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--clips", type=Path | None, help="Where the clips lie now, as <event>/<name> or <name>, if they were moved."
     )
+    parser.add_argument(
+        "--compare", type=Path | None, help="A second folder that evaluate wrote: the page shows the differences."
+    )
 
 
 def _report(options: Namespace) -> int:
     from vlm_crash.evaluation.report import report
 
-    page = report(options.folder, options.out, options.clips)
+    page = report(options.folder, options.out, options.clips, options.compare)
     print(f"open {page}")
     return 0
 
@@ -180,7 +208,9 @@ def _demo(options: Namespace) -> int:
 COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace], int]]] = {
     "prepare": (_prepare_parser, _prepare),
     **check_command.COMMANDS,
+    **audit_command.COMMANDS,
     "evaluate": (_evaluate_parser, _evaluate),
+    **compare_command.COMMANDS,
     "report": (_report_parser, _report),
     "demo": (_demo_parser, _demo),
     **frames_command.COMMANDS,

@@ -71,7 +71,7 @@ def _command(name: str, options: Mapping[str, Any], *folders: Path) -> None:
 
 
 def demo(options: Namespace) -> int:
-    """Render, prepare, predict with the base, fit, predict (with the clips, and blind), evaluate, report."""
+    """Render, prepare, predict with the base, fit, predict (blind, and with the clips), evaluate, report."""
     start = time.perf_counter()
     out = Path(options.out)
     _check(options)
@@ -144,20 +144,20 @@ def _steps(out: Path, options: Namespace) -> None:
     if options.max_epochs is not None:
         fit["trainer.max_epochs"] = options.max_epochs
     _command("fit", fit)
-    _answer(out, "", {"model.path": model}, embedder="minilm")
     _answer(out, "blind", {"model.path": model, "data.blank_frames": "true"})
+    _answer(out, "", {"model.path": model}, {"embedder": "minilm", "blind": out / "blind"})
     _command("report", {"out": out / "report.html"}, out / "evaluation")
 
 
-def _answer(out: Path, name: str, options: Mapping[str, Any], embedder: str = "null") -> None:
-    """Answer the held-out clips and score the answers."""
+def _answer(out: Path, name: str, options: Mapping[str, Any], scoring: Mapping[str, Any] | None = None) -> None:
+    """Answer the held-out clips and score the answers; without more options for that, not their texts."""
     predictions, evaluation = out / (name or "predictions"), out / "_".join(filter(None, (name, "evaluation")))
     dataset, split = out / "dataset", "test"
     predict = {"data.folder": dataset, "data.split": split, "data.batch_size": 16}
     predict |= {"trainer.accelerator": "cpu", "output_dir": predictions}
     _command("predict", {**options, **predict})
     evaluate = {"predictions": predictions, "truth": dataset, "split": split, "out": evaluation}
-    _command("evaluate", evaluate | {"embedder": embedder})
+    _command("evaluate", evaluate | {"embedder": "null"} | dict(scoring or {}))
 
 
 def _figures(out: Path) -> dict[str, Any]:

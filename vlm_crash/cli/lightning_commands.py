@@ -87,7 +87,10 @@ class CrashCLI(LightningCLI):
             "after so many optimizer steps in a row that are not finite; unset: off.",
         )  # fmt: skip
         parser.add_argument(
-            "--retry_failed", type=bool, default=False, help="Do the clips again whose line in output_dir says failed."
+            "--retry_failed",
+            type=bool,
+            default=False,
+            help="Do the clips again whose line in output_dir says failed (--scan: and windows without a probability).",
         )
         parser.add_argument(
             "--predictions_format", type=str, default="jsonl",

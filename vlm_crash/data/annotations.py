@@ -8,6 +8,7 @@ number only where the CSV names no clips.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections import defaultdict
@@ -21,6 +22,8 @@ from vlm_crash.schema.fields import UNKNOWN, Event, Field, Schema
 from vlm_crash.schema.records import Annotation, VideoSample, cell_value
 from vlm_crash.schema.wording import closest
 from vlm_crash.video.clip_files import VIDEO_SUFFIXES, list_clips
+
+logger = logging.getLogger(__name__)
 
 #: Columns that may name the clip, in the order they are asked; without any of them the row number is the name.
 NAME_COLUMNS = ("video_id", "filename", "Video_name")
@@ -38,7 +41,7 @@ class AnnotatedRow:
 
 
 def read_annotations(
-    csv_path: Path, event: str, schema: Schema, clip_dir: Path | None
+    csv_path: Path, event: str, schema: Schema, clip_dir: Path | None, may_lack: bool = False
 ) -> tuple[list[VideoSample], list[Problem]]:
     """Samples of one annotation CSV, and what is wrong with its rows.
 
@@ -47,22 +50,28 @@ def read_annotations(
         event: which event its rows are about.
         schema: events and fields.
         clip_dir: folder of the clips; None: clips are not looked for (truth to score against).
+        may_lack: columns of fields may be absent, as long as one is there; such a field is UNKNOWN in every row.
 
     Raises:
         InputProblems: (a ValueError) the file as a whole cannot be used: absent, another delimiter, missing columns,
             no rows, or a clip folder that is absent, empty or holds none of the clips.
     """
-    rows, problems = read_rows(csv_path, event, schema, clip_dir)
+    rows, problems = read_rows(csv_path, event, schema, clip_dir, may_lack=may_lack)
     return [row.sample for row in rows], problems
 
 
 def read_rows(
-    csv_path: Path, event: str, schema: Schema, clip_dir: Path | None, group_column: str | None = None
+    csv_path: Path,
+    event: str,
+    schema: Schema,
+    clip_dir: Path | None,
+    group_column: str | None = None,
+    may_lack: bool = False,
 ) -> tuple[list[AnnotatedRow], list[Problem]]:
     """As `read_annotations`, with where each sample comes from and its cell of `group_column`."""
     csv_path = Path(csv_path)
     table, problems = read_table(csv_path)
-    columns = _columns(table, schema, event, group_column)
+    columns = _columns(table, schema, event, group_column, may_lack)
     if not columns.names:
         problems = [replace(problem, video=f"{problem.row}.mp4") for problem in problems]
     clips = _clips(csv_path, clip_dir)
@@ -95,10 +104,15 @@ class _Clips:
     paths: tuple[Path, ...]
 
 
-def _columns(table: Table, schema: Schema, event_name: str, group_column: str | None) -> _Columns:
+def _columns(table: Table, schema: Schema, event_name: str, group_column: str | None, may_lack: bool) -> _Columns:
     event = schema.event(event_name)
     indices = [(field, table.column(field.columns)) for field in event.fields]
     wanted = [field.columns[0] for field, index in indices if index is None]
+    if may_lack and len(wanted) < len(indices):
+        if wanted:
+            absent = "; ".join(f"{name}{_nearest(name, table.header)}" for name in wanted)
+            logger.warning("%s has no columns %s: these fields have no truth", table.path, absent)
+        wanted = []
     group = table.column([group_column]) if group_column else None
     if group_column and group is None:
         wanted.append(group_column)

@@ -225,7 +225,7 @@ def _row(clip: CheckedClip, preflight: Preflight, decord: bool) -> ClipRow:
     cells["checked"] = datetime.now(UTC).isoformat(timespec="microseconds")
     try:
         cells["sha256"] = preflight.content_hash(clip.path)
-        facts = preflight.facts(clip.path)
+        facts = preflight.facts(clip.path, for_decord=decord)
     except UnreadableClipError as error:
         return ClipRow({**cells, "status": QUARANTINED, "reason": error.reason})
     cells["decord"] = preflight.decord(clip.path) if decord else ""

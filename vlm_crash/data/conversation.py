@@ -85,8 +85,34 @@ PRESETS = {
     "demo": Preset(tells_duration=True, after_frames="\n"),
 }
 
+#: How the line that tells the duration says that the frames were chosen, by name.
+SAMPLINGS = {
+    # VideoChat-Flash's training, whose frames are evenly spread.
+    "uniform": "uniformly sampled from it",
+    # Our own: no upstream checkpoint has such frames.
+    "event": "sampled from it, more densely around its largest change of motion",
+}
 
-def frame_lines(num_frames: int, duration_s: float | None, preset: str = "training") -> str:
+
+def told_sampling(rule: str, known_rule: str | None, known: str | None) -> str:
+    """How a model is told that frames were chosen by a rule: one of SAMPLINGS, true of the rule.
+
+    A model that was trained with the rule is told as it was in its training, even if that was not true: until it was
+    written down, `event` was called uniform, too.
+
+    Args:
+        known_rule: the rule that the model was trained with; None: middle.
+        known: how it was told then; None: uniform.
+
+    >>> told_sampling("event", "middle", None), told_sampling("event", "event", None)
+    ('event', 'uniform')
+    """
+    if rule == (known_rule or "middle"):
+        return known or "uniform"
+    return "event" if rule == "event" else "uniform"
+
+
+def frame_lines(num_frames: int, duration_s: float | None, preset: str = "training", sampled: str = "uniform") -> str:
     """One line per frame, headed by the clip's duration where it is known and the preset tells it.
 
     >>> print(frame_lines(2, 8.0))
@@ -96,7 +122,7 @@ def frame_lines(num_frames: int, duration_s: float | None, preset: str = "traini
     """
     told = PRESETS[preset].tells_duration and duration_s is not None
     head = (
-        f"The video lasts for {duration_s:.2f} seconds, and {num_frames} frames are uniformly sampled from it.\n"
+        f"The video lasts for {duration_s:.2f} seconds, and {num_frames} frames are {SAMPLINGS[sampled]}.\n"
         if told
         else ""
     )
@@ -104,7 +130,9 @@ def frame_lines(num_frames: int, duration_s: float | None, preset: str = "traini
     return head + lines + PRESETS[preset].after_frames
 
 
-def user_turn(text: str, num_frames: int, duration_s: float | None, preset: str = "training") -> str:
+def user_turn(
+    text: str, num_frames: int, duration_s: float | None, preset: str = "training", sampled: str = "uniform"
+) -> str:
     """The user's words with the frames where `<image>` or `<video>` stands in them, else in front.
 
     >>> user_turn("<image>\\nWhat happens?", 1, None)
@@ -118,7 +146,7 @@ def user_turn(text: str, num_frames: int, duration_s: float | None, preset: str 
     before, *after = _CLIP.split(text)
     if len(after) > 1:
         raise ValueError(f"the question {text[:80]!r} has {len(after)} places for the clip; keep one <image>")
-    frames = frame_lines(num_frames, duration_s, preset)
+    frames = frame_lines(num_frames, duration_s, preset, sampled)
     return f"{before}{frames}{after[0]}" if after else frames + text
 
 

@@ -16,7 +16,7 @@ from vlm_crash.data.batching import Packs, check_batching, train_sampler
 from vlm_crash.data.cache_room import check_room_once
 from vlm_crash.data.clip_sources import each_once, limit_per_event, loose_clips
 from vlm_crash.data.collate import Batch, Collator, PackCollator
-from vlm_crash.data.conversation import read_question
+from vlm_crash.data.conversation import read_question, told_sampling
 from vlm_crash.data.dataset import ClipDataset, ModelInputs, SampleRecipe
 from vlm_crash.data.frame_options import UNSET, FrameOptions, sampling_of
 from vlm_crash.data.option_checks import check_leasts, check_together, check_words
@@ -169,11 +169,13 @@ class CrashDataModule(LightningDataModule):
             inputs = replace(inputs, question=None)
         inputs = replace(inputs, **{name: value for name, value in self.given.items() if value is not None})
         told = {"num_frames": inputs.num_frames, "rule": inputs.frame_rule}
-        remembered = {**told, **(inputs.frames or {})}
+        sampling = sampling_of(*self.given_frames, {**told, **(inputs.frames or {})})
+        words = told_sampling(sampling.rule, inputs.frame_rule, inputs.told_sampling)
+        inputs = replace(inputs, told_sampling=words)
         self.recipe = SampleRecipe(
             schema=self.schema,
             tokenizer=inputs.conversation_tokenizer,
-            sampling=sampling_of(*self.given_frames, remembered),
+            sampling=sampling,
             image_size=inputs.image_size,
             prompt=inputs.prompt,
             tell_event=self.tell_event,

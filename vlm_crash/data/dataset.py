@@ -35,7 +35,7 @@ from vlm_crash.video.reader import Frames
 #: Of ModelInputs: what a model's folder says by the same name.
 REMEMBERED = (
     *("prompt", "question", "num_frames", "frame_rule", "frames"),
-    *("system_message", "template", "preset"),
+    *("system_message", "template", "preset", "told_sampling"),
 )
 #: No clip is taken to last longer, in seconds.
 LONGEST_S = 9999.99
@@ -61,6 +61,7 @@ class ModelInputs:
         system_message: its system turn; None: the template's own.
         template: its chat template; None: internvl2_5.
         preset: how the frames stand in its prompt; None: training.
+        told_sampling: how its prompt says that they were chosen; None: uniform.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -74,12 +75,14 @@ class ModelInputs:
     system_message: str | None = None
     template: str | None = None
     preset: str | None = None
+    told_sampling: str | None = None
 
     @property
     def conversation_tokenizer(self) -> ConversationTokenizer:
         """The one that makes its prompts."""
         template = ChatTemplate(self.system_message, self.template or "internvl2_5")
-        return ConversationTokenizer(self.tokenizer, self.tokens_per_frame, template, self.preset or "training")
+        words = (self.preset or "training", self.told_sampling or "uniform")
+        return ConversationTokenizer(self.tokenizer, self.tokens_per_frame, template, *words)
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,8 @@ class SampleRecipe:
 
         if self.cache is None:
             return decode()
-        return self.cache.read(path, self.sampling.to_json(), self.image_size, self.reader, decode)
+        rule, timeout_s = self.sampling.to_json(), self.clip_timeout_s
+        return self.cache.read(path, rule, self.image_size, self.reader, decode, timeout_s)
 
     def item_of(self, sample: VideoSample, frames: Frames, supervised: bool) -> Item:
         """Put frames that have been read into tokens; ValueError as `item`."""
@@ -226,6 +230,7 @@ class SampleRecipe:
             **to_remember(self.sampling),
             "template": self.tokenizer.template.name,
             "preset": self.tokenizer.preset,
+            "told_sampling": self.tokenizer.sampled,
         }
 
     def _question(self, sample: VideoSample) -> str:

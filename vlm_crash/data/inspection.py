@@ -17,13 +17,15 @@ from pathlib import Path
 
 from vlm_crash.data.annotations import AnnotatedRow
 from vlm_crash.data.problems import Problem
-from vlm_crash.video.clip_files import content_hash, list_clips, log_other_files, readable_name
+from vlm_crash.video.clip_files import list_clips, log_other_files, readable_name
 from vlm_crash.video.container import ClipInfo, UnreadableClipError
-from vlm_crash.video.guarded import probe
+from vlm_crash.video.guarded import content_hash, probe
 
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LOGS = 5.0
+#: How the problem of a clip that cannot be read begins.
+UNREADABLE = "unreadable clip"
 
 
 def inspect_clips(
@@ -38,7 +40,7 @@ def inspect_clips(
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         for done, (row, result) in enumerate(zip(rows, pool.map(look, rows), strict=True), start=1):
             if isinstance(result, UnreadableClipError):
-                what = f"unreadable clip: {result.reason}"
+                what = f"{UNREADABLE}: {result.reason}"
                 remedy = "replace or convert the clip; the row is left out"
                 problems.append(Problem(row.file, row.row, row.sample.video, what, remedy))
             else:
@@ -53,7 +55,7 @@ def inspect_clips(
 
 def _look(row: AnnotatedRow, timeout_s: float | None) -> tuple[ClipInfo, str] | UnreadableClipError:
     try:
-        return probe(row.sample.path, timeout_s), content_hash(row.sample.path)
+        return probe(row.sample.path, timeout_s), content_hash(row.sample.path, timeout_s)
     except UnreadableClipError as error:
         return error
 

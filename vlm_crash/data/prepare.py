@@ -1,7 +1,7 @@
 """Annotation CSVs and clip folders -> a dataset to train on; and that dataset -> samples.
 
 In: per event a CSV and a folder. Out, in one folder: `<event>_ft.jsonl`, `diy_ft_data.json` (upstream reads both),
-`splits.json`, `dataset.json` and `problems.csv`.
+`splits.json`, `dataset.json` and `problems.csv`; with corrections, these and what they changed.
 Must hold: a clip that cannot be read, or whose row is bad, is left out and named, never replaced; clips of the same
 content stand in the same split; a second run moves no clip; all files are written, or none; a file of an event that a
 second run does not have is removed.
@@ -14,12 +14,13 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vlm_crash.data.adapters import Adapted
 from vlm_crash.data.annotations import AnnotatedRow, read_rows
+from vlm_crash.data.corrections import CORRECTIONS_FILE, correct
 from vlm_crash.data.files import write_files
 from vlm_crash.data.inspection import contradictions, inspect_clips, unlisted
 from vlm_crash.data.jsonl import to_line
@@ -29,6 +30,7 @@ from vlm_crash.data.prepared import (
     PROBLEMS_FILE,
     SPLITS_FILE,
     checked_assign,
+    group_facts,
     load_prepared,
     load_vocabularies,
     read_json,
@@ -54,12 +56,17 @@ class PrepareReport:
     num_by_split: Mapping[str, Mapping[str, int]]
     num_left_out: int
     num_problems: int
+    num_corrected: int = 0
 
     def __str__(self) -> str:
         lines = [f"{self.out}: {sum(self.num_clips.values())} clips, {self.num_left_out} rows left out"]
         for split, by_event in self.num_by_split.items():
             events = ", ".join(f"{count} {event}" for event, count in by_event.items())
             lines.append(f"  {split}: {sum(by_event.values())} ({events})")
+        if self.num_corrected:
+            lines.append(
+                f"  values that are not those of the CSVs: {self.num_corrected} ({self.out / CORRECTIONS_FILE})"
+            )
         if self.num_problems:
             lines.append(f"  {self.num_problems} problems are listed in {self.out / PROBLEMS_FILE}")
         return "\n".join(lines)
@@ -76,6 +83,7 @@ def prepare(
     question: Callable[[str | None], str],
     clip_timeout_s: float | None = CLIP_TIMEOUT_S,
     adapted: Adapted | None = None,
+    corrections: Path | None = None,
 ) -> PrepareReport:
     """Turn annotation CSVs and clip folders into a dataset.
 
@@ -90,6 +98,7 @@ def prepare(
         question: event -> the human turn's words, without the image prefix.
         clip_timeout_s: most seconds to look at a clip; None or 0: no limit.
         adapted: rows of a dataset of another form, whose sources these are; their official splits hold.
+        corrections: a CSV of labels to change (corrections.py); those of earlier runs into this folder hold as well.
 
     Raises:
         InputProblems: (a ValueError) with all that makes the input unusable as a whole.
@@ -97,10 +106,9 @@ def prepare(
         OSError: the dataset cannot be written; nothing was changed then.
     """
     check_fractions(fractions)
-    if clip_timeout_s is not None and not clip_timeout_s >= 0:  # nan is not
-        raise ValueError(f"clip_timeout_s={clip_timeout_s} is below 0; set --clip_timeout_s to 0 or more")
-    if seed < 0:
-        raise ValueError(f"seed={seed} is below 0; set --seed to 0 or more")
+    for name, value in (("clip_timeout_s", clip_timeout_s), ("seed", seed)):
+        if value is not None and not value >= 0:  # nan is not
+            raise ValueError(f"{name}={value} is below 0; set --{name} to 0 or more")
     _check_sources(sources, schema)
     out = Path(out)
     splits_settings = {"seed": seed, "fractions": list(fractions), "group_by": group_column or "clip content"}
@@ -109,9 +117,10 @@ def prepare(
     num_rows = (adapted.num_left_out if adapted else 0) + len(
         {(p.file, p.row) for p in problems if p.row is not None} | {(r.file, r.row) for r in rows}
     )
-    rows, hashes, unreadable = inspect_clips(rows, clip_timeout_s)
-    problems += unreadable
+    corrected = correct(rows, schema, out, corrections)
+    rows, hashes, unreadable = inspect_clips(corrected.rows, clip_timeout_s)
     named = adapted.left_out if adapted else ()
+    problems += unreadable
     problems += [problem for problem in unlisted(sources, rows, problems) if problem.video not in named]
     problems += contradictions(rows, hashes)
     problems.sort(key=lambda problem: (problem.file, problem.row is None, problem.row or 0))
@@ -130,19 +139,20 @@ def prepare(
         **_conversations(out, sources, samples, schema, question),
         out / SPLITS_FILE: _splits_json(splits_settings, assign, of_content, groups),
         out / DATASET_FILE: _json(
-            {"schema": schema.fingerprint, "vocabularies": observed_vocabularies(samples, schema)}
+            _facts(out, {} if adapted else sources, samples, schema) | group_facts(labels, group_column)
         ),
         out / PROBLEMS_FILE: problems_csv(problems),
+        **corrected.files(out),
     }
     stale = _stale(out, texts.keys())
     write_files(texts)
     for path in stale:
         logger.warning("%s is removed: its event was not given, so it is no longer of the dataset", path)
         path.unlink(missing_ok=True)
-    report = _report(out, sources, samples, splits, num_rows - len(rows), len(problems))
     for problem in problems[:MAX_SHOWN]:
         logger.warning("%s", problem)
-    return report
+    report = _report(out, sources, samples, splits, num_rows - len(rows), len(problems))
+    return replace(report, num_corrected=corrected.num_changed)
 
 
 def _check_sources(sources: Mapping[str, tuple[Path, Path]], schema: Schema) -> None:
@@ -259,6 +269,22 @@ def _report(
         num_left_out=num_left_out,
         num_problems=num_problems,
     )
+
+
+def _facts(
+    out: Path, sources: Mapping[str, tuple[Path, Path]], samples: Sequence[VideoSample], schema: Schema
+) -> dict[str, Any]:
+    """What dataset.json says of the whole; sources: CSVs in our form."""
+    return {
+        "schema": schema.fingerprint,
+        "vocabularies": observed_vocabularies(samples, schema),
+        "sources": {event: _csv_of(out, csv) for event, (csv, _) in sources.items()},
+    }
+
+
+def _csv_of(out: Path, csv: Path) -> dict[str, str]:
+    """Where an annotation CSV lies, as it stands and from the dataset's folder, for `audit`."""
+    return {"csv": str(csv.resolve()), "csv_relative": os.path.relpath(csv.resolve(), out.resolve())}
 
 
 def _json(content: Any) -> str:

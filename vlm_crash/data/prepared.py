@@ -20,6 +20,8 @@ DATA_FILE = "diy_ft_data.json"
 SPLITS_FILE = "splits.json"
 DATASET_FILE = "dataset.json"
 PROBLEMS_FILE = "problems.csv"
+#: Stands for the column where a dataset of another form names the video that a clip was cut from.
+SOURCE_COLUMN = "source video"
 #: Settings of an entry of diy_ft_data.json that upstream's trainer acts on, with the value that changes nothing.
 _UPSTREAM: Mapping[str, Any] = {"repeat_time": 1, "data_augment": False}
 
@@ -88,6 +90,58 @@ def load_vocabularies(folder: Path) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = _facts(_data_file(folder).parent).get("vocabularies", {})
     return found
+
+
+def sources_of(folder: Path) -> dict[str, Path]:
+    """The annotation CSV of each event, as `prepare` was given it; none where it did not say.
+
+    Args:
+        folder: as `load_prepared` takes it.
+    """
+    folder = _data_file(folder).parent
+    said = _facts(folder).get("sources", {})
+    return {event: existing(folder, entry["csv"], entry.get("csv_relative")) for event, entry in said.items()}
+
+
+def group_facts(labels: Mapping[str, str], column: str | None) -> dict[str, Any]:
+    """What dataset.json keeps of groups, for intervals that are drawn by them; nothing where there are none.
+
+    Args:
+        labels: id -> cell of the group column, or the source that a dataset of another form names.
+        column: the column; None: the form names the sources.
+    """
+    return {"group_column": column or SOURCE_COLUMN, "groups": dict(labels)} if labels else {}
+
+
+def kept_groups(folder: Path) -> tuple[str | None, dict[str, str]]:
+    """The column of a dataset's groups and id -> group, as `prepare` has kept them; None and nothing without groups.
+
+    Args:
+        folder: as `load_prepared` takes it.
+    """
+    facts = _facts(_data_file(folder).parent)
+    return facts.get("group_column"), {str(id): str(label) for id, label in facts.get("groups", {}).items()}
+
+
+def load_groups(folder: Path, column: str) -> dict[str, str]:
+    """id -> group, as `prepare --group_column` has kept them; a clip that is not in it is a group of its own.
+
+    Args:
+        folder: as `load_prepared` takes it.
+        column: the column that is meant.
+
+    Raises:
+        ValueError: the dataset was not prepared with that column.
+    """
+    facts = _facts(_data_file(folder).parent)
+    known = facts.get("group_column")
+    if known != column:
+        has = f"keeps the groups of {known!r}" if known else "keeps no groups"
+        raise ValueError(
+            f"group_column={column!r}: {folder} {has}; run `prepare` with --group_column {column} into a new folder"
+            + (f", or set --group_column to {known!r}" if known else ", or give the annotation CSVs as --truth")
+        )
+    return {str(id): str(label) for id, label in facts["groups"].items()}
 
 
 def _data_file(folder: Path) -> Path:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from vlm_crash.data.clip_table import CLIPS_FILE, QUARANTINED, ClipRow, Key, Stamp, newest, rows_in
 from vlm_crash.schema.records import VideoSample
-from vlm_crash.video.clip_files import content_hash
 from vlm_crash.video.container import UnreadableClipError
+from vlm_crash.video.guarded import content_hash
 
 log = logging.getLogger(__name__)
 

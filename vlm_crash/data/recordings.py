@@ -56,6 +56,7 @@ class ScanPlan:
     Args:
         window_s, stride_s: how long windows are, and how often one begins.
         first: by recording (its id), the number of the first window to read; None: it is done. Others: from 0.
+        only: by recording, the windows that are judged, each with the rest of its batch. Others: all of them.
         unsteady: recordings (their ids) with time stamps that were moved, before that window.
         again: windows to answer; given, nothing else is read.
     """
@@ -63,6 +64,7 @@ class ScanPlan:
     window_s: float
     stride_s: float
     first: Mapping[str, int | None] = field(default_factory=dict)
+    only: Mapping[str, frozenset[int]] = field(default_factory=dict)
     unsteady: Container[str] = ()
     again: Sequence[WindowSample] | None = None
 
@@ -113,21 +115,28 @@ class WindowBatches(IterableDataset[Batch]):
             yield [FailedItem(recording, f"quarantined: {recording.quarantined}")]
             return
         items: list[Item | FailedItem] = []
+        only = self.plan.only.get(recording.id)
+        is_wanted = only is None
         try:
             is_steady = False if recording.id in self.plan.unsteady else None
             grid, timeout_s = self.plan.grid(self.recipe), self.recipe.clip_timeout_s
             for window in read_windows(recording.path, grid, first, is_steady, timeout_s):
+                if only is not None and not items and window.index > max(only):
+                    return
                 sample = window_sample(
                     recording, window=window.index, start_s=window.start_s, end_s=window.end_s,
                     is_last=window.is_last, damage=window.damage, num_moved=window.num_moved,
                 )  # fmt: skip
                 items.append(self.recipe.item_of(sample, window.frames, supervised=False))
+                is_wanted = only is None or is_wanted or window.index in only
                 if len(items) == self.batch_size:
-                    yield items
-                    items = []
+                    if is_wanted:
+                        yield items
+                    items, is_wanted = [], only is None
         except UnreadableClipError as error:
             items.append(FailedItem(recording, error.reason))
-        if items:
+            is_wanted = True
+        if items and is_wanted:
             yield items
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from vlm_crash.data.conversation import IMAGE_PLACEHOLDER, PRESETS, ChatTemplate, user_turn
+from vlm_crash.data.conversation import IMAGE_PLACEHOLDER, PRESETS, SAMPLINGS, ChatTemplate, user_turn
 
 #: Positions with this label carry no loss: torch's own constant, which the loss takes from there, too.
 IGNORE_INDEX: int = nn.CrossEntropyLoss().ignore_index
@@ -39,16 +39,22 @@ class ConversationTokenizer:
         tokens_per_frame: image tokens of one frame, as the model makes them.
         template: the chat around the turns.
         preset: how the frames stand in the user's turn, a key of PRESETS.
+        sampled: how the model is told that they were chosen, a key of SAMPLINGS.
     """
 
     tokenizer: PreTrainedTokenizerBase
     tokens_per_frame: int
     template: ChatTemplate
     preset: str = "training"
+    sampled: str = "uniform"
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise ValueError(f"preset={self.preset!r} is not one of {list(PRESETS)}; set --data.preset to one of them")
+        if self.sampled not in SAMPLINGS:
+            raise ValueError(
+                f"told_sampling={self.sampled!r} is not one of {list(SAMPLINGS)}; correct it in the model's config.json"
+            )
         vocabulary = self.tokenizer.get_vocab()
         absent = [token for token in (IMAGE_START, IMAGE_CONTEXT, IMAGE_END) if token not in vocabulary]
         if absent:
@@ -71,7 +77,7 @@ class ConversationTokenizer:
             answer: the text to learn; None for prediction.
             unsupervised: (start, end) spans of characters of the answer that carry no loss: values nobody knows.
         """
-        asked = user_turn(question, num_frames, duration_s, self.preset)
+        asked = user_turn(question, num_frames, duration_s, self.preset, self.sampled)
         image = IMAGE_START + IMAGE_CONTEXT * self.tokens_per_frame + IMAGE_END
         asked = asked.replace(IMAGE_PLACEHOLDER, image)
         return self.encode([asked] if answer is None else [asked, answer], unsupervised)

@@ -32,17 +32,32 @@ def num_frames(scene: Scene) -> int:
     return round(scene.duration_s * scene.fps)
 
 
-def moments(scene: Scene, decisive_s: float = CUE_LEAD) -> list[float]:
+def moments(scene: Scene, decisive_s: float = CUE_LEAD, place: float | None = None) -> list[float]:
     """The seconds of the scene that its clip's frames show.
 
     Args:
         decisive_s: how long the clip takes for the scene's last CUE_LEAD seconds, in which the event shows.
+        place: where in the clip that is, from 0 (it opens the clip) to 1 (it closes it): the scene runs to its end,
+            and back again, so that no cut tells the moment, and what is left shows no event. None: a scene that runs
+            forwards alone, and ends with its event.
     """
-    if decisive_s == CUE_LEAD:
+    if decisive_s == CUE_LEAD and place is None:
         return [index / scene.fps for index in range(num_frames(scene))]
     turn_s = scene.duration_s - CUE_LEAD
     times_s = [index / scene.fps for index in range(round((turn_s + decisive_s) * scene.fps))]
-    return [time_s + max(0.0, time_s - turn_s) * (CUE_LEAD / decisive_s - 1) for time_s in times_s]
+    if place is None:
+        return [time_s + max(0.0, time_s - turn_s) * (CUE_LEAD / decisive_s - 1) for time_s in times_s]
+    half_s = decisive_s / 2
+    off_s = [abs(time_s - half_s - place * (len(times_s) / scene.fps - decisive_s)) for time_s in times_s]
+    return [
+        max(0.0, turn_s + half_s - off if off >= half_s else scene.duration_s - off * CUE_LEAD / half_s)
+        for off in off_s
+    ]
+
+
+def drawn_place(scene_seed: int) -> float:
+    """A place of the decisive moment, anywhere in a clip with the same chance."""
+    return Random(f"place of {scene_seed}").random()
 
 
 def _encoder(seed: int) -> tuple[int, dict[str, str]]:
@@ -54,10 +69,14 @@ def _encoder(seed: int) -> tuple[int, dict[str, str]]:
 
 
 def write_clip(
-    scene: Scene, path: str | Path, size: tuple[int, int] = (320, 180), decisive_s: float = CUE_LEAD
+    scene: Scene,
+    path: str | Path,
+    size: tuple[int, int] = (320, 180),
+    decisive_s: float = CUE_LEAD,
+    place: float | None = None,
 ) -> None:
     """Write the scene as an H.264 mp4 of `size` (width, height: even numbers). OSError: the file cannot be written."""
-    pictures = (render_frame(scene, time_s, size) for time_s in moments(scene, decisive_s))
+    pictures = (render_frame(scene, time_s, size) for time_s in moments(scene, decisive_s, place))
     encode(pictures, path, scene.fps, scene.seed, size)
 
 
@@ -98,21 +117,34 @@ def _columns(event: str) -> dict[str, str]:
     return {field.name: field.columns[0] for field in load_schema().event(event).fields}
 
 
-def _write_planned(job: tuple[str, int, str, float]) -> tuple[str, dict[str, str]]:
-    event, scene_seed, path, decisive_s = job
+def _write_planned(job: tuple[str, int, str, float, bool]) -> tuple[str, dict[str, str]]:
+    event, scene_seed, path, decisive_s, anywhere = job
     scene = sample_scene(scene_seed, event)
-    write_clip(scene, path, decisive_s=decisive_s)
+    write_clip(scene, path, decisive_s=decisive_s, place=drawn_place(scene_seed) if anywhere else None)
     row = {column: scene.values[name] for name, column in _columns(event).items()}
     return event, {"video_id": Path(path).stem, "duration": f"{len(moments(scene, decisive_s)) / scene.fps:.3f}", **row}
 
 
-def write_dataset(out: str | Path, num_clips: int, seed: int, workers: int = 2, decisive_s: float = CUE_LEAD) -> None:
-    """Write `num_clips` clips, half of them crashes, and their two CSVs into `out`; `decisive_s` as for `moments`."""
+def write_dataset(
+    out: str | Path,
+    num_clips: int,
+    seed: int,
+    workers: int = 2,
+    decisive_s: float = CUE_LEAD,
+    anywhere: bool = False,
+) -> None:
+    """Write `num_clips` clips, half of them crashes, and their two CSVs into `out`.
+
+    Args:
+        decisive_s: as for `moments`.
+        anywhere: the moment has a place of its own in each clip (`drawn_place`), not the end.
+    """
     planned, out = plan_dataset(num_clips, seed), Path(out)
     for event in EVENTS:
         (out / event).mkdir(parents=True, exist_ok=True)
     jobs = [
-        (event, scene_seed, str(out / event / f"{number}.mp4"), decisive_s) for event, number, scene_seed in planned
+        (event, scene_seed, str(out / event / f"{number}.mp4"), decisive_s, anywhere)
+        for event, number, scene_seed in planned
     ]
     if workers <= 1:
         _write_csvs(out, map(_write_planned, jobs))

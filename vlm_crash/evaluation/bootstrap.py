@@ -1,15 +1,77 @@
-"""Percentile bootstrap by clip, seeded and vectorised: all draws are one matrix product.
+"""Percentile bootstrap by clip or by group, seeded and vectorised: all draws are one matrix product.
 
-Suffixes: R draws, N clips, K scores. A draw is a vector of N counts (how often each clip was drawn).
+Suffixes: R draws, N clips, G groups (each clip its own unless told), K scores. A draw is a vector of counts: how often
+each group was drawn, and with it all its clips.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 LEVEL = 0.95
+#: Counts that are held at a time (32 MiB), however many clips and draws there are.
+_MOST_COUNTS = 2**22
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """Draws of the clips of one table; the same ones each time they are asked for.
+
+    Tables whose clips share groups take the same `num_groups` and `seed`: then a draw of one is that of the other.
+
+    Attributes:
+        group_N: number of each clip's group, below num_groups.
+        num_groups: of which as many are drawn, with replacement.
+        num_draws: how often.
+        seed: of the draws.
+    """
+
+    group_N: NDArray[np.int64]
+    num_groups: int
+    num_draws: int
+    seed: int
+
+    @classmethod
+    def of_clips(cls, num_clips: int, num_draws: int, seed: int) -> Resamples:
+        """Each clip a group of its own."""
+        return cls(np.arange(num_clips), num_clips, num_draws, seed)
+
+    def blocks(self) -> Iterator[Array]:
+        """All draws in order, [r, G] at a time: counts of the groups."""
+        rng = np.random.default_rng(self.seed)
+        at_once = max(1, _MOST_COUNTS // max(self.num_groups, 1))
+        for first in range(0, self.num_draws, at_once):
+            yield draw_counts(self.num_groups, min(at_once, self.num_draws - first), rng)
+
+    @property
+    def num_groups_here(self) -> int:
+        """Groups that these clips are of; others may be of other tables."""
+        return len(np.unique(self.group_N))
+
+    def grouped(self, values_NK: Array) -> Array:
+        """[G, K]: sum of each column over the clips of each group; a block of draws times this are the draws' sums."""
+        if self.num_groups == len(self.group_N) and (np.diff(self.group_N) == 1).all():
+            return values_NK
+        grouped_GK = np.zeros((self.num_groups, values_NK.shape[1]))
+        np.add.at(grouped_GK, self.group_N, values_NK)
+        return grouped_GK
+
+    def sums(self, values_NK: Array) -> Array:
+        """[R, K]: sum of each column over the clips of each draw; no value may be NaN."""
+        grouped_GK = self.grouped(values_NK)
+        return np.concatenate([counts_RG @ grouped_GK for counts_RG in self.blocks()])
+
+    def means(self, scores_NK: Array) -> Array:
+        """[R, K]: mean of each column in each draw. NaN scores are not counted; NaN where a draw has none."""
+        known_NK = ~np.isnan(scores_NK)
+        sums_RK = self.sums(np.concatenate([known_NK, np.where(known_NK, scores_NK, 0.0)], axis=1))
+        totals_RK, sums_RK = np.split(sums_RK, 2, axis=1)
+        return np.divide(sums_RK, totals_RK, out=np.full_like(sums_RK, np.nan), where=totals_RK > 0)
 
 
 def draw_counts(num_clips: int, num_draws: int, rng: np.random.Generator) -> Array:
@@ -19,12 +81,21 @@ def draw_counts(num_clips: int, num_draws: int, rng: np.random.Generator) -> Arr
     return rng.multinomial(num_clips, np.full(num_clips, 1 / num_clips), size=num_draws).astype(np.float64)
 
 
-def resampled_means(scores_NK: Array, counts_RN: Array) -> Array:
-    """[R, K]: mean of each column in each draw. NaN scores are not counted; NaN where a draw has none."""
-    known_NK = ~np.isnan(scores_NK)
-    totals_RK = counts_RN @ known_NK
-    sums_RK = counts_RN @ np.where(known_NK, scores_NK, 0.0)
-    return np.divide(sums_RK, totals_RK, out=np.full_like(sums_RK, np.nan), where=totals_RK > 0)
+def clip_draws(tables: Sequence[tuple[Resamples, NDArray[np.int64]]]) -> Iterator[list[Array]]:
+    """Draws of several tables side by side, some at a time: of each table [r, n], how often its chosen clips stand.
+
+    Args:
+        tables: draws, and places of the clips that are asked for.
+    """
+    first = tables[0][0]
+    at_once = max(1, _MOST_COUNTS // max(sum(r.num_groups + len(chosen) for r, chosen in tables), 1))
+    generators = [np.random.default_rng(resamples.seed) for resamples, _ in tables]
+    for start in range(0, first.num_draws, at_once):
+        size = min(at_once, first.num_draws - start)
+        yield [
+            draw_counts(resamples.num_groups, size, rng)[:, resamples.group_N[chosen_N]]
+            for (resamples, chosen_N), rng in zip(tables, generators, strict=True)
+        ]
 
 
 def interval(draws_R: Array) -> tuple[float, float] | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vlm_crash.metrics.confusion import NO_ANSWER, said_term
 from vlm_crash.schema.fields import UNKNOWN, Event, Field
 
 MAX_TERMS = 14  # rarer ones are gathered
+#: Columns of metrics.json's matrices that are no terms.
+NO_ANSWER_COLUMN, WRONG_EVENT_COLUMN = f"({NO_ANSWER})", "(wrong event)"
 RARER = "(rarer terms)"
 
 
@@ -58,8 +60,19 @@ def _shown_terms(field: Field, pairs: Counter[tuple[str, str]]) -> list[str]:
         if answer != NO_ANSWER:
             seen[answer] += n
     kept = [term for term, _ in sorted(seen.items(), key=lambda item: (-item[1], item[0]))[:MAX_TERMS]]
+    return term_order(field, kept)
+
+
+def term_order(field: Field, terms: Iterable[str]) -> list[str]:
+    """In the order of the vocabulary, then counts by number, then words.
+
+    >>> from vlm_crash.schema.fields import load_schema
+    >>> weather, lanes = (load_schema().field(name) for name in ("Weather", "Lanes"))
+    >>> term_order(weather, {"Hail", "Rainy", "Clear"}), term_order(lanes, {"10", "2"})
+    (['Clear', 'Rainy', 'Hail'], ['2', '10'])
+    """
     order = {term: n for n, term in enumerate(field.vocabulary)}
-    return sorted(kept, key=lambda t: (order.get(t, len(order)), not t.isdecimal(), int(t) if t.isdecimal() else 0, t))
+    return sorted(terms, key=lambda t: (order.get(t, len(order)), not t.isdecimal(), int(t) if t.isdecimal() else 0, t))
 
 
 def _in(term: str, terms: Sequence[str]) -> str:

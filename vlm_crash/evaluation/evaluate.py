@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,18 @@ import numpy as np
 
 from vlm_crash.data.files import write_files
 from vlm_crash.data.prepared import load_vocabularies
+from vlm_crash.evaluation.agreement import add_agreement
+from vlm_crash.evaluation.baseline_scores import NOT_GIVEN, add_baselines, blind, blind_clips, majority, metadata
+from vlm_crash.evaluation.bootstrap import Resamples
 from vlm_crash.evaluation.calibration import add_calibration
 from vlm_crash.evaluation.calibration_clips import calibration_clips
+from vlm_crash.evaluation.consistency import consistency, consistency_csv
+from vlm_crash.evaluation.grouping import clip_groups, resamples_by_event
 from vlm_crash.evaluation.joining import Joined, join
-from vlm_crash.evaluation.loading import load_predictions, load_truth
+from vlm_crash.evaluation.legacy_scores import add_legacy_scores
+from vlm_crash.evaluation.loading import load_predictions, load_truth, truth_csvs
+from vlm_crash.evaluation.metadata_baseline import MetadataAnswers, metadata_answers
+from vlm_crash.evaluation.role_scores import add_roles, check_roles
 from vlm_crash.evaluation.scoring import ScoredEvent, score_clips, with_seen_vocabularies
 from vlm_crash.evaluation.settings import EvaluationSettings
 from vlm_crash.evaluation.summary import EventSummary, mean_entry, summarise_event, summarise_event_choice
@@ -28,6 +36,8 @@ from vlm_crash.metrics.text_similarity import SentenceEmbedder
 from vlm_crash.schema.fields import Schema, load_schema
 
 logger = logging.getLogger(__name__)
+
+MAJORITY = "the most frequent truth among the evaluated clips, given the event"
 
 
 def evaluate(
@@ -58,8 +68,9 @@ def evaluate(
     """
     settings = settings or EvaluationSettings()
     schema = schema or load_schema()
-    loaded = load_predictions([Path(path) for path in predictions], schema)
-    samples, bad_rows = load_truth([Path(path) for path in truth], schema, settings.split)
+    predictions, truth = list(map(Path, predictions)), list(map(Path, truth))
+    loaded = load_predictions(predictions, schema)
+    samples, bad_rows = load_truth(truth, schema, settings.split)
     joined = join(loaded, samples, settings.only_predicted)
     if all(clip.loaded is None for clip in joined.clips):
         raise ValueError("none of the predictions is of a clip in the truth; check that both are of the same dataset")
@@ -68,28 +79,61 @@ def evaluate(
     held_out = calibration_clips(schema, truth, joined, settings)
     sentences = None if settings.embedder is None else SentenceEmbedder(settings.embedder)
     scored = score_clips(schema, joined.clips, sentences)
-    metrics = summarise(schema, scored, sentences, settings)
+    groups = clip_groups(truth, schema, settings.group_column)
+    resamples = resamples_by_event(schema, joined.clips, groups, settings)
+    metrics = summarise(schema, scored, sentences, resamples)
+    answers = metadata_answers(schema, scored, truth, groups, settings)
+    baselines = {
+        "majority": majority(metrics, scored, sentences),
+        "metadata": metadata(answers, scored),
+        "blind": blind(blind_clips(settings.blind, schema, joined.clips, sentences), scored),
+    }
+    add_baselines(metrics, scored, resamples, baselines)
+    roles = check_roles(schema, scored)
+    add_roles(metrics, roles, resamples)
+    add_agreement(metrics, schema, sentences, settings)
     add_calibration(metrics, schema, scored, held_out, settings)
+    add_legacy_scores(metrics, scored, loaded, truth_csvs(truth, schema, settings.split), sentences)
+    metrics["consistency"] = consistency(schema, scored)
     metrics["clips"] = {**_clip_counts(joined), "truth_rows_not_used": len(bad_rows), "split": settings.split}
-    metrics["settings"] = {
-        "embedder": settings.embedder, "only_predicted": settings.only_predicted, "seed": settings.seed,
-        "bootstrap_draws": settings.num_draws, "schema": schema.fingerprint,
-        "interval": "95 % percentile bootstrap; clips resampled within each event",
-        "baseline": "the most frequent truth among the evaluated clips, given the event",
-        "calibrate_on": [str(path) for path in settings.calibrate_on], "wanted_accuracy": settings.wanted_accuracy,
-    }  # fmt: skip
-    out = Path(out)
-    _write(out, schema, scored, joined, metrics)
+    metrics["settings"] = _settings(settings, schema, answers)
+    broken = consistency_csv(schema, metrics["consistency"])
+    records = records_json(schema, scored, joined.without_truth, roles, groups)
+    _write(Path(out), metrics, scored, {"records.json": records, "consistency.csv": broken})
     logger.info("scores of %d clips are in %s", len(joined.clips), out)
     return metrics
 
 
-def _write(out: Path, schema: Schema, scored: Sequence[ScoredEvent], joined: Joined, metrics: dict[str, Any]) -> None:
-    """All files, or none."""
-    texts = {
-        "records.json": records_json(schema, scored, joined.without_truth),
-        "metrics.json": json.dumps(metrics, indent=1, ensure_ascii=False, allow_nan=False),
+def _settings(settings: EvaluationSettings, schema: Schema, answers: MetadataAnswers) -> dict[str, Any]:
+    """How the scores were made, in words where it is no number."""
+    drawn = f"the groups of {settings.group_column} resampled whole"
+    return {
+        "embedder": settings.embedder,
+        "only_predicted": settings.only_predicted,
+        "seed": settings.seed,
+        "bootstrap_draws": settings.num_draws,
+        "schema": schema.fingerprint,
+        "group_column": settings.group_column,
+        "interval": "95 % percentile bootstrap; "
+        + (drawn if settings.group_column else "clips resampled within each event"),
+        "baseline": MAJORITY,
+        "baselines": {
+            "majority": MAJORITY,
+            "metadata": answers.reason
+            or f"a forest on duration, size, fps, bitrate and file name, given the event; "
+            f"fitted on {answers.fitted_on}",
+            "blind": "the same model on black frames, end to end" if settings.blind else NOT_GIVEN,
+        },
+        "blind": [str(path) for path in settings.blind],
+        "calibrate_on": [str(path) for path in settings.calibrate_on],
+        "wanted_accuracy": settings.wanted_accuracy,
+        "annotators": [str(path) for path in settings.annotators],
     }
+
+
+def _write(out: Path, metrics: dict[str, Any], scored: Sequence[ScoredEvent], texts: dict[str, str]) -> None:
+    """All files, or none."""
+    texts = texts | {"metrics.json": json.dumps(metrics, indent=1, ensure_ascii=False, allow_nan=False)}
     for event in (event for event in scored if event.clips):
         name = event.event.name
         texts |= formatted_csvs(event) | {f"evaluation_{name}.csv": evaluation_csv(metrics[name])}
@@ -97,16 +141,19 @@ def _write(out: Path, schema: Schema, scored: Sequence[ScoredEvent], joined: Joi
 
 
 def summarise(
-    schema: Schema, scored: Sequence[ScoredEvent], embedder: SentenceEmbedder | None, settings: EvaluationSettings
+    schema: Schema,
+    scored: Sequence[ScoredEvent],
+    embedder: SentenceEmbedder | None,
+    resamples: Mapping[str, Resamples],
 ) -> dict[str, Any]:
     """metrics.json without its description of the run: one entry per event, "event" and "overall"."""
     summaries: list[EventSummary] = []
     metrics: dict[str, Any] = {}
-    for number, event in enumerate(scored):
-        summaries.append(summarise_event(event, embedder, settings.num_draws, settings.seed + number))
+    for event in scored:
+        summaries.append(summarise_event(event, embedder, resamples[event.event.name]))
         metrics[event.event.name] = summaries[-1].entry
     is_exact = [np.array([is_scored(field) for field in event.event.fields], dtype=bool) for event in scored]
-    metrics["event"] = summarise_event_choice(schema, scored, settings.num_draws, settings.seed + len(scored))
+    metrics["event"] = summarise_event_choice(schema, scored, resamples)
     metrics["overall"] = {
         "mean": mean_entry(summaries, exact=True, is_exact=is_exact),
         "text_mean": mean_entry(summaries, exact=False, is_exact=is_exact),

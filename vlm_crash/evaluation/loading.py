@@ -110,10 +110,10 @@ def load_truth(
         elif (path / DATA_FILE).is_file():
             samples += load_samples(path, schema)
         else:
-            for file in _truth_files(path):
+            for file in truth_files(path):
                 event = event_of_file_name(file, schema)
                 if file.suffix.lower() == ".csv":
-                    found, bad = read_annotations(file, event, schema, None)
+                    found, bad = read_annotations(file, event, schema, None, may_lack=True)
                     bad_rows += bad
                 else:
                     found = read_jsonl(file, file.parent, schema, event)
@@ -131,6 +131,17 @@ def load_truth(
         seen.add((sample.event, sample.video))
     _raise(twice, "the truth cannot be used")
     return known, bad_rows
+
+
+def truth_csvs(paths: Sequence[Path], schema: Schema, split: str | None = None) -> dict[str, list[Path]]:
+    """By event the CSVs that `load_truth` reads; a prepared dataset has none."""
+    found: dict[str, list[Path]] = {}
+    for path in map(Path, paths if split is None else ()):
+        files = [] if (path / DATA_FILE).is_file() else truth_files(path)
+        for file in files:
+            if file.suffix.lower() == ".csv":
+                found.setdefault(event_of_file_name(file, schema), []).append(file)
+    return found
 
 
 def _prediction_files(paths: Sequence[Path]) -> list[Path]:
@@ -244,7 +255,8 @@ def _predicted_twice(loaded: Sequence[LoadedPrediction]) -> list[str]:
     return problems
 
 
-def _truth_files(path: Path) -> list[Path]:
+def truth_files(path: Path) -> list[Path]:
+    """Files of a truth that is no prepared dataset: the file itself, or the conversation files or CSVs of a folder."""
     if not path.exists():
         raise FileNotFoundError(f"no such truth: {path}")
     if not path.is_dir():

@@ -1,4 +1,4 @@
-"""metrics.json + records.json -> what the page shows: cards, field rows, matrices, the list and the data of the clips.
+"""metrics.json + records.json -> what the static part of the page shows: cards, tables, matrices, plots, lists.
 
 Pure: dictionaries in, dictionaries out; no file, no HTML.
 """
@@ -9,22 +9,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from vlm_crash.evaluation.confusion import field_matrices
-from vlm_crash.schema.fields import Event, Field, Schema
-
-NONE = "\N{EN DASH}"  # stands where there is no value
-_NOT_SAID = {
-    "missing": "missing", "not_understood": "not understood", "unknown": "unknown", "wrong_event": "wrong event"
-}  # fmt: skip
+from vlm_crash.evaluation.report_sections import calibration_section, consistency_section, differences_section
+from vlm_crash.evaluation.report_table import field_table
+from vlm_crash.schema.fields import Schema
 
 
-def page_context(schema: Schema, metrics: dict[str, Any], records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the static part of the page shows."""
+def page_context(
+    schema: Schema, metrics: dict[str, Any], records: Sequence[dict[str, Any]], comparison: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """What the static part of the page shows; `comparison`: what `compare` found of this and a second evaluation."""
     events = [
         {
             "name": event.name,
             "title": event.title,
             "num_clips": metrics[event.name]["num_clips"],
-            "rows": _field_rows(event, metrics[event.name]),
+            "table": field_table(event, metrics[event.name]),
             "matrices": field_matrices(event, records),
         }
         for event in schema.events
@@ -42,14 +41,25 @@ def page_context(schema: Schema, metrics: dict[str, Any], records: Sequence[dict
         "split": clip_counts["split"],
         "events": events,
         "cards": _cards(metrics),
-        "field_choices": [(field.name, _label(field)) for field in schema.fields if field.kind != "text"],
-        "clips": [_list_item(schema, record) for record in records],
+        "calibrations": calibration_section(schema, metrics),
+        "consistency": consistency_section(schema, metrics),
+        "differences": differences_section(schema, comparison),
+        "field_choices": [
+            (field.name, field.name.replace("_", " ")) for field in schema.fields if field.kind != "text"
+        ],
+        **{f"has_{key}": any(_has_baseline(event["table"], key) for event in events) for key in ("metadata", "blind")},
+        "has_confidence": any(_has_confidence(record) for record in records),
         "settings": metrics["settings"],
     }
 
 
-def _label(field: Field) -> str:
-    return field.name.replace("_", " ")
+def _has_baseline(table: dict[str, Any], key: str) -> bool:
+    return any(column["key"] == key for column in table["columns"])
+
+
+def _has_confidence(record: dict[str, Any]) -> bool:
+    known = (one.get("probability") for one in record["fields"].values())
+    return record["event_probability"] is not None or any(p is not None for p in known)
 
 
 def _reason(entry: dict[str, Any], name: str = "score") -> str:
@@ -64,11 +74,11 @@ def _cards(metrics: dict[str, Any]) -> list[dict[str, Any]]:
         f"accuracy {accuracy:.3f}" if accuracy is not None else "",
         f"AUROC {auroc:.3f}" if auroc is not None else "",
     ]
-    common = {"baseline_label": "Most frequent answer", "count_label": "Answers counted"}
-    return [
+    common = {"count_label": "Answers counted"}
+    cards = [
         {
             "title": "Which event: balanced accuracy", "score": event["balanced_accuracy"], "low": low, "high": high,
-            "baseline": event["baseline"]["balanced_accuracy"], "n": event["n"], "baseline_label": "Always one event",
+            "baselines": [("Always one event", event["baseline"]["balanced_accuracy"])], "n": event["n"],
             "count_label": "Clips", "reason": _reason(event, "balanced_accuracy"),
             "note": "Also " + ", ".join(filter(None, extra)) + "." if any(extra) else "",
         },
@@ -87,93 +97,17 @@ def _cards(metrics: dict[str, Any]) -> list[dict[str, Any]]:
             "note": f"Mean of {text['num_fields']} text fields. A similar wording may still tell another story.",
         },
     ]  # fmt: skip
+    for card, entry in zip(cards, (event, mean, mean, text), strict=True):
+        card["marks"] = [{"kind": "majority", "score": value} for _, value in card["baselines"] if value is not None]
+        for kind, label in (("metadata", "Metadata alone"), ("blind", "The model, blind")):
+            value = (entry.get("baselines", {}).get(kind) or {}).get("score")
+            if value is not None:
+                card["baselines"].append((label, value))
+                card["marks"].append({"kind": kind, "score": value})
+    return cards
 
 
 def _parts(entry: dict[str, Any], kind: str) -> dict[str, Any]:
     prefix = f"{kind}_" if kind else ""
     limits = {"low": entry[f"{prefix}low"], "high": entry[f"{prefix}high"]}
-    return {"score": entry[kind or "score"], **limits, "baseline": entry["baseline"]}
-
-
-def _field_rows(event: Event, entry: dict[str, Any]) -> list[dict[str, Any]]:
-    rows = []
-    for field in event.fields:
-        scores = entry["fields"][field.name]
-        rows.append(scores | {"label": _label(field), "kind": field.kind, "reason": _reason(scores), "is_mean": False})
-    for name, kind in (("mean", "categorical and count"), ("text_mean", "text")):
-        mean = entry[name]
-        blank = {"missing": "", "not_understood": "", "baseline_answer": None}
-        if mean["num_fields"] or name == "mean":
-            rows.append(mean | blank | {"label": "Mean", "kind": kind, "reason": _reason(mean), "is_mean": True})
-    return rows
-
-
-def _list_item(schema: Schema, record: dict[str, Any]) -> dict[str, Any]:
-    scored = sum(one["verdict"] not in ("out", "compared") for one in record["fields"].values())
-    wrong = record["num_wrong"]
-    if record["status"] == "failed":
-        state, text = "failed", "could not be read"
-    elif record["status"] == "absent":
-        state, text = "failed", "no prediction"
-    elif record["predicted_event"] != record["event"]:
-        said = record["predicted_event"]
-        state, text = "event", f"taken for a {schema.event(said).title.lower()}" if said else "says no event"
-    else:
-        state = "wrong" if wrong else "right"
-        text = f"{wrong} of {scored} fields wrong" if wrong else f"all {scored} fields right"
-    return {
-        "video": record["video"], "event_title": schema.event(record["event"]).title, "state": state, "state_text": text
-    }  # fmt: skip
-
-
-def clip_data(schema: Schema, record: dict[str, Any]) -> dict[str, Any]:
-    """What the script needs to show and to filter one clip."""
-    event = schema.event(record["event"])
-    said, probability = record["predicted_event"], record["event_probability"]
-    event_right = said == record["event"]
-    title = schema.event(said).title if said else "no event"
-    note = f"P({schema.events[0].title.lower()}) = {probability:.2f}" if probability is not None else ""
-    problem = ""
-    if record["status"] != "ok":
-        problem = f"No answer: {record['error'] or 'no reason was given'}"
-    elif not event_right:
-        what = f"The answer is about another event: {title.lower()}." if said else "The answer names no event."
-        problem = f"{what} Its fields count as wrong end to end; the marks below are given the true event."
-    return {
-        "key": f"{record['event']}/{record['video']}",
-        "video": record["video"],
-        "event": record["event"],
-        "event_title": event.title,
-        "event_right": event_right,
-        "event_told": record["event_told"],
-        "said_event": title if record["status"] == "ok" else "no answer",
-        "event_note": note,
-        "failed": record["status"] != "ok",
-        "all_right": event_right and record["num_wrong"] == 0,
-        "path": record["path"],
-        "problem": problem,
-        "response": record["response"],
-        "fields": [_field_data(field, record["fields"][field.name]) for field in event.fields],
-    }
-
-
-def _field_data(field: Field, one: dict[str, Any]) -> dict[str, str]:
-    """One row of truth beside answer; judged given the event, so that a reader sees what the text got right."""
-    verdict, score = one["verdict_given_event"], one["score_given_event"]
-    answer = one["answer"] or one["said"] or NONE
-    note = ""
-    if one["said"] and one["answer"] and one["said"].strip() != one["answer"]:
-        note = f"said: {one['said']}"
-    elif verdict == "not_understood":
-        note = "not understood"
-    if verdict == "out":
-        mark, sign, truth = "out", "", "not known"
-    elif verdict == "compared":
-        mark, sign, truth = "text", NONE if score is None else f"{score:.2f}", one["truth"]
-    else:
-        mark, truth = "right" if verdict == "right" else "wrong", one["truth"]
-        sign = "✓" if verdict == "right" else "✕ " + _NOT_SAID.get(verdict, "wrong")
-    return {
-        "name": field.name, "label": _label(field), "truth": truth, "answer": answer,
-        "note": note, "mark": mark, "sign": sign,
-    }  # fmt: skip
+    return {"score": entry[kind or "score"], **limits, "baselines": [("Most frequent answer", entry["baseline"])]}

@@ -101,7 +101,7 @@ def _score_clip(schema: Schema, event: Event, joined: JoinedClip) -> ScoredClip:
     predicted_event = None
     loaded = joined.loaded
     if loaded is not None and loaded.prediction.status == "ok":
-        parsed = ParsedResponse(event.name, _answers(schema, event, loaded.prediction))
+        parsed = ParsedResponse(event.name, answers_of(schema, event, loaded.prediction))
         if loaded.told_event:
             # The event was told, not predicted; only a text that contradicts what it was told is another event's.
             predicted_event = parse(schema, loaded.prediction.response).event or joined.event
@@ -117,7 +117,7 @@ def _score_clip(schema: Schema, event: Event, joined: JoinedClip) -> ScoredClip:
     )
 
 
-def _answers(schema: Schema, event: Event, prediction: Prediction) -> dict[str, Answer]:
+def answers_of(schema: Schema, event: Event, prediction: Prediction) -> dict[str, Answer]:
     """Answers for an event's fields: the record where it has a value, else what the text says."""
     answers = dict(parse(schema, prediction.response, event=event.name).answers)
     if prediction.event != event.name:

@@ -49,6 +49,3 @@ class EvaluationSettings:
             )
         if not 0 < self.wanted_accuracy <= 1:
             raise ValueError(f"wanted_accuracy={self.wanted_accuracy} is not a share; set --wanted_accuracy in (0, 1]")
-        for name in ("group_column", "blind", "annotators"):
-            if getattr(self, name):
-                raise ValueError(f"{name} has no effect yet; leave it out")

@@ -7,21 +7,15 @@ Suffixes: R draws, N clips, K fields.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from vlm_crash.evaluation.baselines import majority_baseline
-from vlm_crash.evaluation.bootstrap import (
-    Array,
-    draw_counts,
-    interval,
-    ranking_scores,
-    resampled_means,
-    row_means,
-)
+from vlm_crash.evaluation.bootstrap import Array, Resamples, clip_draws, interval, ranking_scores, row_means
+from vlm_crash.evaluation.class_table import add_class_tables
 from vlm_crash.evaluation.scoring import ScoredClip, ScoredEvent
 from vlm_crash.metrics.functional import Verdict, is_scored
 from vlm_crash.metrics.text_similarity import SentenceEmbedder
@@ -29,7 +23,6 @@ from vlm_crash.schema.fields import Field, Schema
 
 NO_TRUTH = "no clip has a known truth for this field"
 NO_EMBEDDER = "text scores are turned off (embedder=null)"
-NO_LEGACY = "arrives with the legacy rules"
 NO_TEXTS = "no text field has a score"
 NO_FIELDS = "no categorical or count field has a known truth"
 ONE_EVENT = "needs truths of at least two events"
@@ -45,15 +38,15 @@ class EventSummary:
     given_event_RK: Array
 
 
-def summarise_event(scored: ScoredEvent, embedder: SentenceEmbedder | None, num_draws: int, seed: int) -> EventSummary:
-    """Per-field scores and means of one event; clips are resampled within the event."""
-    counts_RN = draw_counts(len(scored.clips), num_draws, np.random.default_rng(seed))
-    draws_RK = resampled_means(scored.end_to_end_NK, counts_RN)
-    given_RK = resampled_means(scored.given_event_NK, counts_RN)
+def summarise_event(scored: ScoredEvent, embedder: SentenceEmbedder | None, resamples: Resamples) -> EventSummary:
+    """Per-field scores and means of one event."""
+    draws_RK = resamples.means(scored.end_to_end_NK)
+    given_RK = resamples.means(scored.given_event_NK)
     fields = {
         field.name: _field_entry(scored, k, field, draws_RK[:, k], given_RK[:, k], embedder)
         for k, field in enumerate(scored.event.fields)
     }
+    add_class_tables(scored, fields, resamples)
     exact = np.array([is_scored(field) for field in scored.event.fields], dtype=bool)
     summary = EventSummary({"fields": fields, "num_clips": len(scored.clips)}, draws_RK, given_RK)
     summary.entry["mean"] = mean_entry([summary], exact=True, is_exact=[exact])
@@ -77,7 +70,7 @@ def _field_entry(
         "missing": given[Verdict.MISSING],
         "not_understood": given[Verdict.NOT_UNDERSTOOD],
         "baseline": baseline.score,
-        "legacy_score": None,
+        "legacy_score": None,  # legacy_scores.py has it
         "answered_unknown": given[Verdict.UNKNOWN],
         "wrong_event": verdicts[Verdict.WRONG_EVENT],
         "right": verdicts[Verdict.RIGHT] if is_scored(field) else None,
@@ -86,7 +79,7 @@ def _field_entry(
         "end_to_end": score,
         "given_event": score_given,
         **_limits(given_limits, "given_event_"),
-        "reasons": {"legacy_score": NO_LEGACY},
+        "reasons": {},
     }
     if is_scored(field):
         entry["reasons"]["compared"] = "an exact match is right or wrong, not similar"
@@ -117,34 +110,35 @@ def mean_entry(summaries: Sequence[EventSummary], exact: bool, is_exact: Sequenc
         "n": sum(entry["n"] for entry in entries),
         "num_fields": len(entries),
         "baseline": _mean([entry["baseline"] for entry in entries]),
-        "legacy_score": None,
+        "legacy_score": None,  # legacy_scores.py has it
         "end_to_end": score,
         "given_event": _mean([entry["given_event"] for entry in entries]),
         **_limits(interval(row_means(given_RK)), "given_event_"),
-        "reasons": {"legacy_score": NO_LEGACY},
+        "reasons": {},
     }
     return with_reasons(out, NO_FIELDS if exact else NO_TEXTS)
 
 
-def summarise_event_choice(schema: Schema, scored: Sequence[ScoredEvent], num_draws: int, seed: int) -> dict[str, Any]:
+def summarise_event_choice(
+    schema: Schema, scored: Sequence[ScoredEvent], resamples: Mapping[str, Resamples]
+) -> dict[str, Any]:
     """How well the event itself was told: accuracy, balanced accuracy, and ranking by its probability.
 
-    A clip without a prediction, failed, or without an event counts as wrong. Clips are resampled within each event.
+    A clip without a prediction, failed, or without an event counts as wrong.
+
+    Args:
+        resamples: by event, of all its clips in their order.
     """
-    clips = [clip for event in scored for clip in event.clips]
-    if any(clip.joined.loaded is not None and not clip.joined.loaded.told_event for clip in clips):
-        clips = [clip for clip in clips if clip.joined.loaded is None or not clip.joined.loaded.told_event]
-    else:
-        clips = []
-    by_event = {name: [c for c in clips if c.joined.event == name] for name in schema.event_names}
-    by_event = {name: found for name, found in by_event.items() if found}
-    rights = {name: np.array([[float(c.event_right)] for c in found]) for name, found in by_event.items()}
-    rng = np.random.default_rng(seed)
-    recall_RE = np.zeros((num_draws, 0))
-    for right_N1 in rights.values():
-        recall_RE = np.c_[recall_RE, resampled_means(right_N1, draw_counts(len(right_N1), num_draws, rng))]
+    by_event = untold_clips(scored)
+    clips = [clip for found in by_event.values() for clip in found]
+    rights = {name: np.array([c.event_right for c in found], dtype=float) for name, found in by_event.items()}
+    recall_RE = np.concatenate(
+        [np.zeros((next(iter(resamples.values())).num_draws, 0))]
+        + [resamples[name].means(rights_of(scored, name)) for name in by_event],
+        axis=1,
+    )
     sizes_E = np.array([len(right) for right in rights.values()], dtype=float)
-    recalls = {name: _mean(right[:, 0]) for name, right in rights.items()}
+    recalls = {name: _mean(right_N) for name, right_N in rights.items()}
     many = len(rights) > 1
     entry: dict[str, Any] = {
         "balanced_accuracy": _mean(list(recalls.values())) if many else None,
@@ -165,25 +159,45 @@ def summarise_event_choice(schema: Schema, scored: Sequence[ScoredEvent], num_dr
         "confusion": _event_confusion(schema, by_event),
         "reasons": {},
     }
-    _add_ranking(entry, schema, by_event, num_draws, rng)
+    _add_ranking(entry, schema, scored, by_event, resamples)
     return with_reasons(entry, TOLD if not clips else ONE_EVENT)
+
+
+def untold_clips(scored: Sequence[ScoredEvent]) -> dict[str, list[ScoredClip]]:
+    """By event the clips whose event was not told to the model; nothing where it was told of every predicted one."""
+    untold = {
+        event.event.name: [c for c in event.clips if c.joined.loaded is None or not c.joined.loaded.told_event]
+        for event in scored
+    }
+    if not any(clip.joined.loaded is not None for found in untold.values() for clip in found):
+        return {}
+    return {name: found for name, found in untold.items() if found}
+
+
+def rights_of(scored: Sequence[ScoredEvent], name: str) -> Array:
+    """[N, 1] of all clips of an event: 1 where it was named, 0 where not, NaN where the model was told."""
+    (event,) = [event for event in scored if event.event.name == name]
+    told = [c.joined.loaded is not None and c.joined.loaded.told_event for c in event.clips]
+    rights = [np.nan if t else float(c.event_right) for t, c in zip(told, event.clips, strict=True)]
+    return np.array(rights, dtype=np.float64)[:, None]
 
 
 def _add_ranking(
     entry: dict[str, Any],
     schema: Schema,
+    scored: Sequence[ScoredEvent],
     by_event: dict[str, list[ScoredClip]],
-    num_draws: int,
-    rng: np.random.Generator,
+    resamples: Mapping[str, Resamples],
 ) -> None:
     """AUROC and average precision of P(first event of the schema), over the clips that carry one."""
     positive = schema.event_names[0]
     names = ("auroc", "average_precision")
-    groups = []
-    for name, clips in by_event.items():
-        probabilities = [c.prediction.event_probability for c in clips if c.prediction is not None]
-        groups.append((name == positive, [p for p in probabilities if p is not None]))
-    n = sum(len(found) for _, found in groups)
+    places = {
+        event.event.name: [n for n, clip in enumerate(event.clips) if _probability(clip) is not None]
+        for event in scored
+        if event.event.name in by_event
+    }
+    n = sum(map(len, places.values()))
     entry["n_event_probability"] = n
     reason = None
     if len(schema.event_names) != 2:
@@ -192,22 +206,31 @@ def _add_ranking(
         reason = TOLD
     elif n == 0:
         reason = "no prediction carries an event_probability"
-    elif {flag for flag, found in groups if found} != {True, False}:
+    elif {name == positive for name, found in places.items() if found} != {True, False}:
         reason = ONE_EVENT
     if reason is not None:
         entry["reasons"] |= dict.fromkeys(names, reason)
         entry["intervals"] |= dict.fromkeys(names)
         entry["baseline"] |= dict.fromkeys(names)
         return
-    probability_N = np.concatenate([found for _, found in groups])
-    positive_N = np.concatenate([np.full(len(found), flag) for flag, found in groups])
-    counts_RN = np.concatenate([draw_counts(len(found), num_draws, rng) for _, found in groups], axis=1)
+    clips = {event.event.name: event.clips for event in scored}
+    probability_N = np.array([_probability(clips[name][k]) for name, found in places.items() for k in found])
+    positive_N = np.concatenate([np.full(len(found), name == positive) for name, found in places.items()])
     point = ranking_scores(probability_N, positive_N, np.ones((1, n)))
-    draws = ranking_scores(probability_N, positive_N, counts_RN)
-    for name, value, draw_R in zip(names, point, draws, strict=True):
+    draws = [
+        ranking_scores(probability_N, positive_N, np.concatenate(counts, axis=1))
+        for counts in clip_draws([(resamples[name], np.array(found, dtype=int)) for name, found in places.items()])
+    ]
+    for name, value, draw_R in zip(names, point, map(np.concatenate, zip(*draws, strict=True)), strict=True):
         entry[name] = float(value[0])
         entry["intervals"][name] = interval(draw_R)
     entry["baseline"] |= {"auroc": 0.5, "average_precision": float(positive_N.mean())}
+
+
+def _probability(clip: ScoredClip) -> float | None:
+    """P(first event) where the model was not told the event."""
+    loaded = clip.joined.loaded
+    return None if loaded is None or loaded.told_event else loaded.prediction.event_probability
 
 
 def _event_confusion(schema: Schema, by_event: dict[str, list[ScoredClip]]) -> dict[str, dict[str, int]]:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vlm_crash.evaluation.calibration import operating_sentence
+from vlm_crash.evaluation.grouping import group_key
 from vlm_crash.evaluation.loading import LoadedPrediction
 from vlm_crash.evaluation.probabilities import answer_probability, shown_probabilities
+from vlm_crash.evaluation.role_scores import Roles, roles_problem
 from vlm_crash.evaluation.scoring import ScoredClip, ScoredEvent
 from vlm_crash.metrics.functional import Verdict
 from vlm_crash.schema.fields import Schema
@@ -55,20 +59,26 @@ def evaluation_csv(entry: dict[str, Any]) -> str:
     return _csv(["field", "type", "metric", "score", "matched", "total"], rows)
 
 
-def records_json(schema: Schema, scored: Sequence[ScoredEvent], without_truth: Sequence[LoadedPrediction]) -> str:
+def records_json(
+    schema: Schema,
+    scored: Sequence[ScoredEvent],
+    without_truth: Sequence[LoadedPrediction],
+    roles: Roles,
+    groups: Mapping[str, str],
+) -> str:
     """The text of records.json: per clip the truth beside the answer, for the report and one's own analysis."""
     open_terms = {f.name: f.vocabulary for f in schema.fields if f.kind == "categorical" and not f.closed}
     records = {
         # A dataset's own terms stand apart: the YAML's form of a schema names none for its open fields.
         "schema": schema.with_vocabularies(dict.fromkeys(open_terms, ())).to_dict(),
         "vocabularies": open_terms,
-        "clips": [_record(event, clip, n) for event in scored for n, clip in enumerate(event.clips)],
+        "clips": [_record(event, clip, n, roles, groups) for event in scored for n, clip in enumerate(event.clips)],
         "predictions_without_truth": [loaded.prediction.to_json_dict() for loaded in without_truth],
     }
     return json.dumps(records, ensure_ascii=False)
 
 
-def _record(scored: ScoredEvent, clip: ScoredClip, n: int) -> dict[str, Any]:
+def _record(scored: ScoredEvent, clip: ScoredClip, n: int, roles: Roles, groups: Mapping[str, str]) -> dict[str, Any]:
     prediction, truth = clip.prediction, clip.joined.truth
     fields = {}
     for k, field in enumerate(scored.event.fields):
@@ -86,6 +96,8 @@ def _record(scored: ScoredEvent, clip: ScoredClip, n: int) -> dict[str, Any]:
             "probability": None if probability is None else round(probability, 4),
             "probabilities": shown_probabilities(clip, field),
         }
+        if (found := roles.get((scored.event.name, field.name))) is not None:
+            fields[field.name]["roles"] = roles_problem(found[n])
     exact = [v for v in clip.verdicts.values() if v.counted and v is not Verdict.COMPARED]
     return {
         "event": clip.joined.event,
@@ -100,6 +112,8 @@ def _record(scored: ScoredEvent, clip: ScoredClip, n: int) -> dict[str, Any]:
         "response": prediction.response if prediction else "",
         "num_wrong": sum(v not in (Verdict.RIGHT, Verdict.COMPARED) for v in exact),
         "fields": fields,
+        # What `compare` draws together; only where clips have groups.
+        **({"group": group_key(groups, truth.id)} if groups else {}),
     }
 
 
@@ -110,50 +124,96 @@ def _clip_path(clip: ScoredClip) -> str:
     return str(clip.joined.truth.path)
 
 
+#: Over the columns of the table; "bal." and "F1" are balanced accuracy and macro-F1, end to end as the score.
+_HEADER: tuple[tuple[str, ...], ...] = (
+    ("", "", "", "given", "", "macro", "major-", "meta-", "", "", "miss-", "not un-"),
+    ("field", "score", "95 % interval", "event", "bal.", "F1", "ity", "data", "blind", "n", "ing", "derst."),
+)
+
+
 def format_table(metrics: dict[str, Any], schema: Schema) -> str:
-    """The scores of metrics.json as aligned text for a terminal."""
-    header = ["field", "kind", "score", "95 % interval", "given event", "baseline", "n", "missing", "not understood"]
+    """The scores of metrics.json as aligned text for a terminal of 120 columns; what makes them doubtful below."""
     rows: list[list[str] | None] = []
     for event in schema.events:
         entry = metrics[event.name]
         if not entry["num_clips"]:
             continue
         rows += [None, [f"{event.title} ({entry['num_clips']} clips)"]]
-        rows += [_table_row(name, field["kind"], field) for name, field in entry["fields"].items()]
-        rows.append(_table_row("mean", "exact match", entry["mean"]))
-        rows.append(_table_row("mean", "cosine", entry["text_mean"]))
+        rows += [
+            _table_row(name + "*" * bool(field["flags"]), field) + _kappa(field)
+            for name, field in entry["fields"].items()
+        ]
+        rows.append(_table_row("mean (exact match)", entry["mean"]))
+        rows.append(_table_row("mean (cosine)", entry["text_mean"]))
     rows += [None, ["All events"]]
-    rows.append(_table_row("mean", "exact match", metrics["overall"]["mean"]))
-    rows.append(_table_row("mean", "cosine", metrics["overall"]["text_mean"]))
+    rows.append(_table_row("mean (exact match)", metrics["overall"]["mean"]))
+    rows.append(_table_row("mean (cosine)", metrics["overall"]["text_mean"]))
     for name in ("balanced_accuracy", "accuracy", "auroc", "average_precision"):
         rows.append(_event_row(name, metrics["event"]))
-    widths = [max(len(row[c]) for row in [header, *filter(None, rows)] if len(row) > 1) for c in range(len(header))]
-    lines = [_line(header, widths)]
+    header = _HEADER
+    if any("kappa" in field for event in schema.events for field in metrics[event.name]["fields"].values()):
+        header = tuple((*line, cell) for line, cell in zip(_HEADER, ("", "kappa"), strict=True))
+    rows = [row if row is None or len(row) == 1 else [*row, ""][: len(header[0])] for row in rows]
+    table = [*header, *(row for row in rows if row is not None and len(row) > 1)]
+    widths = [max(len(row[c]) for row in table) for c in range(len(header[0]))]
+    lines = [_line(row, widths) for row in header]
     for row in rows:
-        lines.append("-" * len(lines[0]) if row is None else row[0] if len(row) == 1 else _line(row, widths))
-    lines += filter(None, [operating_sentence(metrics["overall"].get("operating_point"))])
-    return "\n".join(line.rstrip() for line in lines)
+        lines.append("-" * len(lines[1]) if row is None else row[0] if len(row) == 1 else _line(row, widths))
+    return "\n".join(line.rstrip() for line in [*lines, *_remarks(metrics, schema)])
 
 
-def _table_row(name: str, kind: str, entry: dict[str, Any]) -> list[str]:
-    counts = [str(entry["n"]), str(entry.get("missing", "")), str(entry.get("not_understood", ""))]
-    limits = _interval(entry["low"], entry["high"])
+def _remarks(metrics: dict[str, Any], schema: Schema) -> list[str]:
+    """Roles of the texts, why a baseline is empty, and what * stands for; wrapped."""
+    remarks = []
+    for event in schema.events:
+        for name, field in metrics[event.name]["fields"].items():
+            if (roles := field.get("roles")) and roles["n"]:
+                remarks.append(
+                    f"{event.title}, {name}: of {roles['n']} answers that tell who does what {roles['swapped']} have "
+                    f"swapped roles (right: {_share(roles['score'])}, {_interval(roles['low'], roles['high'])})"
+                )
+    said = metrics["settings"]["baselines"]
+    remarks += [f"{name}: {said[name]}" for name in ("majority", "metadata", "blind")]
+    remarks += filter(None, [operating_sentence(metrics["overall"].get("operating_point"))])
+    flags: dict[str, dict[str, list[str]]] = {}
+    for event in schema.events:
+        for name, field in metrics[event.name]["fields"].items():
+            for flag in field["flags"]:
+                kind = re.sub(r"truths of .*: ", "truths of a term: ", flag)  # metrics.json names them
+                flags.setdefault(kind, {}).setdefault(event.title, []).append(name)
+    for flag, fields in flags.items():
+        where = "; ".join(f"{title}: {', '.join(names)}" for title, names in fields.items())
+        remarks.append(f"* {flag} ({where})")
+    return ["", *(line for remark in remarks for line in textwrap.wrap(remark, 118, subsequent_indent="  "))]
+
+
+def _table_row(name: str, entry: dict[str, Any]) -> list[str]:
+    scores = entry.get("scores", {})
     return [
         name,
-        kind,
         _share(entry["score"]),
-        limits,
+        _interval(entry["low"], entry["high"]),
         _share(entry["given_event"]),
-        _share(entry["baseline"]),
-        *counts,
+        *(_share(scores[kind]["value"]) if kind in scores else "" for kind in ("balanced_accuracy", "macro_f1")),
+        *(_share(baseline["score"]) for baseline in entry["baselines"].values()),
+        str(entry["n"]),
+        *(str(entry.get(kind, "")) for kind in ("missing", "not_understood")),
     ]
+
+
+def _kappa(field: dict[str, Any]) -> list[str]:
+    """A cell more: how far two annotators agree, the ceiling; nothing where there are none."""
+    return [_share(field["kappa"]["value"])] if "kappa" in field else []
 
 
 def _event_row(name: str, entry: dict[str, Any]) -> list[str]:
     low, high = entry["intervals"].get(name) or (None, None)
     n = entry["n_event_probability"] if name in ("auroc", "average_precision") else entry["n"]
-    scores = [_share(entry[name]), _interval(low, high), "", _share(entry["baseline"].get(name))]
-    return [name.replace("_", " "), "event", *scores, str(n), "", ""]
+    baselines = [_share(entry["baseline"].get(name)), "", ""]
+    if name == "balanced_accuracy":
+        baselines = [_share(baseline["score"]) for baseline in entry["baselines"].values()]
+    label = f"event: {name.replace('_', ' ')}"
+    return [label, _share(entry[name]), _interval(low, high), "", "", "", *baselines, str(n), "", ""]
 
 
 def _share(value: float | None) -> str:
@@ -165,8 +225,8 @@ def _interval(low: float | None, high: float | None) -> str:
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    padded = [cell.ljust(w) if c < 2 else cell.rjust(w) for c, (cell, w) in enumerate(zip(cells, widths, strict=True))]
-    return "  ".join(padded)
+    padded = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+    return "  ".join([cells[0].ljust(widths[0]), *padded[1:]])
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

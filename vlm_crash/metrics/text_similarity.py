@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vlm_crash.metrics.packed_linear import pack_linears
+
 logger = logging.getLogger(__name__)
 
 DEFAULT_EMBEDDER = "minilm"
@@ -62,7 +64,7 @@ class SentenceEmbedder:
         device: torch device of the embedding model.
     """
 
-    def __init__(self, name: str = DEFAULT_EMBEDDER, batch_size: int = 128, device: str = "cpu") -> None:
+    def __init__(self, name: str = DEFAULT_EMBEDDER, batch_size: int = 64, device: str = "cpu") -> None:
         self.name = name
         self.batch_size = batch_size
         self.device = device
@@ -74,6 +76,11 @@ class SentenceEmbedder:
         if self.name.lower() in _MINILM_NAMES and not Path(self.name).is_dir():
             return str(packaged_minilm() or _HUB_NAME)
         return self.name
+
+    @property
+    def is_minilm(self) -> bool:
+        """Whether the model is all-MiniLM-L6-v2, the one that the old scripts compared texts by."""
+        return self.source() in (str(packaged_minilm()), _HUB_NAME)
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors [N, D], float32, of texts (N may be 0)."""
@@ -94,17 +101,33 @@ class SentenceEmbedder:
         new = sorted(set(texts) - self._vectors.keys())
         if not new:
             return
-        model = self._load()
-        vectors_ND = model.encode(
-            new,
-            batch_size=self.batch_size,
-            convert_to_tensor=True,
-            normalize_embeddings=True,
-            show_progress_bar=False,
-        )
-        self._vectors.update(zip(new, vectors_ND.float().cpu(), strict=True))
+        model = self.load()
+        # By length in tokens: batches have next to no padding (the library sorts by characters).
+        lengths = [len(ids) for ids in model.tokenizer(new)["input_ids"]]
+        ordered = [text for _, text in sorted(zip(lengths, new, strict=True))]
+        for start in range(0, len(ordered), self.batch_size):
+            batch = ordered[start : start + self.batch_size]
+            vectors_ND = model.encode(
+                batch,
+                batch_size=self.batch_size,
+                convert_to_tensor=True,
+                normalize_embeddings=True,
+                show_progress_bar=False,
+            )
+            self._vectors.update(zip(batch, vectors_ND.float().cpu(), strict=True))
 
-    def _load(self) -> Any:
+    def emptied(self) -> SentenceEmbedder:
+        """The same model, loaded once for both, without the vectors of what was embedded."""
+        other = SentenceEmbedder(self.name, self.batch_size, self.device)
+        other._model = self._model
+        return other
+
+    def load(self) -> Any:
+        """The sentence-transformers model, loaded at the first call.
+
+        Raises:
+            ValueError: it cannot be loaded.
+        """
         if self._model is None:
             source = self.source()
             try:
@@ -116,6 +139,7 @@ class SentenceEmbedder:
             try:
                 with _without_loading_bar():
                     self._model = SentenceTransformer(source, device=self.device, local_files_only=True)
+                pack_linears(self._model)
             except (OSError, ValueError) as error:
                 reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 if not Path(source).is_dir():

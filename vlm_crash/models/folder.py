@@ -66,6 +66,7 @@ class FolderSettings:
         base: what the weights are, in words.
         template: chat template it was trained with, by name (see data/conversation.py); None: internvl2_5.
         preset: how the frames stood in its prompt, by name (see data/conversation.py); None: training.
+        told_sampling: how its prompt said that they were chosen, by name (see data/conversation.py); None: uniform.
         hico: token merging; None: none.
         image_size: side of a frame in pixels; None: the vision tower's own (else its positions are interpolated).
         schema: the form that it was fitted with (Schema.form); None: not said.
@@ -81,6 +82,7 @@ class FolderSettings:
     base: str | None = None
     template: str | None = None
     preset: str | None = None
+    told_sampling: str | None = None
     hico: HicoSettings | None = None
     image_size: int | None = None
     schema: str | None = None

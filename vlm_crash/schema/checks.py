@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from vlm_crash.schema.consistency import consistency_problems
 from vlm_crash.schema.lines import label_key, read_lines
 from vlm_crash.schema.matcher import Matcher
 from vlm_crash.schema.mirror import mirror_problems
@@ -19,7 +20,7 @@ from vlm_crash.schema.yaml_form import SECTIONS, is_background, is_closed
 KINDS = ("categorical", "count", "text")
 OLD_METRICS = ("exact_match", "cosine_similarity")
 # Names that stand beside the events in metrics.json and in file names ("unknown_results.json").
-RESERVED_NAMES = ("event", "overall", "clips", "settings", "unknown")
+RESERVED_NAMES = ("event", "overall", "clips", "settings", "consistency", "unknown")
 EVENT_KEYS = ("title", "opening", "openings", "fields")
 #: Marks an event as what there is when nothing happens.
 BACKGROUND = "background"
@@ -45,6 +46,8 @@ def schema_problems(data: object) -> list[str]:
         problems += _event(f"events.{name}", name, entry, fields)
     if "mirror" in data:
         problems += mirror_problems(data["mirror"], fields)
+    if "consistency" in data:
+        problems += consistency_problems(data["consistency"], events, fields)
     return [*problems, *_openings(events, fields), *_unused(events, fields), *_backgrounds(events)]
 
 

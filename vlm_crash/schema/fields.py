@@ -19,6 +19,7 @@ from typing import Any, Literal
 import yaml
 
 from vlm_crash.schema.checks import schema_problems
+from vlm_crash.schema.consistency import Rule, rules_entry, rules_of
 from vlm_crash.schema.lines import label_key
 from vlm_crash.schema.matcher import Matcher
 from vlm_crash.schema.mirror import Mirror, mirror_entry, mirror_of
@@ -142,11 +143,15 @@ class Event:
 
 @dataclass(frozen=True)
 class Schema:
-    """The events and their fields, and what a mirrored clip's record says. `source` says where it was read."""
+    """The events and their fields, what a mirrored clip's record says, and what no record can say at once (`rules`).
+
+    `source` says where it was read.
+    """
 
     events: tuple[Event, ...]
     source: str = dataclasses.field(default="", compare=False)
     mirror: Mirror | None = None
+    rules: tuple[Rule, ...] = ()
 
     @property
     def event_names(self) -> tuple[str, ...]:
@@ -220,8 +225,10 @@ class Schema:
         }
         names = [attribute.name for attribute in dataclasses.fields(Field)]
         fields = {f.name: field_entry({name: getattr(f, name) for name in names}) for f in self.fields}
-        said = {"events": events, "fields": fields}
-        return said if self.mirror is None else {**said, "mirror": mirror_entry(self.mirror)}
+        said: dict[str, Any] = {"events": events, "fields": fields}
+        if self.mirror is not None:
+            said["mirror"] = mirror_entry(self.mirror)
+        return {**said, "consistency": rules_entry(self.rules)} if self.rules else said
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], source: str = "") -> Schema:
@@ -241,12 +248,12 @@ class Schema:
             )
             for name, entry in data["events"].items()
         )
-        return cls(events, source, mirror_of(data.get("mirror")))
+        return cls(events, source, mirror_of(data.get("mirror")), rules_of(data.get("consistency")))
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of all that the schema says of an answer (not of where it was read, nor of mirrored clips)."""
-        said = {key: value for key, value in self.to_dict().items() if key != "mirror"}
+        """sha256 of all that the schema says of an answer (not where it was read, nor mirrored clips, nor rules)."""
+        said = {key: value for key, value in self.to_dict().items() if key in ("events", "fields")}
         text = json.dumps([list(self.event_names), said], sort_keys=True, ensure_ascii=False)
         return _sha256(text)
 

@@ -54,6 +54,22 @@ class Mirror:
         except _OddSpelling:
             return None
 
+    def sides(self, text: str) -> frozenset[str]:
+        """Which of the two sides a text names; none where a word may be a side or not.
+
+        They are called by `unsure`, where that has a word for each, else by their place in the pairs.
+
+        >>> mirror = Mirror((("left lane", "right lane"),), ("right in front",), ("left", "right"))
+        >>> sorted(mirror.sides("From the left lane, right in front.")), sorted(mirror.sides("It left the left lane."))
+        (['left'], [])
+        """
+        if self._unsure.search(self._known.sub(" ", text)):
+            return frozenset()
+        found = {match[0].casefold() for match in self._known.finditer(text)}
+        first, second = ({pair[side].casefold() for pair in self.pairs} for side in (0, 1))
+        names = self.unsure if len(self.unsure) == 2 else ("first", "second")
+        return frozenset(name for name, words in zip(names, (first, second), strict=True) if found & words)
+
     def _swapped(self, found: re.Match[str]) -> str:
         said = found[0]
         other = self._others.get(said.casefold())

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 #: What a schema's file may hold beside `extends`.
-SECTIONS = ("events", "fields", "mirror")
+SECTIONS = ("events", "fields", "mirror", "consistency")
 
 
 def read_text(path: Path, what: str) -> str:
@@ -82,9 +82,9 @@ def is_background(entry: Mapping[str, Any]) -> bool:
 
 
 def extended(own: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """Events and fields of `base`, then those of `own`; one of the same name takes the place of the other."""
+    """Events, fields and rules of `base`, then those of `own`; one of the same name takes the place of the other."""
     both = {key: {**(base.get(key) or {}), **(own.get(key) or {})} for key in SECTIONS}
-    return {key: value for key, value in both.items() if value or key != "mirror"}
+    return {key: value for key, value in both.items() if value or key in ("events", "fields")}
 
 
 def field_arguments(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:

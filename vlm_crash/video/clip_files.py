@@ -67,6 +67,18 @@ def clip_sort_key(clip: Path) -> tuple[bool, int, str]:
     return number is None, number or 0, clip.name
 
 
+def signature(path: str | Path) -> tuple[int, ...]:
+    """What a file cannot change without: inode, size, and the times of its content and of its entry, in ns.
+
+    Nothing, where it cannot be looked at; whoever reads it says why.
+    """
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError):
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
 def content_hash(path: str | Path) -> str:
     """sha256 of the file's bytes, in hex.
 

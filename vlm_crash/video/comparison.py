@@ -34,10 +34,11 @@ def decord_disagreements(path: str | Path, sampling: FrameSampling) -> str | Non
         theirs = read_frames(path, sampling, "decord")
     except UnreadableClipError as error:
         return error.reason
-    return _difference(right, theirs)
+    return difference(right, theirs)
 
 
-def _difference(right: Frames, theirs: Frames) -> str | None:
+def difference(right: Frames, theirs: Frames) -> str | None:
+    """What is wrong with decord's frames beside the right ones; None: nothing."""
     if right.indices != theirs.indices:  # of a damaged clip: decord is told by its packets how many frames it has
         return (
             f"decord gives {theirs.info.num_frames} frames, and {right.info.num_frames} can be decoded; it repeats some"

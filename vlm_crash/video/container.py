@@ -10,8 +10,9 @@ import re
 import stat
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ import numpy as np
 # Beyond this a header is broken; it would only exhaust the memory.
 _MAX_PIXELS = 16384 * 16384
 #: Frames a second that no dashcam takes: time stamps that say more are broken.
-_MOST_FPS = 1000.0
+MOST_FPS = 1000.0
+#: Packets of a recording by which it is told whether all of them have to be looked at.
+_FIRST_PACKETS = 64
 #: Where they are broken, the most that is believed of what else the file says, and what is taken if that is more.
 _MOST_OTHER_FPS, _USUAL_FPS = 240.0, 25.0
 
@@ -75,7 +78,8 @@ class PacketScan:
     `pts` are the same times as the container has them, in its ticks, and `keyframes` those of the keyframes, ascending;
     None: the clip cannot be entered at them with certainty. `is_timed`: each frame has a time of its own, by which it
     can be told. `problem` says what is wrong with the packets; None: nothing that can be seen. `num_hidden` of them are
-    not to be shown (an edit list).
+    not to be shown (an edit list). `is_closed`: nothing is shown before a keyframe that comes after it. `container` is
+    FFmpeg's name of the file's format.
     """
 
     info: ClipInfo
@@ -85,6 +89,8 @@ class PacketScan:
     is_timed: bool
     problem: str | None
     num_hidden: int = 0
+    is_closed: bool = False
+    container: str = ""
 
     @property
     def promised(self) -> int:
@@ -186,15 +192,43 @@ def scan_packets(path: Path) -> PacketScan:
             float(stream.sample_aspect_ratio or 1),
             told_fps,
         )
-    is_timed = not packets.timeless and bool((np.diff(pts) > 0).all())
-    return PacketScan(info, times_s, pts, packets.keyframes(pts), is_timed, packets.problem, packets.num_hidden)
+        form = container.format.name
+    return PacketScan(
+        info,
+        times_s,
+        pts,
+        packets.keyframes(pts),
+        is_timed=not packets.timeless and bool((np.diff(pts) > 0).all()),
+        problem=packets.problem,
+        num_hidden=packets.num_hidden,
+        is_closed=packets.is_closed(pts),
+        container=form,
+    )
+
+
+def broken_times(path: Path) -> ClipInfo | None:
+    """What a clip is whose time stamps are not believed; None: they are.
+
+    All packets are read where the header or the first of them say more frames than a camera takes, and else not: a
+    recording of hours has many.
+    """
+    with open_video(path) as (container, stream):
+        ticks: list[int] = []
+        with suppress(av.error.FFmpegError):  # whoever decodes it says what is wrong
+            for packet in islice(container.demux(stream), _FIRST_PACKETS):
+                ticks += [] if packet.pts is None else [packet.pts]
+        told_fps = impossible_fps(np.array(ticks) * float(stream.time_base))
+        if told_fps is None and float(stream.average_rate or 0) <= MOST_FPS:
+            return None
+    info = scan_packets(path).info
+    return info if info.told_fps is not None else None
 
 
 class _Packets:
     """Time stamps of a stream's packets, eight bytes each: hours of video have hundreds of thousands."""
 
     def __init__(self) -> None:
-        self.pts, self.keys = array("q"), array("q")
+        self.pts, self.keys, self._key_numbers = array("q"), array("q"), array("q")
         self.timeless = False
         self.is_regular = True
         self.problem: str | None = None
@@ -211,6 +245,7 @@ class _Packets:
             self.timeless = True
         self.pts.append(pts or 0)
         if packet.is_keyframe:
+            self._key_numbers.append(len(self.pts) - 1)
             self.keys.append(pts or 0)
         if packet.is_corrupt:
             self.problem, self.is_regular = "damaged packets", False
@@ -224,6 +259,10 @@ class _Packets:
         if self.timeless or not self.is_regular or not len(keys) or keys[0] != ordered[0]:
             return None
         return keys if bool((np.diff(ordered) > 0).all() and (np.diff(keys) > 0).all()) else None
+
+    def is_closed(self, ordered: np.ndarray) -> bool:
+        """Whether each keyframe has as many frames shown before it as packets."""
+        return bool((np.searchsorted(ordered, np.array(self.keys)) == np.array(self._key_numbers)).all())
 
 
 def display_times(pts: np.ndarray, timeless: bool, time_base: float, fps: float) -> np.ndarray:
@@ -250,7 +289,7 @@ def impossible_fps(times_s: np.ndarray) -> float | None:
     (None, 90000.0)
     """
     span_s = float(np.ptp(times_s)) if len(times_s) > 1 else 0.0
-    return None if span_s == 0 or len(times_s) - 1 <= _MOST_FPS * span_s else (len(times_s) - 1) / span_s
+    return None if span_s == 0 or len(times_s) - 1 <= MOST_FPS * span_s else (len(times_s) - 1) / span_s
 
 
 def frame_rate(stream: Any, has_broken_times: bool) -> float:

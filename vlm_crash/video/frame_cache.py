@@ -2,7 +2,8 @@
 
 Enters: a clip's path, the rule that chooses its frames, their size, and how to read it. Leaves: its frames.
 Must hold: frames from the cache are those that reading would give (bit for bit in the lossless formats); a clip that
-has changed is read again; a damaged file is never believed; a cache that cannot be written costs time and nothing else.
+has changed is read again; a damaged file is never believed; a cache that cannot be written costs time and nothing else;
+the clip's own file is touched in a process that can be killed alone, for it may lie on a disk that does not answer.
 
 An entry is named by what decides its pixels: the clip's content, the sampling rule, the size, the reader, the format,
 the versions of the libraries that decode and resize, and our own code that does. A clip's content is hashed once and
@@ -31,9 +32,9 @@ import numpy as np
 
 from vlm_crash import __version__
 from vlm_crash.video.cache_folder import CacheFolder
-from vlm_crash.video.clip_files import content_hash
 from vlm_crash.video.container import ClipInfo
 from vlm_crash.video.frame_formats import FRAME_FORMATS
+from vlm_crash.video.guarded import CLIP_TIMEOUT_S, content_hash, signature
 from vlm_crash.video.image_transform import resized
 from vlm_crash.video.reader import Frames
 
@@ -92,8 +93,9 @@ class FrameCache:
         self._writes = True
 
     def read(
-        self, path: Path, sampling: Mapping[str, Any], image_size: int, reader: str, decode: Callable[[], Frames]
-    ) -> Frames:
+        self, path: Path, sampling: Mapping[str, Any], image_size: int, reader: str, decode: Callable[[], Frames],
+        timeout_s: float | None = CLIP_TIMEOUT_S,
+    ) -> Frames:  # fmt: skip
         """Frames of a clip, [F, image_size, image_size, 3]: out of the cache, else decoded, resized and kept.
 
         Args:
@@ -102,12 +104,13 @@ class FrameCache:
             image_size: side of the square, in pixels.
             reader: its name.
             decode: reads the clip.
+            timeout_s: most seconds to look at the file, and again to hash it; None or 0: no limit.
 
         Raises:
-            UnreadableClipError: the clip cannot be read.
+            UnreadableClipError: the clip cannot be read, or the file does not answer (a dead network disk).
         """
-        before = _signature(path)
-        name = self._name(self._content(path, before), sampling, image_size, reader)
+        before = signature(path, timeout_s)
+        name = self._name(self._content(path, before, timeout_s), sampling, image_size, reader)
         frames = self._kept(path, name)
         if frames is not None:
             if frames.damage is not None:  # as reading says it, each time
@@ -115,7 +118,7 @@ class FrameCache:
             return frames
         frames = decode()
         frames = replace(frames, frames_FHWC=resized(frames.frames_FHWC, image_size))
-        if self._writes and _signature(path) == before:  # else the name may be another clip's
+        if self._writes and signature(path, timeout_s) == before:  # else the name may be another clip's
             header, parts = _packed(frames, self.settings.format)
             self._write("frames", name, _sealed(header, parts))
             if not FRAME_FORMATS[self.settings.format].is_lossless:  # the first epoch sees what the others will
@@ -130,17 +133,17 @@ class FrameCache:
         }  # fmt: skip
         return _hashed(json.dumps(deciding, sort_keys=True))
 
-    def _content(self, path: Path, signature: tuple[int, ...]) -> str:
+    def _content(self, path: Path, seen: tuple[int, ...], timeout_s: float | None) -> str:
         """The hash of a clip's bytes: of the same file as before it is known without reading them."""
-        name = _hashed(f"{os.fspath(path.absolute())!r} {signature}")
+        name = _hashed(f"{os.fspath(path.absolute())!r} {seen}")
         known = None
         with contextlib.suppress(OSError):  # hashed again, then
             known = self.files.read("clips", name)
         if known is not None and len(known) == 64:
             return known.tobytes().decode("ascii", "replace")
-        content = content_hash(path)
-        settled = abs(_now() - max(signature[2:], default=0) / 1e9) > _SETTLED_S
-        if self._writes and settled and _signature(path) == signature:
+        content = content_hash(path, timeout_s)
+        settled = abs(_now() - max(seen[2:], default=0) / 1e9) > _SETTLED_S
+        if self._writes and settled and signature(path, timeout_s) == seen:
             self._write("clips", name, [content.encode("ascii")])
         return content
 
@@ -219,15 +222,6 @@ def _frames(header: Mapping[str, Any], path: Path) -> Frames:
         name: tuple(value) if isinstance(value, list) else value for name, value in header["rest"].items()
     }
     return Frames(np.empty(0, np.uint8), info=ClipInfo(path=path, **header["info"]), **rest)
-
-
-def _signature(path: Path) -> tuple[int, ...]:
-    """What a file cannot change without: inode, size, and the times of its content and of its entry, in ns."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):  # the reader says what is wrong
-        return ()
-    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _now() -> float:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-#: Of 100. With all colours in full (4:4:4): dashcams' red lights are small.
+#: Of 100; what it changes in answers: `tools/bench.py cache --parts answers`.
 JPEG_QUALITY = 95
 _ZSTD_LEVEL = 1  # level 3 takes twice as long to write and saves a tenth
 
@@ -84,6 +85,12 @@ def _zstd() -> Any:
     return pyarrow.Codec("zstd", compression_level=_ZSTD_LEVEL)
 
 
+def jpeg(quality: int) -> FrameFormat:
+    """JPEG of that quality, of 100, with all colours in full (4:4:4): dashcams' red lights are small."""
+    encode = partial(_encode_images, format="JPEG", quality=quality, subsampling=0)
+    return FrameFormat(encode, _decode_images, is_lossless=False)
+
+
 def _encode_images(frames_FHWC: np.ndarray, **options: Any) -> list[Any]:
     parts = []
     for frame_HWC in frames_FHWC:
@@ -103,10 +110,6 @@ def _decode_images(payload: np.ndarray, lengths: Sequence[int], shape: tuple[int
     return frames_FHWC
 
 
-def _encode_jpeg(frames_FHWC: np.ndarray) -> list[Any]:
-    return _encode_images(frames_FHWC, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
-
-
 def _encode_webp(frames_FHWC: np.ndarray) -> list[Any]:
     return _encode_images(frames_FHWC, format="WEBP", lossless=True, quality=0, method=0)  # the quickest to write
 
@@ -116,5 +119,5 @@ FRAME_FORMATS = {
     "raw": FrameFormat(_encode_raw, _decode_raw),
     "zstd": FrameFormat(_encode_zstd, _decode_zstd),
     "webp": FrameFormat(_encode_webp, _decode_images),
-    "jpeg": FrameFormat(_encode_jpeg, _decode_images, is_lossless=False),
+    "jpeg": jpeg(JPEG_QUALITY),
 }

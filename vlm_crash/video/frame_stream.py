@@ -2,19 +2,20 @@
 
 In: a path, and where to begin. Out: (seconds, frame) pairs; afterwards what was wrong with the recording.
 Must hold: a time counts from the first frame shown, by presentation time stamps, and goes on from each frame to the
-next; a recording that ends before its header says, has damaged packets, or time stamps that are missing, go back or
-leap, says so; what was read from the middle has the times that it has read from the beginning.
+next; a recording that ends before its header says, has damaged packets, or time stamps that are missing, go back, leap
+or cannot be right, says so; what was read from the middle has the times that it has read from the beginning.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import av
 
-from vlm_crash.video.container import UnreadableClipError, frame_rate, open_video
+from vlm_crash.video.container import MOST_FPS, ClipInfo, UnreadableClipError, broken_times, frame_rate, open_video
 
 #: Seconds by which a header may promise more than there is: rounding, or sound that goes on after the picture.
 _SLACK_S = 1.0
@@ -32,6 +33,8 @@ class FrameStream:
         step_s: seconds from one frame to the next, where the recording does not say otherwise.
         end_s: where the last frame read ends.
         num_moved: frames read whose time stamp is missing, goes back or leaps; each is taken to follow the one before.
+        broken: what it is, where its time stamps cannot be right, so that its frames follow each other at its `fps`, as
+            reader.py has them; None: they are believed, or nothing was read yet.
         damage: what is wrong with the recording, as far as it was read; None: nothing.
     """
 
@@ -40,6 +43,7 @@ class FrameStream:
         self.fps, self.codec = 25.0, ""
         self.end_s = 0.0
         self.num_moved = 0
+        self.broken: ClipInfo | None = None
         self._promised_s: float | None = None
         self._num_damaged = 0
         self._stopped: str | None = None
@@ -51,6 +55,9 @@ class FrameStream:
     @property
     def damage(self) -> str | None:
         said = [f"{self._num_damaged} of its packets cannot be decoded"] if self._num_damaged else []
+        if self.broken is not None:
+            told = f"its time stamps say {self.broken.told_fps:.0f} frames a second, which cannot be"
+            said.append(f"{told}; it is taken to have {self.fps:g}")
         if self.num_moved:
             said.append(f"the time stamps of {self.num_moved} of its frames are missing, go back or leap")
         if self._stopped is not None:
@@ -67,9 +74,12 @@ class FrameStream:
                 steady is read through.
 
         Raises:
-            UnreadableClipError: nothing of it can be decoded.
+            UnreadableClipError: nothing of it can be decoded; or its time stamps were believed, and come to a stretch
+                that cannot be right.
         """
-        origin = self._first_pts(is_steady) if start_s > 0 and is_steady is not False else None
+        self.broken = broken_times(self.path)
+        enters = start_s > 0 and is_steady is not False and self.broken is None
+        origin = self._first_pts(is_steady) if enters else None
         if origin is not None:
             found = self._read(origin, start_s)
             first = next(found, None)
@@ -92,6 +102,7 @@ class FrameStream:
     def _read(self, origin: int | None, start_s: float) -> Generator[tuple[float, Any]]:
         self._num_damaged, self._stopped, self.end_s, self.num_moved = 0, None, 0.0, 0
         last_s: float | None = None
+        second = deque[float](maxlen=round(MOST_FPS) + 1)
         with open_video(self.path) as (container, stream):
             self._describe(container, stream)
             if origin is not None:
@@ -104,17 +115,23 @@ class FrameStream:
                 if origin is None and frame.pts is not None:
                     origin = frame.pts - round(next_s / stream.time_base)
                 time_s = None if frame.pts is None else float((frame.pts - origin) * stream.time_base)
-                if time_s is None or (last_s is not None and not last_s < time_s <= last_s + _LONGEST_HOLE_S):
+                if self.broken is not None:
+                    time_s = next_s
+                elif time_s is None or (last_s is not None and not last_s < time_s <= last_s + _LONGEST_HOLE_S):
                     time_s = next_s
                     self.num_moved += 1
                 last_s = time_s
+                second.append(time_s)
+                if len(second) > MOST_FPS and time_s - second[0] < 1:
+                    said = f"its time stamps say more than {MOST_FPS:.0f} frames a second, up to {time_s:.1f} s"
+                    raise UnreadableClipError(self.path, said)
                 self.end_s = last_s + self.step_s
                 yield last_s, frame
         if last_s is None:
             raise UnreadableClipError(self.path, "no frame of it can be decoded")
 
     def _describe(self, container: Any, stream: Any) -> None:
-        self.fps = frame_rate(stream, has_broken_times=False)
+        self.fps = frame_rate(stream, has_broken_times=False) if self.broken is None else self.broken.fps
         self.codec = stream.codec_context.name
         if stream.duration is not None:
             self._promised_s = float(stream.duration * stream.time_base)

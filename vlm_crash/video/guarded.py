@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,12 +35,23 @@ from vlm_crash.video.reader import Frames, check_reader
 from vlm_crash.video.reader_pipes import deadline, fill, result_of, sizes, write
 from vlm_crash.video.reader_process import READY, widened
 
-__all__ = ["CLIP_TIMEOUT_S", "UnreadableClipError", "decord_disagreements", "probe", "read_frames"]
+__all__ = [
+    "CLIP_TIMEOUT_S",
+    "UnreadableClipError",
+    "content_hash",
+    "decord_disagreements",
+    "probe",
+    "read_fitted",
+    "read_frames",
+    "signature",
+]
 
 logger = logging.getLogger(__name__)
 
 #: Seconds that a clip may take unless told otherwise.
 CLIP_TIMEOUT_S = 120.0
+#: What helps where a clip took too long.
+TIMEOUT_REMEDY = "raise --data.clip_timeout_s (--clip_timeout_s in prepare, check and frames; 0: no limit)"
 #: What the process runs.
 MODULE = "vlm_crash.video.reader_process"
 _START_S = 60.0  # a loaded machine, a slow disk for the packages
@@ -66,8 +78,23 @@ def read_frames(
         ValueError: there is no such reader.
         RuntimeError: the process cannot be started.
     """
+    return read_fitted(path, sampling, None if image_size is None else partial(_fit, image_size), reader, timeout_s)
+
+
+def read_fitted(
+    path: str | Path,
+    sampling: FrameSampling,
+    fit: Callable[[np.ndarray], np.ndarray] | None,
+    reader: str = "auto",
+    timeout_s: float | None = CLIP_TIMEOUT_S,
+) -> Frames:
+    """As `read_frames`, each frame made small as it comes.
+
+    Args:
+        fit: [H, W, 3] uint8 -> what is kept of a frame, of one size for all; None: all of it.
+    """
     check_reader(reader)
-    taken = Taken(sampling.num_frames, None if image_size is None else partial(_fit, image_size))
+    taken = Taken(sampling.num_frames, fit)
     asked = [sampling.to_json(), reader]
     frames: Frames = _own_process().ask("read_frames", Path(path), asked, timeout_s, taken)
     if len(frames.frames_FHWC):  # of a reader that gives all at once
@@ -87,6 +114,17 @@ def probe(path: str | Path, timeout_s: float | None = CLIP_TIMEOUT_S) -> ClipInf
     """As reader.probe, in a process that may die; arguments and errors as those of `read_frames`."""
     info: ClipInfo = _own_process().ask("probe", Path(path), [], timeout_s)
     return replace(info, path=Path(path))
+
+
+def content_hash(path: str | Path, timeout_s: float | None = CLIP_TIMEOUT_S) -> str:
+    """As clip_files.content_hash, in a process that may die; arguments and errors as those of `read_frames`."""
+    return str(_own_process().ask("content_hash", Path(path), [], timeout_s))
+
+
+def signature(path: str | Path, timeout_s: float | None = CLIP_TIMEOUT_S) -> tuple[int, ...]:
+    """As clip_files.signature, in a process that may die; arguments and errors as those of `read_frames`."""
+    found: tuple[int, ...] = _own_process().ask("signature", Path(path), [], timeout_s)
+    return found
 
 
 def decord_disagreements(
@@ -154,7 +192,8 @@ class ReaderProcess:
             result, records = self._answer(process, deadline(timeout_s), taken)
             answered = True
         except TimeoutError:
-            raise UnreadableClipError(path, f"the decoder took longer than {timeout_s:g} s and was killed") from None
+            reason = f"the decoder took longer than {timeout_s:g} s and was killed; {TIMEOUT_REMEDY}"
+            raise UnreadableClipError(path, reason) from None
         except (EOFError, BrokenPipeError):
             raise UnreadableClipError(path, self._how_it_ended(process)) from None
         finally:

@@ -48,7 +48,7 @@ def read_windows(
     except UnreadableClipError as error:
         if end_s is None:
             raise
-        raise UnreadableClipError(path, f"{error.reason}, somewhere behind {end_s:.1f} s") from None
+        raise UnreadableClipError(path, f"somewhere behind {end_s:.1f} s {error.reason}") from None
 
 
 def read_window(

@@ -1,7 +1,8 @@
 """When in a clip the motion changes most: a look at small grey frames, before the ones that the model sees are chosen.
 
-In: a path. Out: for each frame that can be decoded its time, and how much the picture's motion changed there.
-Must hold: one pass, each frame decoded once, and none of them kept.
+In: a path. Out: for each frame that can be decoded its time, and how much it differs from the one before; the moment
+at which that changes most. Must hold: one pass, each frame decoded once, and none of them kept; in a clip that moves
+alike all the time no moment is likelier than another.
 """
 
 from __future__ import annotations
@@ -18,24 +19,24 @@ from vlm_crash.video.frame_stream import FrameStream
 
 #: Pixels of the grey frames: enough to see a car cross the road, few enough to cost nothing beside the decoding.
 _WIDTH, _HEIGHT = 64, 36
-#: Seconds on each side of a moment whose motion is compared.
-_SIDE_S = 0.25
+#: Seconds on each side of a moment whose motion is compared: half of a collision of a third of a second.
+_SIDE_S = 0.15
 
 
 @dataclass(frozen=True)
 class Motion:
-    """Times of a clip's frames in seconds [N], and the change of motion at each in grey levels [N]."""
+    """Times of a clip's frames in seconds [N], and by how many grey levels each differs from the one before it [N]."""
 
     times_s: np.ndarray
-    change: np.ndarray
+    moved: np.ndarray
 
     def peak_s(self, start_s: float, end_s: float) -> float:
-        """When the motion changes most in [start_s, end_s); the middle of it where nothing moves."""
+        """When the motion changes most in [start_s, end_s), the rest not looked at; the middle where it never does."""
         inside = (self.times_s >= start_s) & (self.times_s < end_s)
-        change = np.where(inside, self.change, 0.0)
+        change = motion_change(self.times_s[inside], self.moved[inside])
         if not change.any():
             return (start_s + end_s) / 2
-        return float(self.times_s[int(change.argmax())])
+        return float(self.times_s[inside][int(change.argmax())])
 
 
 def clip_motion(path: str | Path, fps: float) -> Motion:
@@ -48,14 +49,12 @@ def clip_motion(path: str | Path, fps: float) -> Motion:
         UnreadableClipError: nothing of it can be decoded.
     """
     times_s, moved = _moved(FrameStream(path).frames())
-    times_s = believed_times(times_s, fps)
-    return Motion(times_s, motion_change(times_s, moved))
+    return Motion(believed_times(times_s, fps), moved)
 
 
 def frames_motion(shown: Iterable[tuple[float, Any]]) -> Motion:
     """Of (seconds, PyAV frame) pairs, at least one; times count from the first one."""
-    times_s, moved = _moved(shown)
-    return Motion(times_s, motion_change(times_s, moved))
+    return Motion(*_moved(shown))
 
 
 def _moved(shown: Iterable[tuple[float, Any]]) -> tuple[np.ndarray, np.ndarray]:
@@ -71,19 +70,23 @@ def _moved(shown: Iterable[tuple[float, Any]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def motion_change(times_s: np.ndarray, moved: np.ndarray) -> np.ndarray:
-    """[N] How the mean motion of the quarter second from a frame on differs from that of the one before it.
+    """[N] How the mean motion of the next few frames differs from that of as many before.
+
+    The same number on both sides of every moment: a mean of fewer frames strays further, and where the ends of a clip
+    had such means, chance put the moment there. So the first and the last _SIDE_S have none, and 0.
 
     Args:
-        times_s: [N] ascending.
-        moved: [N] by how many grey levels a frame differs from the one before it; of the first one 0.
+        times_s: [N] ascending; the few are as many as are shown in _SIDE_S.
+        moved: [N] by how many grey levels a frame differs from the one before it; of the first one nobody knows.
     """
+    change = np.zeros(len(times_s))
     if len(times_s) < 2:
-        return np.zeros(len(times_s))
-    moved = np.concatenate([moved[1:2], moved[1:]])  # the first frame has none before it
-    total = np.concatenate([[0.0], np.cumsum(moved)])
-    here = np.arange(len(times_s))
-    first = np.minimum(np.searchsorted(times_s, times_s - _SIDE_S), here)
-    end = np.maximum(np.searchsorted(times_s, times_s + _SIDE_S), here + 1)
-    before = (total[here] - total[first]) / np.maximum(here - first, 1)
-    after = (total[end] - total[here]) / (end - here)
-    return np.asarray(np.where(first < here, np.abs(after - before), 0.0))
+        return change
+    step_s = float(np.median(np.diff(times_s)))
+    few = max(1, round(_SIDE_S / step_s)) if step_s > 0 else 1
+    if len(times_s) < 2 * few + 1:
+        return change
+    total = np.concatenate([[0.0], np.cumsum(moved[1:])])
+    means = (total[few:] - total[:-few]) / few  # [i]: of the frames i + 1 to i + few
+    change[few + 1 : len(times_s) - few + 1] = np.abs(means[few:] - means[:-few])
+    return change

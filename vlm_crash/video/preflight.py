@@ -11,7 +11,7 @@ import os
 import resource
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,14 +113,19 @@ class Preflight:
         """sha256 of the file, in hex; UnreadableClipError as `facts`."""
         return str(self._process.ask("content_hash", path, [], self.limits.timeout_s))
 
-    def facts(self, path: Path) -> ClipFacts:
+    def facts(self, path: Path, for_decord: bool = False) -> ClipFacts:
         """What is in a clip, decoded as a whole.
+
+        Args:
+            for_decord: `decord` is asked next; frames are kept for it, and not decoded again.
 
         Raises:
             UnreadableClipError: no frame of it can be decoded, or it goes over a limit, or the decoder dies of it.
             RuntimeError: the process cannot be started.
         """
-        facts: ClipFacts = self._process.ask("examine", path, [self.limits.memory_gib], self.limits.timeout_s)
+        facts: ClipFacts = self._process.ask(
+            "examine", path, [self.limits.memory_gib, for_decord], self.limits.timeout_s
+        )
         return facts
 
     def decord(self, path: Path) -> str:
@@ -149,19 +154,24 @@ class Preflight:
         self._process.stop()
 
 
-def examine(path: Path, memory_gib: float | None = None) -> ClipFacts:
-    """Decode a whole clip in this process, which ends where it takes more memory than that; errors as Preflight's."""
+def examine(path: Path, memory_gib: float | None = None, see: Callable[[Any], None] = lambda frame: None) -> ClipFacts:
+    """Decode a whole clip in this process, which ends where it takes more memory than that; errors as Preflight's.
+
+    Args:
+        see: is given each frame that is decoded.
+    """
     with memory_limit(memory_gib):
-        return _examine(path)
+        return _examine(path, see)
 
 
-def _examine(path: Path) -> ClipFacts:
+def _examine(path: Path, see: Callable[[Any], None]) -> ClipFacts:
     found = _Found()
     with open_video(path) as (container, stream):
         fps = stream.average_rate or stream.guessed_rate
         header_frames, codec = stream.frames or None, stream.codec_context.name
         for frame in _decoded(container, stream, found):
             found.add(frame)
+            see(frame)
         told_fps = impossible_fps(np.array(found.times_s))
         shown_s = believed_times(np.array(found.times_s), frame_rate(stream, told_fps is not None))
     if not found.sizes:

@@ -25,6 +25,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from vlm_crash.video.clip_files import content_hash, signature
 from vlm_crash.video.comparison import decord_disagreements
 from vlm_crash.video.container import UnreadableClipError
 from vlm_crash.video.frame_sampling import FrameSampling
@@ -138,4 +139,5 @@ def _compare(path: Path, sampling: dict[str, Any]) -> str | None:
 
 
 if __name__ == "__main__":
-    serve({"read_frames": read_chosen, "probe": probe, "compare": _compare})
+    about_files = {"content_hash": content_hash, "signature": signature}
+    serve({"read_frames": read_chosen, "probe": probe, "compare": _compare, **about_files})

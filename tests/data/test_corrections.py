@@ -1,0 +1,113 @@
+"""`prepare --corrections`: labels change, the CSVs do not, and what does not fit is refused as a whole."""
+
+import json
+
+import pytest
+
+from vlm_crash.data.conversation import question
+from vlm_crash.data.corrections import APPLIED_FILE, COLUMNS, CORRECTIONS_FILE
+from vlm_crash.data.prepare import load_prepared, prepare
+from vlm_crash.data.problems import InputProblems
+
+
+@pytest.fixture
+def crash(make_event):
+    return make_event("crash", 4)
+
+
+@pytest.fixture
+def run(tmp_path, crash, schema):
+    """Prepare the dataset, with corrections given as rows of cells."""
+
+    def make(*rows, name="marks.csv"):
+        path = None
+        if rows:
+            path = tmp_path / name
+            path.write_text("\n".join(",".join(row) for row in (COLUMNS, *rows)) + "\n", encoding="utf-8")
+        report = prepare(
+            {"crash": crash}, tmp_path / "out", schema, question=lambda event: question(schema), corrections=path
+        )
+        splits = load_prepared(tmp_path / "out", schema)
+        values = {s.video: s.annotation.values for found in splits.values() for s in found}
+        return report, values, {s.id: split for split, found in splits.items() for s in found}
+
+    return make
+
+
+def row(video, field, old, new, note="", event="crash"):
+    return (event, video, field, old, new, note, "ann")
+
+
+def test_a_label_changes_and_all_else_stays(run, tmp_path, crash):
+    original = crash[0].read_bytes()
+    _, before, splits = run()
+    assert not (tmp_path / "out" / CORRECTIONS_FILE).exists()
+    report, after, same = run(
+        row("2.mp4", "Weather", "Clear", "rainy", "drops on the lens"), row("3.mp4", "Note", "", "A dog")
+    )
+    assert same == splits
+    assert crash[0].read_bytes() == original
+    changed = {(video, name): value for video, values in after.items() for name, value in values.items()
+               if before[video][name] != value}  # fmt: skip
+    assert changed == {("2.mp4", "Weather"): "Rainy", ("3.mp4", "Note"): "A dog"}
+    assert report.num_corrected == 2
+    assert "values that are not those of the CSVs: 2 (" in str(report)
+    applied = json.loads((tmp_path / "out" / APPLIED_FILE).read_text())
+    assert [(a["id"], a["field"], a["old"], a["new"], a["row"]) for a in applied] == [
+        ("crash_2", "Weather", "Clear", "rainy", 2), ("crash_3", "Note", "", "A dog", 3)
+    ]  # fmt: skip
+    assert applied[0]["csv"] == str(crash[0])
+    assert "- Weather: Rainy" in (tmp_path / "out" / "crash_ft.jsonl").read_text()
+
+
+def test_corrections_of_earlier_runs_hold_and_are_added_to(run, tmp_path):
+    run(row("2.mp4", "Weather", "Clear", "Rainy"))
+    _, kept, _ = run()
+    assert kept["2.mp4"]["Weather"] == "Rainy"
+    report, after, _ = run(row("2.mp4", "Weather", "Rainy", "Foggy"), row("1.mp4", "Lanes", "2", "2"), name="b.csv")
+    assert (after["2.mp4"]["Weather"], after["1.mp4"]["Lanes"], report.num_corrected) == ("Foggy", "2", 1)
+    assert len((tmp_path / "out" / CORRECTIONS_FILE).read_text().splitlines()) == 4
+    _, again, _ = run(row("2.mp4", "Weather", "Rainy", "Foggy"))  # the same once more says nothing new
+    assert again == after
+
+
+def test_two_people_may_say_the_same(run, tmp_path):
+    _, after, _ = run(row("2.mp4", "Weather", "Clear", "Rainy"), row("2.mp4", "Weather", "Clear", "Rainy", "I agree"))
+    assert after["2.mp4"]["Weather"] == "Rainy"
+    assert len((tmp_path / "out" / CORRECTIONS_FILE).read_text().splitlines()) == 3
+    with pytest.raises(InputProblems, match="Weather is 'Rainy' in the dataset already, not 'Clear'"):
+        run(row("2.mp4", "Weather", "Clear", "Rainy", "I too"))
+
+
+def test_all_that_does_not_fit_is_named_and_nothing_is_written(run, tmp_path):
+    run()
+    files = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(InputProblems) as error:
+        run(
+            row("2.mp4", "Weather", "Snowy", "Rainy"),
+            row("9.mp4", "Weather", "Clear", "Rainy"),
+            row("2.mp4", "Wether", "Clear", "Rainy"),
+            row("3.mp4", "Weather", "Clear", "Raniy"),
+            row("1.mp4", "Lanes", "2", ""),
+            row("1.mp4", "Weather", "Clear", "Rainy", event="crsh"),
+            row("4.mp4", "Weather", "Clear", "Rainy"),
+            row("4.mp4", "Weather", "Clear", "Foggy"),
+        )
+    said = str(error.value)
+    for wanted in (
+        "row 1 (2.mp4): Weather is 'Clear' in the dataset, not 'Snowy'",
+        "row 2 (9.mp4): crash has no clip of that name",
+        "row 3 (2.mp4): 'Wether' is no field of crash; write its name; nearest: 'Weather'",
+        "row 4 (3.mp4): 'Raniy' is no value of Weather; allowed: Clear, Cloudy",
+        "row 5 (1.mp4): the new value of Lanes is empty; allowed: a whole number, or Unknown",
+        "row 6 (1.mp4): 'crsh' is no event; write the event as it is; nearest: 'crash'",
+        "row 8 (4.mp4): Weather is to become 'Rainy' (row 7) and 'Foggy' (row 8); keep one of them",
+    ):
+        assert wanted in said, said
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == files
+
+
+def test_a_file_without_the_columns(run, tmp_path, crash, schema):
+    (tmp_path / "x.csv").write_text("event,video\ncrash,1.mp4\n")
+    with pytest.raises(InputProblems, match="missing columns: field, old, new, note, annotator"):
+        prepare({"crash": crash}, tmp_path / "out", schema, question=str, corrections=tmp_path / "x.csv")

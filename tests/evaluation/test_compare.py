@@ -1,0 +1,161 @@
+"""Two evaluations side by side: what is a difference, what is none, and what cannot be compared."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from vlm_crash.cli import main
+from vlm_crash.evaluation.compare import compare
+from vlm_crash.evaluation.comparison_files import write_comparison
+from vlm_crash.evaluation.paired_tests import holm, mcnemar, sign_flip
+
+
+def test_sign_flips_come_to_the_p_of_all_flips():
+    sums_GK = np.array([[1.0, 0.3], [1.0, -0.2], [0.0, 0.9], [1.0, 0.4], [-1.0, 0.1], [1.0, 0.5]])
+    flips = np.array(list(itertools.product([-1, 1], repeat=6))) @ sums_GK
+    exact_K = (np.abs(flips) >= np.abs(sums_GK.sum(0)) - 1e-9).mean(0)
+    np.testing.assert_allclose(sign_flip(sums_GK, 20_000, np.random.default_rng(0)), exact_K, atol=0.01)
+    assert sign_flip(np.zeros((4, 1)), 100, np.random.default_rng(0)) == 1
+
+
+def test_mcnemar_is_exact():
+    a_N, b_N = np.array([True] * 9 + [False] * 2 + [True] * 5), np.array([False] * 9 + [True] * 2 + [True] * 5)
+    assert mcnemar(a_N, b_N) == (9, 2, pytest.approx(binomtest(2, 11).pvalue))
+    assert holm([0.001, 0.8, 0.02]) == pytest.approx([0.003, 0.8, 0.04])
+
+
+@pytest.fixture
+def write_folder(tmp_path: Path):
+    """An evaluation of `right` clips in each field: made as `evaluate` writes it, of two events and three fields."""
+
+    def write(name: str, right: dict[str, list[bool]], first: int = 0, **settings: Any) -> Path:
+        fields = {"Weather": "categorical", "Lanes": "count", "Note": "text"}
+        clips = []
+        for n in range(len(right["Weather"])):
+            event = ("crash", "nearmiss")[n % 2]
+            one = {
+                field: {"truth": f"{field} {n + first}", "verdict": "right", "score": float(right[field][n])}
+                for field in fields
+            }
+            is_right = right.get("event", right["Weather"])[n]
+            said = event if is_right else None
+            clip = {"event": event, "video": f"{n + first}.mp4", "fields": one, "predicted_event": said}
+            clips.append({**clip, "event_told": False, "group": f"trip {(n + first) // 4}"})
+        folder = tmp_path / name
+        folder.mkdir()
+        entry = {"fields": {field: {"kind": kind} for field, kind in fields.items()}}
+        metrics = {
+            "crash": entry,
+            "nearmiss": entry,
+            "settings": {"embedder": "minilm", "group_column": None, **settings},
+        }
+        schema = {"events": {"crash": {"title": "Crash"}, "nearmiss": {"title": "Near miss"}}}
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        (folder / "records.json").write_text(json.dumps({"schema": schema, "clips": clips}))
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def two(write_folder) -> tuple[Path, Path]:
+    """A has the weather right in 30 clips of 80 more than B; of the rest they differ by chance."""
+    rng = np.random.default_rng(0)
+    noise = {name: (rng.random(80) < 0.6).tolist() for name in ("Lanes", "Note")}
+    other = {name: (rng.random(80) < 0.6).tolist() for name in ("Lanes", "Note")}
+    better, worse = [True] * 80, [n % 8 < 5 for n in range(80)]
+    return write_folder("a", {**noise, "Weather": better}), write_folder("b", {**other, "Weather": worse})
+
+
+def by_name(comparison: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(row["event"], row["field"]): row for row in comparison["fields"]}
+
+
+def test_a_difference_and_none(two):
+    there, back = compare(*two), compare(*reversed(two))
+    rows, turned = by_name(there), by_name(back)
+    weather = rows["crash", "Weather"]
+    assert (weather["n"], weather["a"], weather["b"], weather["only_a_right"], weather["only_b_right"]) == (
+        40, 1, 0.75, 10, 0
+    )  # fmt: skip
+    assert weather["p"] == pytest.approx(2 / 2**10) and weather["p_holm"] < 0.05
+    assert 0 < weather["low"] < weather["difference"] == 0.25 < weather["high"]
+    assert weather["verdict"] == "A better" and turned["crash", "Weather"]["verdict"] == "B better"
+    for field in ("Lanes", "Note"):
+        assert rows["crash", field]["verdict"] == turned["crash", field]["verdict"] == "cannot tell apart"
+    assert rows["event", "event"]["difference"] == pytest.approx(30 / 80)
+    assert [row["p_holm"] for row in there["fields"]] == holm([row["p"] for row in there["fields"]])
+    assert {row["event"] for row in there["means"]} == {"crash", "nearmiss", "all"}
+    assert all(row["p_holm"] is None and row["metric"] == "exact_match" for row in there["means"])
+    assert there == compare(*two)
+
+
+def test_an_evaluation_and_itself_cannot_be_told_apart(two):
+    same = compare(two[0], two[0])
+    assert {row["verdict"] for row in [*same["fields"], *same["means"]]} == {"cannot tell apart"}
+    assert {row["p"] for row in same["fields"]} == {1.0}
+
+
+def test_groups_are_flipped_whole(two, write_folder):
+    """Four clips of a trip that all differ the same way are one piece of evidence, not four."""
+    right = {"Lanes": [True] * 32, "Note": [True] * 32}
+    worse = [n // 4 % 2 == 0 for n in range(32)]  # all clips of four trips
+    for column in (None, "Trip"):
+        a = write_folder(f"a{column}", {**right, "Weather": [True] * 32}, group_column=column)
+        b = write_folder(f"b{column}", {**right, "Weather": worse}, group_column=column)
+        p = by_name(compare(a, b))["crash", "Weather"]["p"]
+        assert p == pytest.approx(2 / 2**8) if column is None else p == pytest.approx(2 / 2**4, abs=0.02)
+
+
+def test_clips_of_one_alone_are_named_and_left_out(write_folder):
+    right = {name: [True] * 10 for name in ("Weather", "Lanes", "Note")}
+    a, b = write_folder("a", right), write_folder("b", right, first=2)
+    comparison = compare(a, b)
+    assert comparison["n"] == 8
+    assert comparison["only_in_a"] == {"n": 2, "clips": ["crash/0.mp4", "nearmiss/1.mp4"]}
+    assert comparison["only_in_b"] == {"n": 2, "clips": ["crash/10.mp4", "nearmiss/11.mp4"]}
+
+
+def test_texts_of_different_embedders_have_no_difference(write_folder):
+    right = {name: [True] * 10 for name in ("Weather", "Lanes", "Note")}
+    comparison = compare(write_folder("a", right), write_folder("b", right, embedder=None))
+    note = by_name(comparison)["crash", "Note"]
+    assert (note["n"], note["difference"], note["p"]) == (0, None, None) and "embedder" in note["reason"]
+
+
+def test_different_truths_are_refused(two, capsys):
+    records = json.loads((two[1] / "records.json").read_text())
+    records["clips"][3]["fields"]["Lanes"]["truth"] = "9"
+    (two[1] / "records.json").write_text(json.dumps(records))
+    assert main(["compare", str(two[0]), str(two[1])]) == 2
+    said = capsys.readouterr().err
+    assert "judge by different truths, in 1 values of 80 clips: nearmiss/3.mp4 Lanes: 'Lanes 3' and '9'" in said
+    with pytest.raises(ValueError, match="num_draws=5 is too few"):
+        compare(*two, num_draws=5)
+    with pytest.raises(FileNotFoundError, match="give a folder that `evaluate` wrote"):
+        compare(two[0], two[0] / "none")
+    (two[1] / "metrics.json").write_text("{}")
+    with pytest.raises(ValueError, match="not an evaluation of this version"):
+        compare(*two)
+
+
+def test_the_command_prints_and_writes(two, tmp_path: Path, capsys):
+    assert main(["compare", str(two[0]), str(two[1]), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert all(len(line) <= 120 for line in said.splitlines() if not line.startswith(("A: ", "B: ", str(tmp_path))))
+    assert "A better" in said and "cannot tell apart" in said
+    comparison = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert comparison == json.loads(json.dumps(compare(*two)))
+    with (tmp_path / "out" / "comparison.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["field"] for row in rows[:3]] == ["Weather", "Lanes", "Note"] and rows[-1]["p_holm"] == ""
+    write_comparison(comparison, tmp_path / "again")
+    assert (tmp_path / "again" / "comparison.csv").read_bytes() == (tmp_path / "out" / "comparison.csv").read_bytes()

@@ -1,0 +1,184 @@
+"""Two people's annotations of the same clips -> how far they agree: the ceiling of what a model can be asked for.
+
+Enters: annotation CSVs (the event told by the file name, two of each), or two labels.csv of the report's page, whose
+rows name their event. Leaves: Cohen's kappa (scikit-learn's definition, unweighted) by field, with its interval.
+Must hold: a pair of which one says Unknown is no agreement and no disagreement, and is counted; where kappa has no
+value (both always say the same one term) it is null with the reason. Suffixes: R draws, N clips, T terms.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlm_crash.data.annotations import read_annotations
+from vlm_crash.data.csv_table import read_table
+from vlm_crash.evaluation.bootstrap import Array, draw_counts, interval
+from vlm_crash.evaluation.loading import event_of_file_name
+from vlm_crash.evaluation.settings import EvaluationSettings
+from vlm_crash.metrics.functional import comparable, is_scored
+from vlm_crash.metrics.text_similarity import SentenceEmbedder
+from vlm_crash.schema.fields import UNKNOWN, Field, Schema
+from vlm_crash.schema.records import Annotation, cell_value
+
+logger = logging.getLogger(__name__)
+
+#: What a labels.csv of the page has; its other columns say nothing here.
+LABEL_COLUMNS = ("event", "video", "field", "new")
+NO_CLIP = "no clip has a value of both annotators"
+CONSTANT = "both annotators say the same one term of every clip: agreement by chance is complete, so kappa has no value"
+IS_TEXT = "free text has no kappa; `agreement` is the mean cosine of what the two wrote"
+NO_EMBEDDER = "free text has no kappa, and text scores are turned off (embedder=null)"
+
+#: Clip -> field -> value.
+_Said = Mapping[str, Mapping[str, str]]
+
+
+def add_agreement(
+    metrics: dict[str, Any], schema: Schema, embedder: SentenceEmbedder | None, settings: EvaluationSettings
+) -> None:
+    """Put `kappa` beside the scores of each field, and `annotators` beside the events; nothing without two people.
+
+    Raises:
+        ValueError, FileNotFoundError: files that cannot be used, not two of an event, or no clip in both.
+    """
+    if not settings.annotators:
+        return
+    metrics["annotators"] = {}
+    for event, (first, second) in load_annotators(settings.annotators, schema).items():
+        both = [video for video in first if video in second]
+        metrics["annotators"][event] = {
+            "files": [str(path) for path in settings.annotators], "n": len(both),
+            "only_first": len(first) - len(both), "only_second": len(second) - len(both),
+        }  # fmt: skip
+        for k, field in enumerate(schema.event(event).fields):
+            pairs = [(first[video].get(field.name, UNKNOWN), second[video].get(field.name, UNKNOWN)) for video in both]
+            entry = field_agreement(field, pairs, embedder, settings.num_draws, settings.seed + k)
+            metrics[event]["fields"][field.name]["kappa"] = entry
+
+
+def field_agreement(
+    field: Field, pairs: Sequence[tuple[str, str]], embedder: SentenceEmbedder | None, num_draws: int, seed: int
+) -> dict[str, Any]:
+    """Kappa of one field, with its interval, and the share of equal values (of texts the mean cosine).
+
+    Args:
+        pairs: what the two say of each clip, UNKNOWN included.
+        num_draws: resamples of the clips.
+
+    Returns:
+        value, low, high: kappa and its 95 % interval; n: clips of which both know the field; one_unknown: clips of
+        which one does; agreement; reasons.
+    """
+    known = [(a, b) for a, b in pairs if UNKNOWN not in (a, b)]
+    entry: dict[str, Any] = {
+        "value": None, "low": None, "high": None, "n": len(known), "agreement": None,
+        "one_unknown": sum((a == UNKNOWN) != (b == UNKNOWN) for a, b in pairs), "reasons": {},
+    }  # fmt: skip
+    left, right = [a for a, _ in known], [b for _, b in known]
+    if not known:
+        return _without(entry, NO_CLIP, agreement=False)
+    if not is_scored(field):
+        if embedder is None:
+            return _without(entry, NO_EMBEDDER, agreement=False)
+        entry["agreement"] = float(embedder.cosine(left, right).double().mean())
+        return _without(entry, IS_TEXT, agreement=True)
+    left, right = ([comparable(field, value) for value in values] for values in (left, right))
+    entry["agreement"] = sum(a == b for a, b in zip(left, right, strict=True)) / len(known)
+    if len({*left, *right}) == 1:
+        return _without(entry, CONSTANT, agreement=True)
+    from sklearn.metrics import cohen_kappa_score
+
+    counts_RN = draw_counts(len(known), num_draws, np.random.default_rng(seed))
+    limits = interval(resampled_kappa(left, right, counts_RN))
+    entry["value"] = float(cohen_kappa_score(left, right))
+    entry["low"], entry["high"] = limits or (None, None)
+    return entry
+
+
+def resampled_kappa(left: Sequence[str], right: Sequence[str], counts_RN: Array) -> Array:
+    """[R]: kappa in each draw; NaN in a draw of one term only.
+
+    >>> resampled_kappa(["a", "a", "b"], ["a", "b", "b"], np.ones((1, 3))).round(3).tolist()
+    [0.4]
+    """
+    terms = sorted({*left, *right})
+    left_NT, right_NT = (np.array([[value == term for term in terms] for value in said]) for said in (left, right))
+    same_N = (left_NT & right_NT).any(axis=1)
+    total_R = counts_RN.sum(axis=1)
+    observed_R = counts_RN @ same_N / total_R
+    chance_R = ((counts_RN @ left_NT) * (counts_RN @ right_NT)).sum(axis=1) / total_R**2
+    nan_R = np.full(len(counts_RN), np.nan)
+    # A draw whose chance is 1 to the last bit has one term only.
+    return np.divide(observed_R - chance_R, 1 - chance_R, out=nan_R, where=chance_R < 1 - 1e-12)
+
+
+def _without(entry: dict[str, Any], reason: str, agreement: bool) -> dict[str, Any]:
+    names = ("value", "low", "high", *(() if agreement else ("agreement",)))
+    return {**entry, "reasons": dict.fromkeys(names, reason)}
+
+
+def load_annotators(paths: Sequence[Path], schema: Schema) -> dict[str, tuple[_Said, _Said]]:
+    """event -> what the first and the second annotator say, in the order of the files.
+
+    Raises:
+        ValueError, FileNotFoundError: with every problem of the files.
+    """
+    said: dict[str, list[tuple[Path, _Said]]] = defaultdict(list)
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"annotators: {path}: no such file; give two annotation CSVs of each event")
+        for event, values in _read(path, schema).items():
+            said[event].append((path, values))
+    problems = []
+    for event, found in said.items():
+        if len(found) != 2:
+            names = ", ".join(str(path) for path, _ in found)
+            problems.append(f"{event} has {len(found)} annotators ({names}); give two files of it, one a person")
+        elif not found[0][1].keys() & found[1][1].keys():
+            problems.append(f"{event}: {found[0][0]} and {found[1][0]} have no clip in common; name the clips alike")
+    if problems:
+        raise ValueError("the annotators cannot be compared: " + "; ".join(problems))
+    return {event: (found[0][1], found[1][1]) for event, found in said.items()}
+
+
+def _read(path: Path, schema: Schema) -> Mapping[str, _Said]:
+    """What one file says, by event."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        header = next(csv.reader(io.StringIO(file.readline())), [])
+    if set(LABEL_COLUMNS) <= {name.strip() for name in header}:
+        return _read_labels(path, schema)
+    event = event_of_file_name(path, schema)
+    samples, bad_rows = read_annotations(path, event, schema, None)
+    if bad_rows:
+        logger.warning("%s: %d rows or cells cannot be used; the first: %s", path, len(bad_rows), bad_rows[0])
+    return {event: {s.video: s.annotation.values for s in samples if s.annotation is not None}}
+
+
+def _read_labels(path: Path, schema: Schema) -> Mapping[str, _Said]:
+    """A labels.csv of the report's page: a row a clip and field."""
+    table, bad_rows = read_table(path)
+    columns = [table.column([name]) for name in LABEL_COLUMNS]
+    said: dict[str, dict[str, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
+    problems = [str(problem) for problem in bad_rows]
+    for number, cells in table.rows.items():
+        event, video, name, new = (cells[column].strip() for column in columns if column is not None)
+        try:
+            value = cell_value(schema.event(event).field(name), new)
+            if value is None:
+                Annotation.of(schema, event, {name: new})  # says what is allowed
+            before = said[event][video].setdefault(name, str(value))
+            if before != value:
+                raise ValueError(f"{event}/{video} {name} is both {before!r} and {value!r}; keep one of them")
+        except ValueError as error:
+            problems.append(f"{path}, row {number}: {error}")
+    if problems:
+        raise ValueError("the annotators cannot be compared:\n  " + "\n  ".join(problems[:20]))
+    return said

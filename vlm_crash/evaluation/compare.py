@@ -1,0 +1,253 @@
+"""Two evaluations of the same clips -> paired differences, and whether they tell the two models apart.
+
+Enters: two folders that `evaluate` wrote. Leaves: a dictionary (comparison.json). Must hold: only clips of both are
+compared, and each of the others is named; both judge by the same truths; a difference counts as one only where its p,
+corrected for all that are asked, is below LEVEL.
+Suffixes: N clips of an event, K fields, R draws, G groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlm_crash.evaluation.bootstrap import Array, Resamples, interval, row_means
+from vlm_crash.evaluation.folder import EvaluationFolder, Key
+from vlm_crash.evaluation.paired_tests import holm, mcnemar, sign_flip
+from vlm_crash.evaluation.settings import EvaluationSettings
+
+LEVEL = 0.05
+A_BETTER, B_BETTER, UNDECIDED = "A better", "B better", "cannot tell apart"
+NO_SCORES = "no clip has a score in both"
+OTHER_EMBEDDER = "the text scores are of different embedders, or turned off; evaluate both with the same --embedder"
+
+
+@dataclass(frozen=True)
+class _Paired:
+    """Scores of the clips of one event that both have; NaN where one of them has none."""
+
+    event: str
+    names: tuple[str, ...]
+    exact_K: tuple[bool, ...]
+    a_NK: Array
+    b_NK: Array
+    resamples: Resamples
+
+    @property
+    def difference_NK(self) -> Array:
+        return self.a_NK - self.b_NK
+
+
+def compare(a: Path, b: Path, num_draws: int = 2000, seed: int = 0) -> dict[str, Any]:
+    """Compare two evaluations, clip by clip.
+
+    Args:
+        a, b: folders of `evaluate`.
+        num_draws: resamples of the bootstrap, and flips of the sign test.
+        seed: of both.
+
+    Returns:
+        What comparison.json holds; a difference is A minus B, its 95 % interval not corrected for being one of many.
+
+    Raises:
+        ValueError: the two judge by different truths, have no clip in common, or a number cannot be.
+        FileNotFoundError: a folder is no evaluation.
+    """
+    EvaluationSettings(seed=seed, num_draws=num_draws)  # says what is wrong with the numbers
+    folders = EvaluationFolder.read(a), EvaluationFolder.read(b)
+    _check_same_truth(*folders)
+    both = [key for key in folders[0].clips if key in folders[1].clips]
+    grouped = folders[0].settings.get("group_column") is not None and _group_keys(folders[0], both) == _group_keys(
+        folders[1], both
+    )
+    paired = _paired(folders, both, grouped, num_draws, seed)
+    rng = np.random.default_rng(seed)
+    rows = [row for event in paired for row in _field_rows(event, grouped, num_draws, rng)]
+    rows.append(_event_row(folders, both, paired, grouped, rng))
+    tested = [row for row in rows if row["p"] is not None]
+    for row, p_holm in zip(tested, holm([row["p"] for row in tested]), strict=True):
+        row["p_holm"] = p_holm
+        row["verdict"] = _verdict(row["difference"], p_holm)
+    means = [_mean_row([event], event.event, grouped, num_draws, rng) for event in paired if any(event.exact_K)]
+    means += [_mean_row(paired, "all", grouped, num_draws, rng)] if len(means) > 1 else []
+    first, second = folders
+    return {
+        "a": str(first.path), "b": str(second.path), "n": len(both),
+        "only_in_a": _only(first, second), "only_in_b": _only(second, first), "fields": rows, "means": means,
+        "settings": {
+            "level": LEVEL, "draws": num_draws, "seed": seed,
+            "groups": first.settings["group_column"] if grouped else None,
+            "difference": "A minus B; paired 95 % percentile bootstrap, each interval by itself",
+            "p": "sign flips of whole groups" if grouped else "exact McNemar; texts and means by sign flips of clips",
+            "p_holm": f"Holm over the {len(tested)} rows of fields; the means are not among them",
+        },
+    }  # fmt: skip
+
+
+def _check_same_truth(a: EvaluationFolder, b: EvaluationFolder) -> None:
+    remedy = "evaluate both against the same files"
+    if a.fields != b.fields:
+        named = sorted(
+            f"{event}/{name}"
+            for event in {*a.fields, *b.fields}
+            for name in {*a.fields.get(event, {}), *b.fields.get(event, {})}
+            if a.fields.get(event, {}).get(name) != b.fields.get(event, {}).get(name)
+        )
+        raise ValueError(f"{a.path} and {b.path} are of different schemas (they differ in {_some(named)}); {remedy}")
+    both = [key for key in a.clips if key in b.clips]
+    if not both:
+        raise ValueError(f"{a.path} and {b.path} have no clip in common; {remedy}")
+    differing = [
+        f"{event}/{video} {name}: {said['truth']!r} and {b.clips[event, video]['fields'][name]['truth']!r}"
+        for event, video in both
+        for name, said in a.clips[event, video]["fields"].items()
+        if said["truth"] != b.clips[event, video]["fields"][name]["truth"]
+    ]
+    if differing:
+        raise ValueError(
+            f"{a.path} and {b.path} judge by different truths, in {len(differing)} values of {len(both)} clips: "
+            f"{_some(differing)}; {remedy}"
+        )
+
+
+def _some(named: Sequence[str], most: int = 5) -> str:
+    return "; ".join(named[:most]) + (f"; and {len(named) - most} more" if len(named) > most else "")
+
+
+def _only(here: EvaluationFolder, there: EvaluationFolder) -> dict[str, Any]:
+    clips = [f"{event}/{video}" for event, video in here.clips if (event, video) not in there.clips]
+    return {"n": len(clips), "clips": clips}
+
+
+def _group_keys(folder: EvaluationFolder, both: Sequence[Key]) -> list[str | None]:
+    return [folder.clips[key].get("group") for key in both]
+
+
+def _paired(
+    folders: tuple[EvaluationFolder, EvaluationFolder], both: Sequence[Key], grouped: bool, num_draws: int, seed: int
+) -> list[_Paired]:
+    first, second = folders
+    same_texts = first.settings.get("embedder") == second.settings.get("embedder") is not None
+    groups = _group_keys(first, both) if grouped else []
+    place = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    found = []
+    for number, (event, kinds) in enumerate(first.fields.items()):
+        here = [n for n, key in enumerate(both) if key[0] == event]
+        if not here:
+            continue
+        exact_K = tuple(kind != "text" for kind in kinds.values())
+        scores = []
+        for folder in folders:
+            clips = [folder.clips[both[n]]["fields"] for n in here]
+            scores_NK = np.array([[_number(clip[name]["score"]) for name in kinds] for clip in clips])
+            scores_NK[:, [not exact and not same_texts for exact in exact_K]] = np.nan
+            scores.append(scores_NK)
+        resamples = Resamples.of_clips(len(here), num_draws, seed + number)
+        if grouped:
+            resamples = Resamples(np.array([place[groups[n]] for n in here]), len(place), num_draws, seed)
+        found.append(_Paired(event, tuple(kinds), exact_K, scores[0], scores[1], resamples))
+    return found
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else float(value)
+
+
+def _field_rows(event: _Paired, grouped: bool, num_draws: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    difference_NK = event.difference_NK
+    draws_RK = event.resamples.means(difference_NK)
+    flipped_K = sign_flip(event.resamples.grouped(np.nan_to_num(difference_NK)), num_draws, rng)
+    rows = []
+    for k, (name, exact) in enumerate(zip(event.names, event.exact_K, strict=True)):
+        known_N = ~np.isnan(difference_NK[:, k])
+        a_N, b_N = event.a_NK[known_N, k], event.b_NK[known_N, k]
+        row = _row(event.event, name, "exact_match" if exact else "cosine_similarity", a_N, b_N, draws_RK[:, k])
+        if len(a_N):
+            row["p"] = float(flipped_K[k])
+            if exact:
+                row["only_a_right"], row["only_b_right"], p = mcnemar(a_N > 0, b_N > 0)
+                row["p"] = row["p"] if grouped else p
+        elif not exact:
+            row["reason"] = OTHER_EMBEDDER
+        rows.append(row)
+    return rows
+
+
+def _row(event: str, field: str, metric: str, a_N: Array, b_N: Array, draws_R: Array) -> dict[str, Any]:
+    row: dict[str, Any] = {"event": event, "field": field, "metric": metric, "n": len(a_N)}
+    empty = dict.fromkeys(("a", "b", "difference", "low", "high", "p", "p_holm"))
+    if not len(a_N):
+        return {**row, **empty, "verdict": UNDECIDED, "reason": NO_SCORES}
+    low, high = interval(draws_R) or (None, None)
+    a, b = float(a_N.mean()), float(b_N.mean())
+    return {**row, **empty, "a": a, "b": b, "difference": a - b, "low": low, "high": high, "verdict": UNDECIDED}
+
+
+def _event_row(
+    folders: tuple[EvaluationFolder, EvaluationFolder],
+    both: Sequence[Key],
+    paired: Sequence[_Paired],
+    grouped: bool,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """Whether the event was named, over the clips of which neither model was told it."""
+    right = {
+        key: tuple(float(folder.clips[key]["predicted_event"] == key[0]) for folder in folders)
+        for key in both
+        if not any(folder.clips[key]["event_told"] for folder in folders)
+    }
+    a_N, b_N = (np.array([pair[side] for pair in right.values()], dtype=np.float64) for side in (0, 1))
+    draws_R = np.zeros(paired[0].resamples.num_draws)
+    sums_G1: list[Array] = []
+    for event in paired:
+        pairs = [right.get(key, (np.nan, np.nan)) for key in both if key[0] == event.event]
+        difference_N1 = np.array([[first - second] for first, second in pairs])
+        known = int((~np.isnan(difference_N1)).sum())
+        if known:
+            draws_R += event.resamples.means(difference_N1)[:, 0] * known / len(right)
+            sums_G1.append(event.resamples.grouped(np.nan_to_num(difference_N1)))
+    row = _row("event", "event", "accuracy", a_N, b_N, draws_R)
+    if not right:
+        return row | {"reason": "the models were told the event of these clips"}
+    row["only_a_right"], row["only_b_right"], row["p"] = mcnemar(a_N > 0, b_N > 0)
+    if grouped:
+        row["p"] = float(sign_flip(np.sum(sums_G1, axis=0), len(draws_R), rng)[0])
+    return row
+
+
+def _mean_row(
+    events: Sequence[_Paired], name: str, grouped: bool, num_draws: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Mean over the categorical and count fields, each weighing the same; p by flips of whole clips."""
+    a: list[float] = []
+    b: list[float] = []
+    draws, weighed = [], []
+    for event in events:
+        columns = [
+            k for k, exact in enumerate(event.exact_K) if exact and not np.isnan(event.difference_NK[:, k]).all()
+        ]
+        difference_NK = event.difference_NK[:, columns]
+        known_NK = ~np.isnan(difference_NK)
+        for scores_NK, means in ((event.a_NK, a), (event.b_NK, b)):
+            means += np.nanmean(np.where(known_NK, scores_NK[:, columns], np.nan), axis=0).tolist()
+        draws.append(event.resamples.means(difference_NK))
+        weighed.append(event.resamples.grouped((np.nan_to_num(difference_NK) / known_NK.sum(0)).sum(1, keepdims=True)))
+    num_clips = sum(len(event.a_NK) for event in events)
+    row = _row(name, "mean", "exact_match", np.array(a), np.array(b), row_means(np.concatenate(draws, axis=1)))
+    # Groups are shared by the events, clips are not.
+    sums_G1 = np.sum(weighed, axis=0) if grouped else np.concatenate(weighed)
+    row["n"] = num_clips
+    if row["difference"] is not None:
+        row["p"] = float(sign_flip(sums_G1, num_draws, rng)[0])
+        row["verdict"] = _verdict(row["difference"], row["p"])
+    return row
+
+
+def _verdict(difference: float, p: float) -> str:
+    if p >= LEVEL or difference == 0:
+        return UNDECIDED
+    return A_BETTER if difference > 0 else B_BETTER

@@ -1,0 +1,58 @@
+"""Tests of two models on the same clips, and their correction for being many.
+
+Pure numbers. Suffixes: N clips, G groups (each clip its own unless told), K scores, R random flips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlm_crash.evaluation.bootstrap import Array
+
+#: Signs that are held at a time.
+_MOST_SIGNS = 2**22
+
+
+def mcnemar(right_a_N: NDArray[np.bool_], right_b_N: NDArray[np.bool_]) -> tuple[int, int, float]:
+    """Clips that only A has right, that only B has right, and the exact two-sided p of so uneven a share.
+
+    >>> a, b = np.array([1, 1, 1, 1, 1, 1, 0, 1]) > 0, np.array([0, 0, 0, 0, 0, 0, 0, 1]) > 0
+    >>> mcnemar(a, b), mcnemar(a, a)
+    ((6, 0, 0.03125), (0, 0, 1.0))
+    """
+    from scipy.stats import binomtest  # type: ignore[import-untyped]
+
+    only_a, only_b = int((right_a_N & ~right_b_N).sum()), int((right_b_N & ~right_a_N).sum())
+    return only_a, only_b, float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def sign_flip(sums_GK: Array, num_flips: int, rng: np.random.Generator) -> Array:
+    """[K] two-sided p of the total of each column, were A and B exchangeable in each group.
+
+    Which of two models gave which score is drawn anew for each group and flip; the data themselves count as one flip,
+    so that p is never 0 (Phipson and Smyth 2010).
+    """
+    wanted_K = np.abs(sums_GK.sum(0)) * (1 - 1e-12)  # a flip that gives the same total up to rounding counts
+    at_least_K = np.ones(sums_GK.shape[1])
+    at_once = max(1, _MOST_SIGNS // max(len(sums_GK), 1))
+    for first in range(0, num_flips, at_once):
+        signs_RG = rng.choice([-1.0, 1.0], size=(min(at_once, num_flips - first), len(sums_GK)))
+        at_least_K += (np.abs(signs_RG @ sums_GK) >= wanted_K).sum(0)
+    return at_least_K / (num_flips + 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction; in the order of the values.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    corrected = [1.0] * len(p_values)
+    largest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda k: p_values[k])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = largest
+    return corrected

@@ -76,7 +76,7 @@ def test_two_people_may_say_the_same(run, tmp_path):
     assert after["2.mp4"]["Weather"] == "Rainy"
     assert len((tmp_path / "out" / CORRECTIONS_FILE).read_text().splitlines()) == 3
     with pytest.raises(InputProblems, match="Weather is 'Rainy' in the dataset already, not 'Clear'"):
-        run(row("2.mp4", "Weather", "Clear", "Rainy", "I, too"))
+        run(row("2.mp4", "Weather", "Clear", "Rainy", "I too"))
 
 
 def test_all_that_does_not_fit_is_named_and_nothing_is_written(run, tmp_path):

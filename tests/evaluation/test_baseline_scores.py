@@ -112,9 +112,7 @@ def test_blind_predictions_are_scored_by_the_same_rules(data: Data, tmp_path: Pa
         wanted = {key: field[key] for key in ("score", "low", "high", "given_event")}
         assert metrics["crash"]["fields"][name]["baselines"]["blind"] == wanted
     blind.write_text("".join(blind.read_text().splitlines(keepends=True)[:-3]))
-    with pytest.raises(
-        ValueError, match=r"blind: 3 of 48 evaluated clips have no prediction .* --data.blank"
-    ):
+    with pytest.raises(ValueError, match=r"blind: 3 of 48 evaluated clips have no prediction .* --data.blank"):
         evaluate([answers], [data.csv], tmp_path / "c", SCHEMA, EvaluationSettings(None, blind=(blind,)))
 
 

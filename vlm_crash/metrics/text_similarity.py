@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vlm_crash.metrics.packed_linear import pack_linears
+
 logger = logging.getLogger(__name__)
 
 DEFAULT_EMBEDDER = "minilm"
@@ -62,7 +64,7 @@ class SentenceEmbedder:
         device: torch device of the embedding model.
     """
 
-    def __init__(self, name: str = DEFAULT_EMBEDDER, batch_size: int = 128, device: str = "cpu") -> None:
+    def __init__(self, name: str = DEFAULT_EMBEDDER, batch_size: int = 64, device: str = "cpu") -> None:
         self.name = name
         self.batch_size = batch_size
         self.device = device
@@ -100,14 +102,19 @@ class SentenceEmbedder:
         if not new:
             return
         model = self.load()
-        vectors_ND = model.encode(
-            new,
-            batch_size=self.batch_size,
-            convert_to_tensor=True,
-            normalize_embeddings=True,
-            show_progress_bar=False,
-        )
-        self._vectors.update(zip(new, vectors_ND.float().cpu(), strict=True))
+        # By length in tokens: batches have next to no padding (the library sorts by characters).
+        lengths = [len(ids) for ids in model.tokenizer(new)["input_ids"]]
+        ordered = [text for _, text in sorted(zip(lengths, new, strict=True))]
+        for start in range(0, len(ordered), self.batch_size):
+            batch = ordered[start : start + self.batch_size]
+            vectors_ND = model.encode(
+                batch,
+                batch_size=self.batch_size,
+                convert_to_tensor=True,
+                normalize_embeddings=True,
+                show_progress_bar=False,
+            )
+            self._vectors.update(zip(batch, vectors_ND.float().cpu(), strict=True))
 
     def emptied(self) -> SentenceEmbedder:
         """The same model, loaded once for both, without the vectors of what was embedded."""
@@ -132,6 +139,7 @@ class SentenceEmbedder:
             try:
                 with _without_loading_bar():
                     self._model = SentenceTransformer(source, device=self.device, local_files_only=True)
+                pack_linears(self._model)
             except (OSError, ValueError) as error:
                 reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 if not Path(source).is_dir():

@@ -158,13 +158,9 @@ def _answers(scores: Path) -> dict[str, str | None]:
 def balanced(answers: Sequence[tuple[str, str | None]]) -> tuple[float, float, float]:
     """Mean over the events of the share answered right, and its interval, in percent, of (truth, answer) pairs."""
     events = sorted({event for event, _ in answers})
-    is_NE = np.array([[event == of for of in events] for event, _ in answers], dtype=float)
-    right_NE = is_NE * np.array([[event == said] for event, said in answers])
-    drawn_RN = draw_counts(len(answers), NUM_DRAWS, np.random.default_rng(0))
-    counts_RN = np.concatenate([np.ones((1, len(answers))), drawn_RN])  # all of them, then the draws
-    with np.errstate(invalid="ignore"):  # nan: a draw without the event
-        mean, *draws = row_means((counts_RN @ right_NE) / (counts_RN @ is_NE))
-    found = interval(np.array(draws))
+    right_NE = np.array([[float(said == event) if event == of else np.nan for of in events] for event, said in answers])
+    mean = np.nanmean(right_NE, axis=0).mean()
+    found = interval(row_means(Resamples.of_clips(len(answers), NUM_DRAWS, seed=0).means(right_NE)))
     if found is None:
         raise ValueError(f"{len(answers)} clips are too few for an interval; raise --clips")
     return 100 * float(mean), 100 * found[0], 100 * found[1]

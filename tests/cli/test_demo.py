@@ -2,12 +2,15 @@
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+import nbformat
 import pytest
+from run_notebooks import run
 
 from vlm_crash.cli import main
 from vlm_crash.cli.demo import BASE_MODEL, make_room
@@ -15,6 +18,8 @@ from vlm_crash.data.prepared import load_prepared
 from vlm_crash.demo.clips import MOST_CLIPS, MOST_SEEDS
 from vlm_crash.evaluation.baselines import linear_baseline
 from vlm_crash.schema.fields import load_schema
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +101,24 @@ def test_blind_frames_are_black(out: Path) -> None:
 
 def test_the_page_is_there(out: Path) -> None:
     assert "<html" in (out / "report.html").read_text(encoding="utf-8")[:500]
+
+
+@pytest.mark.parametrize("name", ["explore_dataset", "explore_predictions"])
+def test_the_notebooks_run_on_it(out: Path, tmp_path: Path, name: str) -> None:
+    """Top to bottom in a kernel, beside a runs/demo as theirs; what is saved in them came the same way."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/demo").symlink_to(out)
+    found = run(ROOT / f"notebooks/{name}.ipynb", tmp_path)
+    saved = nbformat.read(ROOT / f"notebooks/{name}.ipynb", as_version=4)
+    for cell, old in zip(found.cells, saved.cells, strict=True):
+        kinds = [
+            [(output.output_type, *sorted(output.get("data", {}))) for output in c.get("outputs", [])]
+            for c in (cell, old)
+        ]
+        assert kinds[0] == kinds[1], cell.source
+    text = json.dumps([cell.get("outputs") for cell in saved.cells])
+    assert "image/jpeg" in text and str(ROOT) not in text and str(Path.home()) not in text
+    assert not re.search(r"^ *(def|class) ", "\n".join(cell.source for cell in saved.cells), re.MULTILINE)
 
 
 def test_an_earlier_demo_is_kept(tmp_path: Path) -> None:

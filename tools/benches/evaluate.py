@@ -35,7 +35,12 @@ STAGES = {
     "load_predictions": "predictions read",
     "load_truth": "truth read",
     "score_clips": "answers parsed and judged, texts of the text fields embedded",
-    "summarise": "bootstrap, counts and baselines",
+    "summarise": "bootstrap and counts",
+    "metadata_answers": "baseline of metadata, fitted",
+    "add_baselines": "intervals of baselines",
+    "check_roles": "roles in texts",
+    "add_roles": "intervals of roles",
+    "add_calibration": "calibration",
     "add_legacy_scores": "the old rules, their texts embedded",
     "consistency": "rules between fields",
     "_write": "files written",
@@ -265,8 +270,8 @@ def _result(
     )  # fmt: skip
     inside = Table(
         "Where `evaluate` spends its time",
-        f"{workload}; {options.draws:,} draws. Embedding is within the stages above it; its seconds are not of the "
-        "bootstrap's stage, whose texts are embedded by then.",
+        f"{workload}; {options.draws:,} draws. Embedding is within the stages above it; the bootstrap's texts are "
+        "embedded by then.",
         ("stage", "seconds (s)"),
         [*((what, stages[name]) for name, what in STAGES.items()),
          ("of these: the model loaded", stages["load"]), ("of these: texts embedded", stages["embed"]),

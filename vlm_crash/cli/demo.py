@@ -1,7 +1,7 @@
 """`demo`: every command of the package, one after the other, on clips rendered here.
 
-Leaves in the output folder: clips/, dataset/, fit/, predictions/, blind/, evaluation/, report.html and demo.json, whose
-figures can be computed again from the files beside it.
+Leaves in the output folder: clips/, dataset/, fit/, predictions/, blind/, val/, evaluation/, report.html and demo.json,
+whose figures can be computed again from the files beside it.
 """
 
 import importlib
@@ -145,19 +145,23 @@ def _steps(out: Path, options: Namespace) -> None:
         fit["trainer.max_epochs"] = options.max_epochs
     _command("fit", fit)
     _answer(out, "blind", {"model.path": model, "data.blank_frames": "true"})
-    _answer(out, "", {"model.path": model}, {"embedder": "minilm", "blind": out / "blind"})
+    _predict(out, "val", "val", {"model.path": model})
+    scoring = {"embedder": "minilm", "blind": out / "blind", "calibrate_on": out / "val"}
+    _answer(out, "", {"model.path": model}, scoring)
     _command("report", {"out": out / "report.html"}, out / "evaluation")
 
 
 def _answer(out: Path, name: str, options: Mapping[str, Any], scoring: Mapping[str, Any] | None = None) -> None:
     """Answer the held-out clips and score the answers; without more options for that, not their texts."""
-    predictions, evaluation = out / (name or "predictions"), out / "_".join(filter(None, (name, "evaluation")))
-    dataset, split = out / "dataset", "test"
-    predict = {"data.folder": dataset, "data.split": split, "data.batch_size": 16}
-    predict |= {"trainer.accelerator": "cpu", "output_dir": predictions}
-    _command("predict", {**options, **predict})
-    evaluate = {"predictions": predictions, "truth": dataset, "split": split, "out": evaluation}
+    predictions, evaluation = name or "predictions", out / "_".join(filter(None, (name, "evaluation")))
+    _predict(out, predictions, "test", options)
+    evaluate = {"predictions": out / predictions, "truth": out / "dataset", "split": "test", "out": evaluation}
     _command("evaluate", evaluate | {"embedder": "null"} | dict(scoring or {}))
+
+
+def _predict(out: Path, name: str, split: str, options: Mapping[str, Any]) -> None:
+    predict = {"data.folder": out / "dataset", "data.split": split, "data.batch_size": 16}
+    _command("predict", {**options, **predict, "trainer.accelerator": "cpu", "output_dir": out / name})
 
 
 def _figures(out: Path) -> dict[str, Any]:

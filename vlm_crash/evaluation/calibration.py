@@ -6,13 +6,13 @@ no temperature, and a threshold chosen on these very clips is called so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from vlm_crash.evaluation.bootstrap import Array, draw_counts, interval
+from vlm_crash.evaluation.bootstrap import Array, Resamples, interval
 from vlm_crash.evaluation.forecasts import Forecasts, event_forecasts, field_forecasts
 from vlm_crash.evaluation.scoring import ScoredEvent
 from vlm_crash.evaluation.settings import EvaluationSettings
@@ -40,11 +40,12 @@ NONE_ACCEPTED = "no answer is accepted"
 
 @dataclass(frozen=True)
 class _Accepted:
-    """Clips of one event by field that a threshold accepts, and which of them are right; of how many answers in all."""
+    """Answers of one event that the thresholds accept, those of them that are right, of how many; both in each draw."""
 
-    accepted_NK: Array
-    right_NK: Array
+    accepted: int
+    right: int
     total: int
+    draws_R2: Array  # right, accepted
 
 
 def add_calibration(
@@ -52,6 +53,7 @@ def add_calibration(
     schema: Schema,
     scored: Sequence[ScoredEvent],
     held_out: Sequence[ScoredEvent] | None,
+    resamples: Mapping[str, Resamples],
     settings: EvaluationSettings,
 ) -> None:
     """Put `calibration` into the entries of the event and of each categorical and count field.
@@ -60,6 +62,7 @@ def add_calibration(
         metrics: as `summarise` makes it; overall gets "operating_point" (all fields of all events together) and, where
             there are other clips, "calibrated_on" (how many, and failed ones, on which nothing is fitted).
         held_out: the scored clips of `calibrate_on`, by event as `scored`; None: not given.
+        resamples: draws of the clips of each event.
 
     Raises:
         ValueError: calibrate_on is given, and there are no probabilities to calibrate.
@@ -75,7 +78,7 @@ def add_calibration(
             _put(metrics[one.event.name]["fields"][field.name], entry, forecasts)
             columns.append((forecasts, entry["operating_point"]["threshold"] if entry else None))
             found |= entry is not None
-        parts.append(_accepted(len(one.clips), columns))
+        parts.append(_accepted(columns, resamples[one.event.name]))
     forecasts = event_forecasts(schema, _untold(scored))
     entry = calibration_entry(
         forecasts, event_forecasts(schema, _untold(held_out)) if held_out is not None else None, settings
@@ -182,19 +185,20 @@ def _operating_point(forecasts: Forecasts, fitted_on: Forecasts | None, wanted: 
     return point
 
 
-def _accepted(num_clips: int, columns: Sequence[tuple[Forecasts, float | None]]) -> _Accepted:
-    accepted_NK, right_NK = np.zeros((num_clips, len(columns))), np.zeros((num_clips, len(columns)))
-    for k, (forecasts, threshold) in enumerate(columns):
+def _accepted(columns: Sequence[tuple[Forecasts, float | None]], resamples: Resamples) -> _Accepted:
+    """Of fields and their thresholds."""
+    counts_N2 = np.zeros((len(resamples.group_N), 2))
+    for forecasts, threshold in columns:
         taken_N = forecasts.confidence_N >= (np.inf if threshold is None else threshold)
-        accepted_NK[forecasts.clip_N, k] = taken_N
-        right_NK[forecasts.clip_N, k] = taken_N & forecasts.right_N
-    return _Accepted(accepted_NK, right_NK, sum(len(forecasts.right_N) for forecasts, _ in columns))
+        counts_N2[forecasts.clip_N] += np.stack([taken_N & forecasts.right_N, taken_N], axis=1)
+    right, accepted = (int(count) for count in counts_N2.sum(0))
+    total = sum(len(forecasts.right_N) for forecasts, _ in columns)
+    return _Accepted(accepted, right, total, resamples.sums(counts_N2))
 
 
 def _overall(parts: Sequence[_Accepted], settings: EvaluationSettings, has_others: bool) -> dict[str, Any]:
-    """All fields of all events at their thresholds; clips are resampled within each event, with all their answers."""
-    total = sum(part.total for part in parts)
-    accepted, right = (int(sum(getattr(part, name).sum() for part in parts)) for name in ("accepted_NK", "right_NK"))
+    """All fields of all events at their thresholds; clips are resampled with all their answers."""
+    accepted, right, total = (sum(getattr(part, name) for part in parts) for name in ("accepted", "right", "total"))
     point: dict[str, Any] = {
         "wanted": settings.wanted_accuracy,
         "chosen_on": VALIDATION if has_others else THESE,
@@ -205,10 +209,7 @@ def _overall(parts: Sequence[_Accepted], settings: EvaluationSettings, has_other
     }
     if not accepted:
         return point | {"reasons": dict.fromkeys(("accuracy", "low", "high"), NONE_ACCEPTED)}
-    rng, draws_R2 = np.random.default_rng(settings.seed), np.zeros((settings.num_draws, 2))
-    for part in parts:
-        sums_N2 = np.stack([part.right_NK.sum(1), part.accepted_NK.sum(1)], axis=1)
-        draws_R2 += draw_counts(len(sums_N2), settings.num_draws, rng) @ sums_N2
+    draws_R2 = np.sum([part.draws_R2 for part in parts], axis=0)
     # An exact interval takes the answers of a clip for independent, resampling gives a point where all are right.
     limits = [exact_interval(right, accepted)]
     with np.errstate(invalid="ignore"):

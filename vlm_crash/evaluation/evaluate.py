@@ -92,7 +92,7 @@ def evaluate(
     roles = check_roles(schema, scored)
     add_roles(metrics, roles, resamples)
     add_agreement(metrics, schema, sentences, settings)
-    add_calibration(metrics, schema, scored, held_out, settings)
+    add_calibration(metrics, schema, scored, held_out, resamples, settings)
     add_legacy_scores(metrics, scored, loaded, truth_csvs(truth, schema, settings.split), sentences)
     metrics["consistency"] = consistency(schema, scored)
     metrics["clips"] = {**_clip_counts(joined), "truth_rows_not_used": len(bad_rows), "split": settings.split}

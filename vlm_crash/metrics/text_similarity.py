@@ -54,6 +54,13 @@ def _without_loading_bar() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
+def _lengths(model: Any, texts: list[str]) -> list[int]:
+    """In tokens, so that batches have next to no padding; in characters, as the library sorts, without a tokenizer."""
+    if not callable(tokenizer := getattr(model, "tokenizer", None)):
+        return [len(text) for text in texts]
+    return [len(ids) for ids in tokenizer(texts, truncation=True)["input_ids"]]
+
+
 class SentenceEmbedder:
     """Embeds texts with a sentence-transformers model.
 
@@ -102,9 +109,7 @@ class SentenceEmbedder:
         if not new:
             return
         model = self.load()
-        # By length in tokens: batches have next to no padding (the library sorts by characters).
-        lengths = [len(ids) for ids in model.tokenizer(new)["input_ids"]]
-        ordered = [text for _, text in sorted(zip(lengths, new, strict=True))]
+        ordered = [text for _, text in sorted(zip(_lengths(model, new), new, strict=True))]
         for start in range(0, len(ordered), self.batch_size):
             batch = ordered[start : start + self.batch_size]
             vectors_ND = model.encode(

@@ -122,8 +122,7 @@ def prepare(
     named = adapted.left_out if adapted else ()
     problems += unreadable
     problems += [problem for problem in unlisted(sources, rows, problems) if problem.video not in named]
-    problems += contradictions(rows, hashes)
-    problems.sort(key=lambda problem: (problem.file, problem.row is None, problem.row or 0))
+    problems = sorted([*problems, *contradictions(rows, hashes)], key=_place)
     if not rows:
         raise InputProblems("no clip is left to make a dataset of", problems)
     samples = same_spellings([row.sample for row in rows], schema)
@@ -153,6 +152,11 @@ def prepare(
         logger.warning("%s", problem)
     report = _report(out, sources, samples, splits, num_rows - len(rows), len(problems))
     return replace(report, num_corrected=corrected.num_changed)
+
+
+def _place(problem: Problem) -> tuple[str, bool, int]:
+    """Where a problem stands in problems.csv: by file and row, those of a whole file last."""
+    return problem.file, problem.row is None, problem.row or 0
 
 
 def _check_sources(sources: Mapping[str, tuple[Path, Path]], schema: Schema) -> None:

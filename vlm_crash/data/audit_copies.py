@@ -22,9 +22,9 @@ import numpy as np
 from vlm_crash.data.audit_findings import Finding, Severity, counted, some
 from vlm_crash.data.near_copies import near_copies
 from vlm_crash.schema.records import VideoSample
-from vlm_crash.video.clip_files import content_hash
 from vlm_crash.video.container import UnreadableClipError
 from vlm_crash.video.fingerprint import NUM_BITS, NUM_WORDS, Fingerprint, fingerprint
+from vlm_crash.video.guarded import content_hash
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def _look(sample: VideoSample, known: Mapping[str, Fingerprint], timeout_s: floa
     if sample.quarantined is not None:
         return Looked(None, None, f"quarantined: {sample.quarantined}")
     try:
-        sha256 = content_hash(sample.path)
+        sha256 = content_hash(sample.path, timeout_s)
         seen = known.get(sha256)
         found = fingerprint(sample.path, timeout_s) if seen is None else seen
     except UnreadableClipError as error:

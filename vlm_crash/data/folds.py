@@ -20,7 +20,7 @@ from vlm_crash.data.files import write_files
 from vlm_crash.data.prepared import DATA_FILE, DATASET_FILE, SPLITS_FILE, existing, read_json
 from vlm_crash.data.splits import make_splits, unite
 from vlm_crash.schema.records import VideoSample
-from vlm_crash.video.clip_files import content_hash
+from vlm_crash.video.guarded import content_hash
 
 logger = logging.getLogger(__name__)
 

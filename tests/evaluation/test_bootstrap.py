@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from vlm_crash.evaluation import bootstrap
-from vlm_crash.evaluation.bootstrap import Resamples, draw_counts, interval, ranking_scores, row_means
+from vlm_crash.evaluation.bootstrap import Resamples, draw_counts, interval, ranking_scores, row_means, share_interval
 
 
 def test_a_draw_counts_each_clip_and_is_seeded():
@@ -79,3 +79,18 @@ def test_draws_are_the_same_in_whatever_blocks(monkeypatch):
     monkeypatch.setattr(bootstrap, "_MOST_COUNTS", 44)
     assert [len(block) for block in Resamples.of_clips(11, 30, seed=7).blocks()] == [4] * 7 + [2]
     np.testing.assert_allclose(Resamples.of_clips(11, 30, seed=7).means(scores_NK), whole)
+
+
+def test_a_share_without_a_mistake_has_an_interval():
+    """36 of 36 right: every draw is 1, and the exact limit is that of which 36 of 36 comes once in forty times."""
+    resamples = Resamples.of_clips(40, 200, seed=0)
+    right_N1 = np.array([[1.0]] * 36 + [[np.nan]] * 4)
+    num_units = resamples.num_units(~np.isnan(right_N1[:, 0]))
+    low, high = share_interval(resamples.means(right_N1)[:, 0], num_units)
+    assert (num_units, high) == (36, 1) and low**36 == pytest.approx(0.025)
+    assert share_interval(resamples.means(1 - right_N1)[:, 0], num_units) == pytest.approx((0, 1 - low))
+    right_N1[0] = 0
+    draws_R = resamples.means(right_N1)[:, 0]
+    assert share_interval(draws_R, num_units) == interval(draws_R)
+    pairs = Resamples(np.arange(40) // 2, 20, 200, seed=0)  # two clips of a trip are one draw
+    assert pairs.num_units(np.arange(40) < 36) == 18

@@ -13,9 +13,10 @@ import pytest
 from scipy.stats import binomtest
 
 from vlm_crash.cli import main
+from vlm_crash.data.multiple_testing import holm
 from vlm_crash.evaluation.compare import compare
 from vlm_crash.evaluation.comparison_files import write_comparison
-from vlm_crash.evaluation.paired_tests import holm, mcnemar, sign_flip
+from vlm_crash.evaluation.paired_tests import mcnemar, sign_flip
 
 
 def test_sign_flips_come_to_the_p_of_all_flips():

@@ -52,17 +52,3 @@ def counted(number: int, noun: str) -> str:
     ('1 clip', '2,000 pairs')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def holm(p_values: list[float]) -> list[float]:
-    """The same p-values corrected for their number (Holm 1979), in the same order.
-
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
-    """
-    order = sorted(range(len(p_values)), key=lambda n: p_values[n])
-    corrected, least = [0.0] * len(p_values), 0.0
-    for rank, n in enumerate(order):
-        least = max(least, min(1.0, (len(p_values) - rank) * p_values[n]))
-        corrected[n] = least
-    return corrected

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from vlm_crash.data.audit_findings import Finding, counted, holm, some
+from vlm_crash.data.audit_findings import Finding, counted, some
+from vlm_crash.data.multiple_testing import holm
 from vlm_crash.data.splits import SPLITS
 from vlm_crash.schema.fields import Field, Schema
 from vlm_crash.schema.records import VideoSample

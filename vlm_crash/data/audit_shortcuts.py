@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlm_crash.data.audit_findings import Finding, holm
+from vlm_crash.data.audit_findings import Finding
 from vlm_crash.data.clip_metadata import FEATURE_GROUPS, FEATURE_NAMES, ClipMetadata, metadata_features
 from vlm_crash.data.metadata_classifier import cross_predict
+from vlm_crash.data.multiple_testing import holm
 from vlm_crash.schema.fields import Schema
 from vlm_crash.schema.records import VideoSample
 

@@ -21,6 +21,7 @@ from vlm_crash.evaluation.loading import load_predictions
 from vlm_crash.evaluation.metadata_baseline import MetadataAnswers
 from vlm_crash.evaluation.scoring import ScoredEvent, score_clips
 from vlm_crash.evaluation.summary import rights_of, untold_clips
+from vlm_crash.metrics.calibration import exact_interval
 from vlm_crash.metrics.functional import comparable, is_scored
 from vlm_crash.metrics.text_similarity import SentenceEmbedder
 from vlm_crash.schema.fields import UNKNOWN, Schema
@@ -137,6 +138,9 @@ def add_baselines(
             for k, field in enumerate(event.event.fields):
                 reason = baseline.reason if is_scored(field) else baseline.text_reason
                 found = _entry([_mean(scores_NK[:, k])], draws[event.event.name][:, [k]], reason)
+                if is_scored(field) and found["score"] in (0, 1):
+                    num_units = resamples[event.event.name].num_units(~np.isnan(scores_NK[:, k]))
+                    found["low"], found["high"] = exact_interval(round(found["score"] * num_units), num_units)
                 if baseline.given_NK is not None:
                     found["given_event"] = _known_mean([_mean(baseline.given_NK[event.event.name][:, k])])
                 metrics[event.event.name]["fields"][field.name].setdefault("baselines", {})[name] = found

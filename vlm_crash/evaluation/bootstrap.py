@@ -12,8 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vlm_crash.metrics.calibration import exact_interval
+
 Array = NDArray[np.float64]
 LEVEL = 0.95
+NO_SPREAD = "every draw has the same score, so that resampling says nothing of its spread"
 #: Counts that are held at a time (32 MiB), however many clips and draws there are.
 _MOST_COUNTS = 2**22
 
@@ -47,6 +50,10 @@ class Resamples:
         at_once = max(1, _MOST_COUNTS // max(self.num_groups, 1))
         for first in range(0, self.num_draws, at_once):
             yield draw_counts(self.num_groups, min(at_once, self.num_draws - first), rng)
+
+    def num_units(self, counted_N: NDArray[np.bool_]) -> int:
+        """Groups that the counted clips are of."""
+        return len(np.unique(self.group_N[counted_N]))
 
     @property
     def num_groups_here(self) -> int:
@@ -105,6 +112,21 @@ def interval(draws_R: Array) -> tuple[float, float] | None:
         return None
     low, high = np.quantile(draws_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def share_interval(draws_R: Array, num_units: int) -> tuple[float, float] | None:
+    """95 % interval of a share of right answers: of its draws, or exact where every answer is right, or none is.
+
+    There every draw is the same, which says nothing of how many answers it took; Clopper and Pearson's limits do.
+
+    Args:
+        draws_R: the share in each draw.
+        num_units: clips, or groups of clips, that were drawn and count.
+    """
+    limits = interval(draws_R)
+    if limits is None or limits[0] != limits[1] or limits[0] not in (0.0, 1.0):
+        return limits
+    return exact_interval(round(limits[0] * num_units), num_units)
 
 
 def row_means(draws_RK: Array) -> Array:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlm_crash.evaluation.bootstrap import Array, Resamples, interval
+from vlm_crash.evaluation.bootstrap import NO_SPREAD, Array, Resamples, interval
 from vlm_crash.evaluation.confusion import NO_ANSWER_COLUMN, WRONG_EVENT_COLUMN, term_order
 from vlm_crash.evaluation.scoring import ScoredClip, ScoredEvent
 from vlm_crash.metrics.class_scores import balanced_accuracy, macro_f1
@@ -155,10 +155,20 @@ def _score_entry(value: float, draws_R: Array, given: float, table: ClassTable, 
         nothing = dict.fromkeys(("value", "low", "high", "baseline", "given_event"))
         return {**nothing, "reasons": dict.fromkeys(nothing, "no clip has a known truth for this field")}
     low, high = interval(draws_R) or (None, None)
+    reasons = {}
+    if low == high and low is not None:  # every answer is right, or none is
+        low = high = None
+        reasons = {"reasons": dict.fromkeys(("low", "high"), NO_SPREAD)}
     # Always the most frequent term: its recall is 1 and its precision its share; the other terms have 0.
     share = np.bincount(table.truth_N).max() / len(table.truth_N)
     best = 1.0 if name == "balanced_accuracy" else 2 * share / (1 + share)
-    return {"value": value, "low": low, "high": high, "baseline": best / len(table.terms), "given_event": given}
+    return {
+        "value": value,
+        "low": low,
+        "high": high,
+        "baseline": best / len(table.terms),
+        "given_event": given,
+    } | reasons
 
 
 def _flags(n: int, resamples: Resamples) -> list[str]:

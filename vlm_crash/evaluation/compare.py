@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from vlm_crash.data.multiple_testing import holm
 from vlm_crash.evaluation.bootstrap import Array, Resamples, interval, row_means
 from vlm_crash.evaluation.folder import EvaluationFolder, Key
-from vlm_crash.evaluation.paired_tests import holm, mcnemar, sign_flip
+from vlm_crash.evaluation.paired_tests import mcnemar, sign_flip
 from vlm_crash.evaluation.settings import EvaluationSettings
 
 LEVEL = 0.05

@@ -114,7 +114,7 @@ def _settings(settings: EvaluationSettings, schema: Schema, answers: MetadataAns
         "bootstrap_draws": settings.num_draws,
         "schema": schema.fingerprint,
         "group_column": settings.group_column,
-        "interval": "95 % percentile bootstrap; "
+        "interval": "95 % percentile bootstrap, exact (Clopper-Pearson) where all are right or none is; "
         + (drawn if settings.group_column else "clips resampled within each event"),
         "baseline": MAJORITY,
         "baselines": {

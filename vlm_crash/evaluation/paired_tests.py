@@ -5,8 +5,6 @@ Pure numbers. Suffixes: N clips, G groups (each clip its own unless told), K sco
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,17 +40,3 @@ def sign_flip(sums_GK: Array, num_flips: int, rng: np.random.Generator) -> Array
         signs_RG = rng.choice([-1.0, 1.0], size=(min(at_once, num_flips - first), len(sums_GK)))
         at_least_K += (np.abs(signs_RG @ sums_GK) >= wanted_K).sum(0)
     return at_least_K / (num_flips + 1)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction; in the order of the values.
-
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
-    """
-    corrected = [1.0] * len(p_values)
-    largest = 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda k: p_values[k])):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        corrected[place] = largest
-    return corrected

@@ -21,11 +21,12 @@ _FLOORS = ((0.9, 0.025), (0.8, 0.05), (0.5, 0.1), (0.0, 0.25))
 Bin = dict[str, Any]
 
 
-def reliability(name: str, calibration: dict[str, Any]) -> str:
+def reliability(name: str, calibration: dict[str, Any], positive: str | None = None) -> str:
     """How often answers of a confidence are right: a bar a bin, the diagonal, and the counts below.
 
     Args:
         name: of the field, for the title.
+        positive: title of the event whose probability the bins are of; None: they are of the answer's.
         calibration: "bins" of low, high, n, confidence, accuracy; "bins_after" the same after the temperature.
     """
     bins = [one for one in calibration["bins"] if one["n"]]
@@ -33,10 +34,13 @@ def reliability(name: str, calibration: dict[str, Any]) -> str:
     bottom = HEIGHT - _BOTTOM - _COUNTS
     frame = _Frame(_TOP, bottom, 0.0, 1.0)
     most = max((one["n"] for one in bins), default=1)
-    parts = [frame.axes("accuracy", 0.25)]
+    said, came = (f"P({positive.lower()})", f"share that is {positive.lower()}") if positive else (
+        "confidence of the answer", "accuracy"
+    )  # fmt: skip
+    parts = [frame.axes(came, 0.25)]
     for one in bins:
         left, right = frame.x(one["low"]) + 1, frame.x(one["high"]) - 1
-        what = f"{one['n']} answers, mean confidence {one['confidence']:.3f}, accuracy {one['accuracy']:.3f}"
+        what = f"{one['n']} answers, mean {said} {one['confidence']:.3f}, {came} {one['accuracy']:.3f}"
         top, height = frame.y(one["accuracy"]), (_COUNTS - 8) * one["n"] / most
         parts += [
             f"<g><title>{what}</title>{_box(left, top, right, bottom, 'bar')}",
@@ -48,7 +52,7 @@ def reliability(name: str, calibration: dict[str, Any]) -> str:
         points = [(one["confidence"], one["accuracy"]) for one in after]
         parts.append(frame.line(points, "after"))
         parts += [frame.dot(*point, "after", 3.0) for point in points]
-    parts.append(_x_axis(frame, HEIGHT - _BOTTOM, "confidence of the answer"))
+    parts.append(_x_axis(frame, HEIGHT - _BOTTOM, said))
     n = sum(one["n"] for one in bins)
     words = f"{n} answers in {len(bins)} bins; on the diagonal, confidence is honest."
     return _svg(f"Reliability of {name}", words, parts)

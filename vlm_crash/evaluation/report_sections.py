@@ -17,7 +17,8 @@ from vlm_crash.schema.fields import Schema
 
 def calibration_section(schema: Schema, metrics: dict[str, Any]) -> list[dict[str, Any]]:
     """The event and every field that has a calibration: its two plots, its figures and its operating point."""
-    found = [_calibration("event", "Event", "Which event", metrics["event"].get("calibration"))]
+    event_entry = metrics["event"].get("calibration")
+    found = [_calibration("event", "Event", "Which event", event_entry, schema.events[0].title)]
     for event in schema.events:
         for field in event.fields:
             entry = metrics[event.name]["fields"][field.name].get("calibration")
@@ -26,7 +27,7 @@ def calibration_section(schema: Schema, metrics: dict[str, Any]) -> list[dict[st
     return [one for one in found if one]
 
 
-def _calibration(key: str, group: str, label: str, entry: Any) -> dict[str, Any]:
+def _calibration(key: str, group: str, label: str, entry: Any, positive: str | None = None) -> dict[str, Any]:
     if not isinstance(entry, dict) or not entry.get("n") or not entry.get("bins"):
         return {}
     name = label if group == "Event" else f"{label} ({group.lower()})"
@@ -43,7 +44,7 @@ def _calibration(key: str, group: str, label: str, entry: Any) -> dict[str, Any]
     return {
         "key": key, "group": group, "label": label, "figures": figures, "operating": _operating(entry),
         "bins": [one for one in entry["bins"] if one["n"]], "has_after": bool(entry.get("bins_after")),
-        "reliability": Markup(reliability(name, entry)),  # escaped there
+        "reliability": Markup(reliability(name, entry, positive)),  # escaped there
         "risk": Markup(risk_coverage(name, entry)) if entry.get("risk_coverage") else "",
     }  # fmt: skip
 

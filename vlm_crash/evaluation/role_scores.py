@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vlm_crash.evaluation.bootstrap import Resamples, interval
+from vlm_crash.evaluation.bootstrap import Resamples, share_interval
 from vlm_crash.evaluation.scoring import ScoredEvent
 from vlm_crash.metrics.functional import Verdict, is_scored
 from vlm_crash.metrics.role_swap import counterfactuals
@@ -55,7 +55,9 @@ def add_roles(metrics: dict[str, Any], roles: Roles, resamples: Mapping[str, Res
         entry: dict[str, Any] = {"score": None, "low": None, "high": None, "n": n,
                                  "swapped": sum(verdict == "swapped" for verdict in verdicts)}  # fmt: skip
         if n:
-            entry["low"], entry["high"] = interval(resamples[event].means(scores_N1)[:, 0]) or (None, None)
+            num_units = resamples[event].num_units(~np.isnan(scores_N1[:, 0]))
+            limits = share_interval(resamples[event].means(scores_N1)[:, 0], num_units)
+            entry["low"], entry["high"] = limits or (None, None)
             entry["score"] = float(np.nanmean(scores_N1))
         else:
             entry["reasons"] = dict.fromkeys(("score", "low", "high"), NOT_TOLD)

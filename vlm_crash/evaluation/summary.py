@@ -14,7 +14,16 @@ from typing import Any
 import numpy as np
 
 from vlm_crash.evaluation.baselines import majority_baseline
-from vlm_crash.evaluation.bootstrap import Array, Resamples, clip_draws, interval, ranking_scores, row_means
+from vlm_crash.evaluation.bootstrap import (
+    NO_SPREAD,
+    Array,
+    Resamples,
+    clip_draws,
+    interval,
+    ranking_scores,
+    row_means,
+    share_interval,
+)
 from vlm_crash.evaluation.class_table import add_class_tables
 from vlm_crash.evaluation.scoring import ScoredClip, ScoredEvent
 from vlm_crash.metrics.functional import Verdict, is_scored
@@ -43,7 +52,7 @@ def summarise_event(scored: ScoredEvent, embedder: SentenceEmbedder | None, resa
     draws_RK = resamples.means(scored.end_to_end_NK)
     given_RK = resamples.means(scored.given_event_NK)
     fields = {
-        field.name: _field_entry(scored, k, field, draws_RK[:, k], given_RK[:, k], embedder)
+        field.name: _field_entry(scored, k, field, (draws_RK[:, k], given_RK[:, k]), resamples, embedder)
         for k, field in enumerate(scored.event.fields)
     }
     add_class_tables(scored, fields, resamples)
@@ -55,12 +64,21 @@ def summarise_event(scored: ScoredEvent, embedder: SentenceEmbedder | None, resa
 
 
 def _field_entry(
-    scored: ScoredEvent, k: int, field: Field, draws_R: Array, given_R: Array, embedder: SentenceEmbedder | None
+    scored: ScoredEvent,
+    k: int,
+    field: Field,
+    draws: tuple[Array, Array],
+    resamples: Resamples,
+    embedder: SentenceEmbedder | None,
 ) -> dict[str, Any]:
+    """Draws: end to end, and given the event."""
     verdicts, given = Counter(scored.verdicts(field.name)), Counter(scored.verdicts(field.name, given_event=True))
     n = sum(count for verdict, count in verdicts.items() if verdict.counted)
     baseline = majority_baseline(field, scored.truths(field.name), embedder)
-    limits, given_limits = interval(draws_R), interval(given_R)
+    num_units = resamples.num_units(~np.isnan(scored.end_to_end_NK[:, k]))
+    limits, given_limits = (
+        share_interval(drawn_R, num_units) if is_scored(field) else interval(drawn_R) for drawn_R in draws
+    )
     score, score_given = _mean(scored.end_to_end_NK[:, k]), _mean(scored.given_event_NK[:, k])
     entry: dict[str, Any] = {
         "kind": field.kind,
@@ -138,6 +156,7 @@ def summarise_event_choice(
         axis=1,
     )
     sizes_E = np.array([len(right) for right in rights.values()], dtype=float)
+    units_E = [resamples[name].num_units(~np.isnan(rights_of(scored, name)[:, 0])) for name in by_event]
     recalls = {name: _mean(right_N) for name, right_N in rights.items()}
     many = len(rights) > 1
     entry: dict[str, Any] = {
@@ -153,14 +172,24 @@ def summarise_event_choice(
             "accuracy": float(sizes_E.max() / sizes_E.sum()) if clips else None,
         },
         "intervals": {
-            "balanced_accuracy": interval(row_means(recall_RE)) if many else None,
-            "accuracy": interval(recall_RE @ (sizes_E / sizes_E.sum())) if clips else None,
+            "balanced_accuracy": _recalls_interval(recall_RE, units_E) if many else None,
+            "accuracy": share_interval(recall_RE @ (sizes_E / sizes_E.sum()), sum(units_E)) if clips else None,
         },
         "confusion": _event_confusion(schema, by_event),
         "reasons": {},
     }
     _add_ranking(entry, schema, scored, by_event, resamples)
     return with_reasons(entry, TOLD if not clips else ONE_EVENT)
+
+
+def _recalls_interval(recall_RE: Array, units_E: Sequence[int]) -> tuple[float, float] | None:
+    """Of the mean recall; where every event is always right, or never, the mean of the exact limits of each."""
+    limits = interval(row_means(recall_RE))
+    if limits is None or limits[0] != limits[1]:
+        return limits
+    exact = [share_interval(recall_R, n) for recall_R, n in zip(recall_RE.T, units_E, strict=True)]
+    low_high_E2 = np.array([one for one in exact if one is not None])
+    return float(low_high_E2[:, 0].mean()), float(low_high_E2[:, 1].mean())
 
 
 def untold_clips(scored: Sequence[ScoredEvent]) -> dict[str, list[ScoredClip]]:
@@ -223,7 +252,11 @@ def _add_ranking(
     ]
     for name, value, draw_R in zip(names, point, map(np.concatenate, zip(*draws, strict=True)), strict=True):
         entry[name] = float(value[0])
-        entry["intervals"][name] = interval(draw_R)
+        limits = interval(draw_R)
+        is_point = limits is not None and limits[0] == limits[1]
+        entry["intervals"][name] = None if is_point else limits
+        if is_point:
+            entry["reasons"][f"intervals.{name}"] = NO_SPREAD
     entry["baseline"] |= {"auroc": 0.5, "average_precision": float(positive_N.mean())}
 
 

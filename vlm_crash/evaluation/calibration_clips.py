@@ -18,9 +18,13 @@ logger = logging.getLogger(__name__)
 
 
 def calibration_clips(
-    schema: Schema, truth: Sequence[Path], evaluated: Joined, settings: EvaluationSettings
+    schema: Schema, filled: Schema, truth: Sequence[Path], evaluated: Joined, settings: EvaluationSettings
 ) -> list[ScoredEvent] | None:
     """Scored clips of `calibrate_on`, by event; None where it is not given. Its clips without a truth are left out.
+
+    Args:
+        schema: by which the files are read.
+        filled: the same with the terms of the dataset.
 
     Raises:
         ValueError: they are of another model, or of no clip of the truth, or of clips that are evaluated.
@@ -45,7 +49,7 @@ def calibration_clips(
     if joined.without_truth:
         logger.warning("%d predictions of calibrate_on are of clips without a truth", len(joined.without_truth))
     _warn_of_training(schema, truth, joined)
-    return score_clips(schema, joined.clips, embedder=None)
+    return score_clips(filled, joined.clips, embedder=None)
 
 
 def _check_model(joined: Joined, evaluated: Joined) -> None:

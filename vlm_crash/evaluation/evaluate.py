@@ -67,22 +67,22 @@ def evaluate(
         OSError: the scores cannot be written; nothing was changed then.
     """
     settings = settings or EvaluationSettings()
-    schema = schema or load_schema()
+    given = schema or load_schema()
     predictions, truth = list(map(Path, predictions)), list(map(Path, truth))
-    loaded = load_predictions(predictions, schema)
-    samples, bad_rows = load_truth(truth, schema, settings.split)
+    loaded = load_predictions(predictions, given)
+    samples, bad_rows = load_truth(truth, given, settings.split)
     joined = join(loaded, samples, settings.only_predicted)
     if all(clip.loaded is None for clip in joined.clips):
         raise ValueError("none of the predictions is of a clip in the truth; check that both are of the same dataset")
     _log_join(joined, len(bad_rows))
-    schema = with_seen_vocabularies(schema, joined.clips, _vocabularies(truth))
-    held_out = calibration_clips(schema, truth, joined, settings)
+    schema = with_seen_vocabularies(given, joined.clips, _vocabularies(truth))
+    held_out = calibration_clips(given, schema, truth, joined, settings)
     sentences = None if settings.embedder is None else SentenceEmbedder(settings.embedder)
     scored = score_clips(schema, joined.clips, sentences)
     groups = clip_groups(truth, schema, settings.group_column)
     resamples = resamples_by_event(schema, joined.clips, groups, settings)
     metrics = summarise(schema, scored, sentences, resamples)
-    answers = metadata_answers(schema, scored, truth, groups, settings)
+    answers = metadata_answers(given, scored, truth, groups, settings)
     baselines = {
         "majority": majority(metrics, scored, sentences),
         "metadata": metadata(answers, scored),

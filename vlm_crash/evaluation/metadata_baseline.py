@@ -57,6 +57,7 @@ def metadata_answers(
     """Fit on the train split of the truth's dataset where another split is scored, else on each fold's other clips.
 
     Args:
+        schema: as the dataset was prepared with it, without terms of the clips.
         groups: id -> group; clips of one are not parted by the folds.
     """
     train = _train_split(truth, schema, settings.split)
@@ -72,7 +73,7 @@ def metadata_answers(
     with threadpool_limits(1):
         if train:
             fitted_on = f"the {len(train)} clips of the train split"
-            return _of_train(schema, scored, train, features_NP, settings.seed, fitted_on)
+            return _of_train(scored, train, features_NP, settings.seed, fitted_on)
         fitted_on = f"the evaluated clips, cross-fitted in {NUM_FOLDS} folds"
         return _cross_fitted(scored, samples, features_NP, groups, settings.seed, fitted_on)
 
@@ -98,7 +99,6 @@ def _labels(field: Field, samples: Sequence[VideoSample]) -> list[str]:
 
 
 def _of_train(
-    schema: Schema,
     scored: Sequence[ScoredEvent],
     train: Sequence[VideoSample],
     features_NP: Features,
@@ -112,7 +112,7 @@ def _of_train(
     for event, own in zip(scored, _slices(scored), strict=True):
         here = [m for m, sample in enumerate(train) if sample.event == event.event.name]
         fields[event.event.name] = {}
-        for field in filter(is_scored, schema.event(event.event.name).fields):
+        for field in filter(is_scored, event.event.fields):
             labels = _labels(field, [train[m] for m in here])
             known = [k for k, label in enumerate(labels) if label != UNKNOWN]
             if known:

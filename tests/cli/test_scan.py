@@ -58,6 +58,7 @@ def test_a_schema_without_ordinary_driving_is_refused(wrong, tiny_model, drive, 
     [
         (["--scan.stride_s", "9"], "moments between windows would not be seen; set --scan.stride_s to less"),
         (["--scan.threshold", "1.5"], "threshold=1.5 is not between 0 and 1"),
+        (["--scan.stride_s", "1e-9"], "is below 0.05 s, and windows would begin as often as a camera takes frames"),
         (["--scan.window_s", "0"], "window_s=0.0 is no length"),
         (["--scan.margin_s", "-1"], "margin_s=-1.0 is below 0"),
         (["--scan", "--data.tell_event", "true"], "leave --data.tell_event off"),
@@ -185,7 +186,7 @@ def test_decoders_that_hang_and_crash_end_their_recordings_alone(say, wrong, tin
     with (folder / "hangs_13.mp4").open("ab") as file:
         file.write(bytes(8))
     said = wrong(*scan, "--output_dir", out)
-    assert "files that failed, and have changed since (--retry_failed true reads them again; old -> new: " in said
+    assert "holds a scan of 1 files that have changed since (old -> new: " in said and "hangs_13.mp4: " in said
     assert say(*scan, "--output_dir", out, "--retry_failed", "true")[0] == 0
     assert say(*scan, "--output_dir", whole)[0] == 0
     for name in ("recordings.csv", "events.csv"):

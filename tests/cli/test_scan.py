@@ -213,10 +213,17 @@ def test_two_scans_never_write_one_folder(wrong, tiny_model, drive, tmp_path):
 
 
 def test_a_window_is_treated_as_the_clip_of_its_span(say, wrong, tiny_model, drive, tmp_path):
-    """The only window of a recording as long as a window, beside `predict` of the same file as a clip."""
+    """The only window of a recording as long as a window, beside `predict` of the same file as a clip.
+
+    Then another recording of its size lies there.
+    """
     from vlm_crash.video.cutting import cut_clip
 
     cut_clip(drive, 8.0, 12.0, tmp_path / "clip.mp4")
+    cut_clip(drive, 2.0, 6.0, tmp_path / "other.mp4")
+    files = [(tmp_path / name).read_bytes() for name in ("clip.mp4", "other.mp4")]
+    clip, other = (content.ljust(max(map(len, files)), b"\0") for content in files)
+    (tmp_path / "clip.mp4").write_bytes(clip)
     common = ["--model.path", tiny_model, "--data.clips", tmp_path / "clip.mp4", *TINY]
     assert say("predict", "--scan.window_s", "4", *common, "--output_dir", tmp_path / "scan")[0] == 0
     assert say("predict", *common, "--output_dir", tmp_path / "clip")[0] == 0
@@ -226,6 +233,16 @@ def test_a_window_is_treated_as_the_clip_of_its_span(say, wrong, tiny_model, dri
     assert "holds a scan of recordings, and predictions of clips would write over it" in said
     (window,), (clip,) = (lines(tmp_path / name) for name in ("scan/scan_curve.jsonl", "clip/predictions.jsonl"))
     assert window["events"]["crash"] == pytest.approx(clip["event_probability"], rel=0.02)
+    (tmp_path / "clip.mp4").write_bytes(other)
+    scan = ["predict", "--scan.window_s", "4", *common, "--output_dir", tmp_path / "scan"]
+    said = wrong(*scan)
+    assert f"clip.mp4: {len(other):,} bytes -> as many, of another content); --retry_failed true forgets" in said
+    assert lines(tmp_path / "scan/scan_curve.jsonl") == [window]
+    assert say(*scan, "--retry_failed", "true")[0] == 0
+    (again,) = lines(tmp_path / "scan/scan_curve.jsonl")
+    assert again["is_last"] and again["events"] != window["events"]
+    (tmp_path / "scan/run.json").write_text("{")
+    assert "run.json, line 1 is not JSON" in wrong(*scan)
 
 
 def test_fit_predict_evaluate_and_report_with_an_event_without_fields(say, tiny_model, tmp_path):

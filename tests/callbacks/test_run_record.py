@@ -56,6 +56,10 @@ def test_the_run_id_follows_what_decides_the_frames(described, tmp_path):
     assert all(differences(plain, run) for run in others)
     assert "sampling.cache_format: none -> jpeg" in differences(plain, runs[-1])
     assert "versions.torchcodec: none -> 9.9" in differences(plain, runs[-2])
+    assert all("told_sampling" not in run["sampling"] for run in runs)  # as runs of before it was told
+    told = described(frame_rule="event")
+    assert told["sampling"]["told_sampling"] == "event"
+    assert "sampling.told_sampling: none -> event" in differences(plain, told)
     # The same pixels: the same run.
     assert described(cache=CacheSettings(tmp_path, format="zstd"))["run_id"] == plain["run_id"]
 

@@ -1,6 +1,7 @@
 """A scan's files: each recording's have names of their own, other runs let them be, and what is old of them goes."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from vlm_crash.callbacks.scan import ScanWriter
 from vlm_crash.callbacks.scan_events import ScanSettings
 from vlm_crash.callbacks.scan_files import clear_scan, clip_stems, refuse_scan, with_stems
 from vlm_crash.callbacks.scan_lines import failed_line
+from vlm_crash.callbacks.scan_sources import told_files
 from vlm_crash.callbacks.whole_lines import WholeLines
 from vlm_crash.schema.records import VideoSample
 
@@ -101,7 +103,7 @@ def test_a_scan_that_begins_anew_keeps_nothing_and_recordings_stay(tmp_path):
         (tmp_path / name).write_text("")
     writer = ScanWriter(tmp_path, ScanSettings(), overwrite=True)
     writer.recordings, writer._event_names = [recording("rec/a.mp4")], ("crash", "ordinary")
-    writer._look({"run_id": "new", "recordings": []}, 2)
+    writer._look({"run_id": "new", "recordings": [], "files": {}}, 2)
     writer.close()
     there = sorted(path.name for path in tmp_path.iterdir())
     own, others = {"events.jsonl", "run.json", "scan_curve.jsonl"}, {"my_results.json", "predictions-mine.parquet"}
@@ -109,3 +111,65 @@ def test_a_scan_that_begins_anew_keeps_nothing_and_recordings_stay(tmp_path):
     writer.recordings = [recording(tmp_path / "clips/a_001.mp4")]
     with pytest.raises(ValueError, match="where a scan writes its clips; set --output_dir to another folder"):
         writer._look({}, 2)
+
+
+def test_a_recording_that_changed_is_forgotten_alone(tmp_path, caplog):
+    """It was read to its end, and is another file of the same size by now."""
+    out, paths = tmp_path / "out", [tmp_path / "a.mp4", tmp_path / "b.mp4"]
+    (out / "clips").mkdir(parents=True)
+    recordings = [recording(path) for path in paths]
+    for path in paths:
+        path.write_bytes(b"12345678")
+
+    def look(**options):
+        writer = ScanWriter(out, ScanSettings(), **options)
+        writer.recordings = recordings
+        try:
+            return writer._look({"run_id": "r", **told_files(recordings)}, 1)
+        finally:
+            writer.close()
+
+    assert look().first == {str(path): 0 for path in paths}
+    windows = [{"recording": str(path), "window": 0, "probability": 0.9, "error": None} for path in paths]
+    windows = [window | {"is_last": True} for window in windows]
+    events = [{"key": [str(path), 1], "clip": f"{path.stem}_001.mp4", "prediction": {}} for path in paths]
+    for name, lines in (("scan_curve.jsonl", windows), ("events.jsonl", events)):
+        (out / name).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    made = [out / name for name in ("clips/a_001.mp4", "curve_a.png", "clips/b_001.mp4", "curve_b.png")]
+    for path in made:
+        path.write_text("")
+    os.utime(paths[1], ns=(1, 10**18))
+    assert look().first == dict.fromkeys(map(str, paths))  # touched, and equal
+    paths[0].write_bytes(b"abcdefgh")
+    os.utime(paths[0], ns=(1, 10**18))
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=r"a\.mp4: 8 bytes -> as many.*--retry_failed true.*out of --data\.clips"):
+        look()
+    assert {path: path.read_bytes() for path in before} == before
+    assert look(retry_failed=True).first == {str(paths[0]): 0, str(paths[1]): None}
+    assert "is scanned again from its beginning" in caplog.text
+    assert [json.loads(line) for line in (out / "scan_curve.jsonl").read_text().splitlines()] == windows[1:]
+    assert [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()] == events[1:]
+    assert [path.exists() for path in made] == [False, False, True, True]
+    assert look().first == {str(paths[0]): 0, str(paths[1]): None}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("run.json", '{"run_id":\n', r"run\.json, line 2 is not JSON"),
+        ("run.json", "[]", r"run\.json holds no JSON object"),
+        ("scan_curve.jsonl", '{"recording"\n{}\n', r"scan_curve\.jsonl, line 1 is not JSON.*all lines behind it"),
+        ("scan_curve.jsonl", "{}\n", r"scan_curve\.jsonl, line 1 is no object with recording, window"),
+        ("events.jsonl", "\xff\n", r"events\.jsonl, line 1 is not JSON.*all lines behind it"),
+    ],
+)
+def test_what_is_broken_is_named(tmp_path, name, content, said):
+    scanned(tmp_path, "rec/a.mp4")
+    (tmp_path / name).write_bytes(content.encode("latin-1"))
+    writer = ScanWriter(tmp_path, ScanSettings())
+    writer.recordings = [recording("rec/a.mp4")]
+    with pytest.raises(ValueError, match=rf"{said}.*--overwrite true"):
+        writer._look({"run_id": "r-6-1", **told_files(writer.recordings)}, 2)
+    assert (tmp_path / name).read_bytes() == content.encode("latin-1")
+    writer.close()

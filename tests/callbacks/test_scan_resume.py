@@ -1,6 +1,9 @@
 """What is left of a scan: whole batches stay, failures are kept or tried again, recordings come and go, other files are
 not mixed in; and all of it in time that grows with the lines."""
 
+import hashlib
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,8 @@ from vlm_crash.callbacks.scan import ScanWriter
 from vlm_crash.callbacks.scan_events import ScanSettings
 from vlm_crash.callbacks.scan_files import with_stems
 from vlm_crash.callbacks.scan_lines import by_recording, failed_line, in_order
-from vlm_crash.callbacks.scan_resume import all_recordings, changed_files, is_steady, left_of, new_and_gone, refusal
+from vlm_crash.callbacks.scan_resume import all_recordings, is_steady, left_of, new_and_gone, refusal, refused_files
+from vlm_crash.callbacks.scan_sources import changed_files, hashed_files, hasher, told_files
 from vlm_crash.callbacks.whole_lines import WholeLines
 from vlm_crash.schema.records import VideoSample
 
@@ -66,23 +70,53 @@ def run(sizes, run_id="r", **facts):
 def test_a_refusal_says_what_differs():
     lines = [line("a", 0, is_last=True), line("b", 0), failed("b")]
     old = run({"a": 1, "b": 2, "c": 3}, scan={"window_s": 6.0}, sampling={"num_frames": 8})
-    assert refusal(old, run({"a": 1, "b": 2}), lines, False) is None
+    assert refusal(old, run({"a": 1, "b": 2}), lines) is None
     other = run({"a": 1}, "other", scan={"window_s": 4.0}, sampling={"num_frames": 2})
     what = "what differs, old -> new: sampling.num_frames: 8 -> 2; scan.window_s: 6.0 -> 4.0"
-    assert refusal(old, other, lines, False).endswith(what)
-    assert "its run.json does not say" in refusal(run({"a": 1}), run({"a": 1}, "other"), lines, False)
-    assert "no run.json to say what judged them" in refusal(None, run({"a": 1}), lines, False)
-    assert refusal(None, run({"a": 1}), [], False) is None
+    assert refusal(old, other, lines).endswith(what)
+    assert "its run.json does not say" in refusal(run({"a": 1}), run({"a": 1}, "other"), lines)
+    assert "no run.json to say what judged them" in refusal(None, run({"a": 1}), lines)
+    assert refusal(None, run({"a": 1}), []) is None
     strangers = "a scan of 3 other recordings (a.mp4, b.mp4, c.mp4), none of which is asked for now"
-    assert refusal(old, run({"d": 1}), lines, False) == strangers
-    changed = run({"a": 1, "b": None, "c": 4})  # nothing was read of c
-    assert changed_files(old, changed) == {
-        "b": "rec/b.mp4: 2 bytes -> no file", "c": "rec/c.mp4: 3 bytes -> 4 bytes",
-    }  # fmt: skip
-    assert "--retry_failed true reads them again; old -> new: rec/b.mp4" in refusal(old, changed, lines, False)
-    assert refusal(old, changed, lines, True) is None
-    firm = "a scan of files that have changed since (old -> new: rec/a.mp4: 1 bytes -> 5 bytes)"
-    assert refusal(old, run({"a": 5}), lines, True) == firm
+    assert refusal(old, run({"d": 1}), lines) == strangers
+    changed = changed_files(old, run({"a": 1, "b": None, "c": 4}), str)  # nothing was read of c
+    assert changed == {"b": "rec/b.mp4: 2 bytes -> no file", "c": "rec/c.mp4: 3 bytes -> 4 bytes"}
+    assert refused_files(changed, lines, True) is None
+    said = refused_files(changed, lines, False)
+    assert "1 files that have changed since (old -> new: rec/b.mp4: 2 bytes -> no file); --retry_failed true" in said
+    assert "leave them out of --data.clips" in said
+    assert refused_files({"c": changed["c"]}, lines, False) is None
+
+
+def test_a_file_of_equal_size_is_told_by_its_hash(tmp_path):
+    paths = [tmp_path / name for name in ("same.mp4", "touched.mp4", "other.mp4", "gone.mp4")]
+    for path in paths[:3]:
+        path.write_bytes(b"12345678")
+    recordings = [VideoSample(path.stem, path.name, path, None, None, None) for path in paths]
+    old = told_files(recordings)
+    unhashed = json.loads(json.dumps(old))  # its hash could not be computed
+    old["files"] = hashed_files(None, old, {}, hasher(recordings, None))
+    assert old["files"]["same"]["sha256"] == hashlib.sha256(b"12345678").hexdigest()
+    assert old["files"]["gone"] == {"mtime_ns": None, "sha256": None}
+    paths[2].write_bytes(b"abcdefgh")
+    for path in paths[1:3]:
+        os.utime(path, ns=(1, 10**18))
+    now, looked = told_files(recordings), []
+    hash_of = hasher(recordings, 60.0)
+
+    def counted(name):
+        looked.append(name)
+        return hash_of(name)
+
+    changed = changed_files(old, now, counted)
+    assert changed == {"other": f"{paths[2]}: 8 bytes -> as many, of another content"}
+    assert looked == ["touched", "other"]  # what has its time stamp is not read
+    files = hashed_files(old, now, changed, hash_of)
+    assert files["touched"] == {"mtime_ns": 10**18, "sha256": old["files"]["same"]["sha256"]}
+    assert files["other"]["sha256"] == hashlib.sha256(b"abcdefgh").hexdigest()
+    assert hashed_files(old, told_files(recordings[:1]), {}, hash_of) == old["files"]  # what is not asked for stays
+    assert set(changed_files(unhashed, now, hash_of)) == {"touched", "other"}
+    assert changed_files({"recordings": old["recordings"]}, now, hash_of) == {}  # of before time stamps were kept
 
 
 def test_recordings_come_and_go_and_keep_their_names():

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from tests.cli.conftest import QUICK, QUICK_FIT
-from vlm_crash.cli.checkpoints import HELP, WORDS, find_checkpoint, inputs_of
+from vlm_crash.cli.checkpoints import HELP, WORDS, find_checkpoint, inputs_of, tell_changes
 from vlm_crash.data.dataset import ModelInputs
 from vlm_crash.parallel import checkpoint as checkpoints
 
@@ -145,13 +145,17 @@ def test_a_checkpoint_says_how_its_model_is_asked(say, tiny_model, prepared, dem
     assert f"was trained in another way, and this run goes on with what is given now {changes}" in caplog.text
 
 
-def test_a_checkpoint_without_settings_leaves_the_folders():
+def test_a_checkpoint_without_settings_leaves_the_folders(caplog):
     inputs = ModelInputs(None, 1, 28, prompt="short", num_frames=8, frame_rule="fps", frames={"fps": 2.0})
     stored = SimpleNamespace(rest={}, path="other.ckpt")
     assert inputs_of(None, inputs) == inputs_of(stored, inputs) == inputs
     stored.rest["vlm_crash"] = {"num_frames": 4, "frame_rule": "middle"}  # of before rules had settings
     words = replace(inputs, told_sampling="event")  # the folder's; then every prompt had the same
     assert inputs_of(stored, words) == replace(inputs, num_frames=4, frame_rule="middle", frames=None)
+    tell_changes(stored, {"frame_rule": "middle", "frames": None, "told_sampling": "uniform"})
+    assert not caplog.text
+    tell_changes(stored, {"told_sampling": "event"})
+    assert "(told_sampling: uniform -> event)" in caplog.text
 
 
 @pytest.mark.parametrize("place", ["before the last", "in the last"])

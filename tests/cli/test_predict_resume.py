@@ -164,6 +164,12 @@ def test_lines_of_other_clips(predict, wrong, arguments, clip_list, caplog, tmp_
     predict("--data.clips", clip_list.parent / "1.mp4")
     assert "1 lines of clips that are not asked for now are kept" in caplog.text
     assert names(out) == ["2.mp4", "1.mp4"]
+    (out / "run.json").write_text("{")
+    said = wrong(*arguments, "--output_dir", out, "--data.clips", both)
+    assert "run.json, line 1 is not JSON" in said and "remove it (the answers know which run they are of)" in said
+    (out / "run.json").unlink()
+    predict("--data.clips", both)
+    assert json.loads((out / "run.json").read_text())["finished"]["format"] == "jsonl"
 
 
 def test_failed_clips_are_done_again_where_it_is_asked(predict, demo_clips, caplog, tmp_path):

@@ -58,6 +58,7 @@ def test_a_schema_without_ordinary_driving_is_refused(wrong, tiny_model, drive, 
     [
         (["--scan.stride_s", "9"], "moments between windows would not be seen; set --scan.stride_s to less"),
         (["--scan.threshold", "1.5"], "threshold=1.5 is not between 0 and 1"),
+        (["--scan.stride_s", "1e-9"], "is below 0.05 s, and windows would begin as often as a camera takes frames"),
         (["--scan.window_s", "0"], "window_s=0.0 is no length"),
         (["--scan.margin_s", "-1"], "margin_s=-1.0 is below 0"),
         (["--scan", "--data.tell_event", "true"], "leave --data.tell_event off"),
@@ -185,7 +186,7 @@ def test_decoders_that_hang_and_crash_end_their_recordings_alone(say, wrong, tin
     with (folder / "hangs_13.mp4").open("ab") as file:
         file.write(bytes(8))
     said = wrong(*scan, "--output_dir", out)
-    assert "files that failed, and have changed since (--retry_failed true reads them again; old -> new: " in said
+    assert "holds a scan of 1 files that have changed since (old -> new: " in said and "hangs_13.mp4: " in said
     assert say(*scan, "--output_dir", out, "--retry_failed", "true")[0] == 0
     assert say(*scan, "--output_dir", whole)[0] == 0
     for name in ("recordings.csv", "events.csv"):
@@ -212,10 +213,17 @@ def test_two_scans_never_write_one_folder(wrong, tiny_model, drive, tmp_path):
 
 
 def test_a_window_is_treated_as_the_clip_of_its_span(say, wrong, tiny_model, drive, tmp_path):
-    """The only window of a recording as long as a window, beside `predict` of the same file as a clip."""
+    """The only window of a recording as long as a window, beside `predict` of the same file as a clip.
+
+    Then another recording of its size lies there.
+    """
     from vlm_crash.video.cutting import cut_clip
 
     cut_clip(drive, 8.0, 12.0, tmp_path / "clip.mp4")
+    cut_clip(drive, 2.0, 6.0, tmp_path / "other.mp4")
+    files = [(tmp_path / name).read_bytes() for name in ("clip.mp4", "other.mp4")]
+    clip, other = (content.ljust(max(map(len, files)), b"\0") for content in files)
+    (tmp_path / "clip.mp4").write_bytes(clip)
     common = ["--model.path", tiny_model, "--data.clips", tmp_path / "clip.mp4", *TINY]
     assert say("predict", "--scan.window_s", "4", *common, "--output_dir", tmp_path / "scan")[0] == 0
     assert say("predict", *common, "--output_dir", tmp_path / "clip")[0] == 0
@@ -225,6 +233,16 @@ def test_a_window_is_treated_as_the_clip_of_its_span(say, wrong, tiny_model, dri
     assert "holds a scan of recordings, and predictions of clips would write over it" in said
     (window,), (clip,) = (lines(tmp_path / name) for name in ("scan/scan_curve.jsonl", "clip/predictions.jsonl"))
     assert window["events"]["crash"] == pytest.approx(clip["event_probability"], rel=0.02)
+    (tmp_path / "clip.mp4").write_bytes(other)
+    scan = ["predict", "--scan.window_s", "4", *common, "--output_dir", tmp_path / "scan"]
+    said = wrong(*scan)
+    assert f"clip.mp4: {len(other):,} bytes -> as many, of another content); --retry_failed true forgets" in said
+    assert lines(tmp_path / "scan/scan_curve.jsonl") == [window]
+    assert say(*scan, "--retry_failed", "true")[0] == 0
+    (again,) = lines(tmp_path / "scan/scan_curve.jsonl")
+    assert again["is_last"] and again["events"] != window["events"]
+    (tmp_path / "scan/run.json").write_text("{")
+    assert "run.json, line 1 is not JSON" in wrong(*scan)
 
 
 def test_fit_predict_evaluate_and_report_with_an_event_without_fields(say, tiny_model, tmp_path):

@@ -23,7 +23,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from vlm_crash.callbacks.folder_lock import FolderLock
 from vlm_crash.callbacks.legacy_results import results_files, write_legacy_results
 from vlm_crash.callbacks.monitoring import decoded
-from vlm_crash.callbacks.run_record import describe_run, differences, now
+from vlm_crash.callbacks.run_record import describe_run, differences, now, read_run
 from vlm_crash.callbacks.scan_files import clear_scan, refuse_scan
 from vlm_crash.callbacks.whole_lines import append_whole, cannot_write
 from vlm_crash.data import parquet
@@ -117,6 +117,7 @@ class PredictionWriter(Callback):
         self._lines = PredictionLines(self.output_dir)
         if len(self._lines):
             self._check_same_run(self._lines)
+            self._old_run()  # where it is broken all processes hear of it now
         left = everything[~np.isin(self._keys, self._lines.done(self.retry_failed))]
         num_done = len(everything) - len(left)
         if num_done:
@@ -159,8 +160,8 @@ class PredictionWriter(Callback):
         self._lock.free()
 
     def _old_run(self) -> dict[str, Any]:
-        path = self.output_dir / "run.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        remedy = f"remove it (the answers know which run they are of), {OTHERWISE}"
+        return read_run(self.output_dir / "run.json", remedy) or {}
 
     def _finished(self) -> dict[str, Any]:
         """What tells that the files made at the end are made."""

@@ -51,10 +51,35 @@ def describe_run(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]
     return {"run_id": run_id, "started": now(), **facts}
 
 
+def read_run(path: Path, remedy: str) -> dict[str, Any] | None:
+    """What a run.json says; None: there is none.
+
+    Args:
+        remedy: what one does about one that is broken.
+
+    Raises:
+        ValueError: it is no JSON object.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        where = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise ValueError(f"{path}{where} is not JSON ({error}); put back a whole one, {remedy}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no JSON object; put back a whole one, {remedy}")
+    return found
+
+
 def _sampling(recipe: Any) -> dict[str, Any]:
     """How a clip becomes frames; of a cache its format where that changes them."""
     names = ("image_size", "tell_event", "blank_frames", "reader")
     found = {**recipe.remembered, **{name: getattr(recipe, name) for name in names}}
+    if found["told_sampling"] == "uniform":  # as before it was told at all: those runs are gone on with
+        del found["told_sampling"]
     kept_as = None if recipe.cache is None else recipe.cache.settings.format
     if kept_as is not None and not FRAME_FORMATS[kept_as].is_lossless:
         found["cache_format"] = kept_as

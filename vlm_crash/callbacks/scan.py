@@ -12,7 +12,7 @@ does after its windows are judged grows with their number, not with its square.
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,31 +21,35 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from vlm_crash.callbacks.folder_lock import FolderLock
 from vlm_crash.callbacks.legacy_results import results_files
-from vlm_crash.callbacks.run_record import describe_run
+from vlm_crash.callbacks.run_record import describe_run, read_run
 from vlm_crash.callbacks.scan_events import ScanEvent, ScanSettings, scan_events
 from vlm_crash.callbacks.scan_files import (
     CLIPS,
     CURVE,
     EVENT_TABLE,
     EVENTS,
+    OTHERWISE,
     RECORDING_TABLE,
+    REMEDY,
     RUN,
     clear_clips,
+    clear_recordings,
     clear_scan,
     refuse_recordings_in_clips,
 )
 from vlm_crash.callbacks.scan_image import draw_curves
-from vlm_crash.callbacks.scan_lines import by_recording, curve_line, failed_line, in_order, is_failed
+from vlm_crash.callbacks.scan_lines import LINE_KEYS, by_recording, curve_line, failed_line, in_order, is_failed
 from vlm_crash.callbacks.scan_resume import (
     Left,
     all_recordings,
-    changed_files,
     is_steady,
     left_of,
     named,
     refusal,
+    refused_files,
     say_others,
 )
+from vlm_crash.callbacks.scan_sources import changed_files, hashed_files, hasher, told_files
 from vlm_crash.callbacks.scan_tables import event_rows, failures, recording_rows, table
 from vlm_crash.callbacks.whole_lines import WholeLines, cannot_write
 from vlm_crash.data import parquet
@@ -114,12 +118,7 @@ class ScanWriter(Callback):
         run = describe_run(trainer, pl_module)
         windows = {name: getattr(self.settings, name) for name in ("window_s", "stride_s")}
         run["run_id"] = f"{run['run_id']}-{windows['window_s']:g}-{windows['stride_s']:g}"
-        return run | {"scan": windows, "recordings": [self._told(recording) for recording in self.recordings]}
-
-    @staticmethod
-    def _told(recording: VideoSample) -> list[Any]:
-        size = recording.path.stat().st_size if recording.path.exists() else None
-        return [recording.id, readable_name(recording.path), size]
+        return run | {"scan": windows, **told_files(self.recordings)}
 
     def _look(self, run: dict[str, Any], batch_size: int) -> Left:
         """What is left to do of the scan that is there.
@@ -131,22 +130,25 @@ class ScanWriter(Callback):
         refuse_recordings_in_clips(self.output_dir, [recording.path for recording in self.recordings])
         if self.overwrite:
             self._clear()
-        there = json.loads(path.read_text(encoding="utf-8")) if path.exists() and curve.exists() else None
+        there = read_run(path, OTHERWISE) if curve.exists() else None
         answers = sum(file.stat().st_size for file in prediction_files(self.output_dir))
         if there is None and answers and not self.overwrite:
             raise ValueError(
                 f"{self.output_dir} holds predictions of clips, and a scan would write over them; set --output_dir to "
                 "another folder, or --overwrite true"
             )
-        self.curve = WholeLines(curve)
-        if why := refusal(there, run, self.curve.lines, self.retry_failed):
-            raise ValueError(
-                f"{self.output_dir} holds {why}; set --output_dir to another folder, or --overwrite true to begin anew"
-            )
-        self.answered = WholeLines(events)
+        self.curve = WholeLines(curve, LINE_KEYS, REMEDY)
+        if why := refusal(there, run, self.curve.lines):
+            raise ValueError(f"{self.output_dir} holds {why}; {OTHERWISE}")
+        hash_of = hasher(self.recordings, self._timeout_s)
+        changed = changed_files(there or {}, run, hash_of)
+        if why := refused_files(changed, self.curve.lines, self.retry_failed):
+            raise ValueError(f"{self.output_dir} holds {why}; {OTHERWISE}")
+        self.answered = WholeLines(events, ("key", "clip", "prediction"), REMEDY)
+        run["files"] = hashed_files(there, run, changed, hash_of)
         if there is not None:
             say_others(there, run)
-            self._forget(set(changed_files(there, run)))
+            self._forget(changed, there)
         run["recordings"] = all_recordings(there, run)
         self._stems = {told[0]: told[3] for told in run["recordings"]}
         write_files({path: json.dumps(run, ensure_ascii=False, indent=1, default=str) + "\n"})
@@ -163,12 +165,18 @@ class ScanWriter(Callback):
         for path in old:
             path.unlink(missing_ok=True)
 
-    def _forget(self, changed: set[str]) -> None:
+    def _forget(self, changed: Mapping[str, str], there: Mapping[str, Any]) -> None:
         """What was read of files that are others now. That they failed stays, until run.json says what they are."""
-        if changed:
-            windows = [line for line in self.curve.lines if line["recording"] not in changed or is_failed(line)]
-            self.curve.keep(windows)
-            self.answered.keep([line for line in self.answered.lines if line["key"][0] not in changed])
+        if not changed:
+            return
+        read = {line["recording"] for line in self.curve.lines}
+        for name, what in changed.items():
+            if name in read:
+                log.warning("a recording has changed, and is scanned again from its beginning (old -> new: %s)", what)
+        windows = [line for line in self.curve.lines if line["recording"] not in changed or is_failed(line)]
+        self.curve.keep(windows)
+        self.answered.keep([line for line in self.answered.lines if line["key"][0] not in changed])
+        clear_recordings(self.output_dir, there, changed)
 
     def on_predict_batch_end(
         self,

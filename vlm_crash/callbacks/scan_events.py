@@ -12,6 +12,8 @@ from vlm_crash.callbacks.scan_lines import Line, is_failed
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.video.peaks import Peak, PeakRule, ScoredWindow, find_peaks
 
+MIN_STRIDE_S = 0.05
+
 
 @dataclass(frozen=True)
 class ScanSettings:
@@ -39,6 +41,11 @@ class ScanSettings:
         for name in ("window_s", "stride_s"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)} is no length; set --scan.{name} to seconds above 0")
+        if self.stride_s < MIN_STRIDE_S:
+            raise ValueError(
+                f"stride_s={self.stride_s} is below {MIN_STRIDE_S} s, and windows would begin as often as a camera "
+                f"takes frames; set --scan.stride_s to {MIN_STRIDE_S} or more"
+            )
         if self.stride_s > self.window_s:
             raise ValueError(
                 f"stride_s={self.stride_s} is above window_s={self.window_s}, so moments between windows would not be "

@@ -13,6 +13,9 @@ from typing import Any
 
 CURVE, EVENTS, RUN, CLIPS = "scan_curve.jsonl", "events.jsonl", "run.json", "clips"
 EVENT_TABLE, RECORDING_TABLE = "events.csv", "recordings.csv"
+OTHERWISE = "set --output_dir to another folder, or --overwrite true to begin anew"
+#: One line of the middle taken out would leave a hole; what is behind the first that is gone is read again.
+REMEDY = f"take it and all lines behind it out (what they say is found again), {OTHERWISE}"
 
 
 def clip_stems(names: Sequence[str], given: Collection[str] = ()) -> list[str]:
@@ -85,6 +88,18 @@ def clear_clips(folder: Path, stems: Iterable[str], kept: Collection[str] = ()) 
         found = re.fullmatch(r"(.*)_\d{3,}\.mp4(\.part)?", path.name, re.DOTALL)
         if found and found[1] in own and path.name not in kept:
             path.unlink(missing_ok=True)
+
+
+def clear_recordings(folder: Path, run: Mapping[str, Any], names: Collection[str]) -> None:
+    """Remove the clips and pictures of some recordings (their ids) of a scan.
+
+    Args:
+        run: as run.json has it.
+    """
+    stems = [told[3] for told in with_stems(run.get("recordings", [])) if told[0] in names]
+    clear_clips(folder, stems)
+    for stem in stems:
+        (folder / curve_picture(stem)).unlink(missing_ok=True)
 
 
 def clear_scan(folder: Path) -> None:

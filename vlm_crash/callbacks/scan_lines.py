@@ -11,6 +11,9 @@ from vlm_crash.schema.records import VideoSample
 
 Line = dict[str, Any]
 
+#: What each line has.
+LINE_KEYS = ("recording", "window", "probability", "error", "is_last")
+
 
 def curve_line(window: Any, found: Mapping[str, float] | str, background: str) -> Line:
     """The line of a window: {event: probability}, and `probability`, that one happens; or why there are none."""

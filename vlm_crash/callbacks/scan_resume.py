@@ -126,26 +126,7 @@ def named(names: Sequence[str]) -> str:
     return ", ".join(names[:_MAX_NAMED]) + (", ..." if len(names) > _MAX_NAMED else "")
 
 
-def changed_files(old: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, str]:
-    """Recordings (their ids) that lie elsewhere or have another size than in the old run, and what was and is."""
-    before = {told[0]: told for told in old.get("recordings", [])}
-    found = {}
-    for name, path, size in (told[:3] for told in run["recordings"]):
-        was = before.get(name, [name, path, size])
-        if was[1] != path:
-            found[name] = f"{was[1]} -> {path}"
-        elif was[2] != size:
-            found[name] = f"{path}: {_bytes(was[2])} -> {_bytes(size)}"
-    return found
-
-
-def _bytes(size: int | None) -> str:
-    return "no file" if size is None else f"{size:,} bytes"
-
-
-def refusal(
-    old: Mapping[str, Any] | None, run: Mapping[str, Any], lines: Sequence[Line], retry_failed: bool
-) -> str | None:
+def refusal(old: Mapping[str, Any] | None, run: Mapping[str, Any], lines: Sequence[Line]) -> str | None:
     """Why a scan with these lines is not gone on with, and what exactly differs; None: it is.
 
     Args:
@@ -153,7 +134,7 @@ def refusal(
     """
     if old is None:
         return "windows of a scan, and no run.json to say what judged them" if lines else None
-    if old["run_id"] != run["run_id"]:
+    if old.get("run_id") != run["run_id"]:
         before, now = old.get("scan", {}), run.get("scan", {})
         what = differences(old, run)
         what += [f"scan.{name}: {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
@@ -164,15 +145,20 @@ def refusal(
     new, gone = new_and_gone(old, run)
     if gone and len(new) == len(run["recordings"]):
         return f"a scan of {len(gone)} other recordings ({named(gone)}), none of which is asked for now"
-    failed: dict[str, bool] = {}
-    for line in lines:
-        failed[line["recording"]] = failed.get(line["recording"], False) or is_failed(line)
-    changed = {name: what for name, what in changed_files(old, run).items() if name in failed}
-    if firm := [what for name, what in changed.items() if not failed[name]]:
-        return f"a scan of files that have changed since (old -> new: {named(firm)})"
-    if changed and not retry_failed:
-        return (
-            "a scan of files that failed, and have changed since (--retry_failed true reads them again; old -> new: "
-            f"{named(list(changed.values()))})"
-        )
     return None
+
+
+def refused_files(changed: Mapping[str, str], lines: Iterable[Line], retry_failed: bool) -> str | None:
+    """Why a scan with these lines is not gone on with for the sake of files that have changed; None: it is.
+
+    Args:
+        changed: by recording what was and is; where it has no line yet nothing was read of it.
+    """
+    read = {line["recording"] for line in lines}
+    what = [text for name, text in changed.items() if name in read]
+    if not what or retry_failed:
+        return None
+    return (
+        f"a scan of {len(what)} files that have changed since (old -> new: {named(what)}); --retry_failed true forgets "
+        "what was read of them and scans them again, the others stay; or leave them out of --data.clips"
+    )

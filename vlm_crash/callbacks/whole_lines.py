@@ -6,7 +6,7 @@ it returns; a line that a killed run left torn is cut off when the file is opene
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -37,20 +37,32 @@ def append_whole(file: FileIO, content: bytes) -> None:
 
 
 class WholeLines:
-    """The file at `path`, made where it is not there; `lines` are those that were."""
+    """The file at `path`, made where it is not there; `lines` are those that were.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        keys: what each line has.
+        remedy: what one does about a line that is none.
+
+    Raises:
+        ValueError: a whole line is no JSON object with these keys; the file stays as it is.
+    """
+
+    def __init__(self, path: Path, keys: Collection[str] = (), remedy: str = "take it out") -> None:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             content = path.read_bytes() if path.exists() else b""
-            whole = content[: content.rfind(b"\n") + 1]
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        whole = content[: content.rfind(b"\n") + 1]
+        rows = enumerate(whole.split(b"\n")[:-1], start=1)
+        self.lines = [_record(row, f"{path}, line {number}", keys, remedy) for number, row in rows]
+        try:
             self._file = FileIO(path, "r+" if path.exists() else "w+")
             self._file.truncate(len(whole))
             self._file.seek(len(whole))
         except OSError as error:
             raise cannot_write(path, error) from error
-        self.lines: list[dict[str, Any]] = [json.loads(line) for line in whole.decode().split("\n")[:-1]]
 
     def keep(self, lines: list[dict[str, Any]]) -> None:
         """Put these lines in place of all; whole, or as it was."""
@@ -76,6 +88,17 @@ class WholeLines:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _record(row: bytes, place: str, keys: Collection[str], remedy: str) -> dict[str, Any]:
+    try:
+        found = json.loads(row)
+    except ValueError as error:
+        raise ValueError(f"{place} is not JSON ({error}); {remedy}") from error
+    lacking = [key for key in keys if key not in found] if isinstance(found, dict) else list(keys)
+    if lacking or not isinstance(found, dict):
+        raise ValueError(f"{place} is no object with {', '.join(lacking)}; {remedy}")
+    return found
 
 
 def _encoded(lines: Iterable[Mapping[str, Any]]) -> bytes:

@@ -170,7 +170,9 @@ def tell_changes(stored: Stored, now: Mapping[str, Any]) -> None:
     Args:
         now: what the run's folder will remember (SampleRecipe.remembered).
     """
-    settings = _saved(stored)
+    settings = dict(_saved(stored))
+    if "told_sampling" in settings:  # None is what every prompt said before there were words of a rule's own
+        settings["told_sampling"] = settings["told_sampling"] or "uniform"
     changes = [f"{name}: {settings[name]} -> {now[name]}" for name in now if settings.get(name, now[name]) != now[name]]
     if changes:
         log.warning(

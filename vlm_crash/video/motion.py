@@ -1,26 +1,26 @@
 """When in a clip the motion changes most: a look at small grey frames, before the ones that the model sees are chosen.
 
-In: a path. Out: for each frame that can be decoded its time, and how much it differs from the one before; the moment
-at which that changes most. Must hold: one pass, each frame decoded once, and none of them kept; in a clip that moves
-alike all the time no moment is likelier than another.
+In: frames in display order, and when they are shown. Out: how much each differs from the one before; the moment at
+which that changes most. Must hold: one pass, none of the frames is kept; the times are those by which the frames are
+chosen; in a clip that moves alike all the time no moment is likelier than another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vlm_crash.video.container import believed_times
-from vlm_crash.video.frame_stream import FrameStream
+from vlm_crash.video.container import PacketScan
 
 #: Pixels of the grey frames: enough to see a car cross the road, few enough to cost nothing beside the decoding.
 _WIDTH, _HEIGHT = 64, 36
 #: Seconds on each side of a moment whose motion is compared: half of a collision of a third of a second.
 _SIDE_S = 0.15
+#: Of the largest motion: a change below that is the rounding of sums.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -33,60 +33,86 @@ class Motion:
     def peak_s(self, start_s: float, end_s: float) -> float:
         """When the motion changes most in [start_s, end_s), the rest not looked at; the middle where it never does."""
         inside = (self.times_s >= start_s) & (self.times_s < end_s)
-        change = motion_change(self.times_s[inside], self.moved[inside])
-        if not change.any():
+        moved = self.moved[inside]
+        change = motion_change(self.times_s[inside], moved)
+        if not len(moved) or change.max() <= _ROUNDING * moved.max():
             return (start_s + end_s) / 2
         return float(self.times_s[inside][int(change.argmax())])
 
 
-def clip_motion(path: str | Path, fps: float) -> Motion:
-    """Look through a clip.
+@dataclass(frozen=True)
+class Look:
+    """One pass over a clip: each frame's time stamp in ticks (None: it has none), and by how much it differs [N]."""
 
-    Args:
-        fps: its frame rate, for the times of its frames where its time stamps cannot be right.
+    pts: tuple[int | None, ...]
+    moved: np.ndarray
 
-    Raises:
-        UnreadableClipError: nothing of it can be decoded.
-    """
-    times_s, moved = _moved(FrameStream(path).frames())
-    return Motion(believed_times(times_s, fps), moved)
+    def motion(self, scan: PacketScan) -> Motion:
+        """With the times of the scan, frame by frame; without any motion where these are of other frames."""
+        if len(self.moved) != len(scan.times_s):
+            return Motion(scan.times_s, np.zeros(len(scan.times_s)))
+        stamps = np.array([stamp or 0 for stamp in self.pts])
+        # By their stamps, where these tell frames apart: so they are counted then, though some are decoded too late.
+        if scan.is_timed and None not in self.pts and np.array_equal(np.sort(stamps), scan.pts):
+            return Motion(scan.times_s, self.moved[np.argsort(stamps)])
+        return Motion(scan.times_s, self.moved)
 
 
-def frames_motion(shown: Iterable[tuple[float, Any]]) -> Motion:
+def look_through(frames: Iterable[Any]) -> Look:
+    """Look at all PyAV frames of a clip, in display order."""
+    pts: list[int | None] = []
+
+    def shown() -> Iterator[Any]:
+        for frame in frames:
+            pts.append(frame.pts)
+            yield frame
+
+    moved = _moved(shown())
+    return Look(tuple(pts), moved)
+
+
+def frames_motion(shown: Sequence[tuple[float, Any]]) -> Motion:
     """Of (seconds, PyAV frame) pairs, at least one; times count from the first one."""
-    return Motion(*_moved(shown))
+    times_s = np.array([time_s for time_s, _ in shown])
+    return Motion(times_s - times_s[0], _moved(frame for _, frame in shown))
 
 
-def _moved(shown: Iterable[tuple[float, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """[N] seconds from the first frame on, and [N] grey levels by which a frame differs from the one before it."""
-    times_s, moved = [], []
+def _moved(frames: Iterable[Any]) -> np.ndarray:
+    """[N] grey levels by which a frame differs from the one before it."""
+    moved: list[float] = []
     before_HW: np.ndarray | None = None
-    for time_s, frame in shown:
+    for frame in frames:
         grey_HW = frame.reformat(width=_WIDTH, height=_HEIGHT, format="gray").to_ndarray().astype(np.int16)
-        times_s.append(time_s)
         moved.append(0.0 if before_HW is None else float(np.abs(grey_HW - before_HW).mean()))
         before_HW = grey_HW
-    return np.array(times_s) - times_s[0], np.array(moved)
+    return np.array(moved)
 
 
 def motion_change(times_s: np.ndarray, moved: np.ndarray) -> np.ndarray:
-    """[N] How the mean motion of the next few frames differs from that of as many before.
+    """[N] How the mean motion of the next _SIDE_S differs from that of as long before.
 
-    The same number on both sides of every moment: a mean of fewer frames strays further, and where the ends of a clip
-    had such means, chance put the moment there. So the first and the last _SIDE_S have none, and 0.
+    The same time on both sides of every moment, at a constant rate the same number of frames, too: a mean of fewer
+    frames strays further, and where the ends of a clip had such means, chance put the moment there. So the first and
+    the last _SIDE_S have none, and 0. Where frames are further apart than that, one stands on each side.
 
     Args:
-        times_s: [N] ascending; the few are as many as are shown in _SIDE_S.
+        times_s: [N] ascending. A side is _SIDE_S, rounded to whole steps of the median length.
         moved: [N] by how many grey levels a frame differs from the one before it; of the first one nobody knows.
     """
     change = np.zeros(len(times_s))
-    if len(times_s) < 2:
+    if len(times_s) < 3:
         return change
     step_s = float(np.median(np.diff(times_s)))
-    few = max(1, round(_SIDE_S / step_s)) if step_s > 0 else 1
-    if len(times_s) < 2 * few + 1:
-        return change
-    total = np.concatenate([[0.0], np.cumsum(moved[1:])])
-    means = (total[few:] - total[:-few]) / few  # [i]: of the frames i + 1 to i + few
-    change[few + 1 : len(times_s) - few + 1] = np.abs(means[few:] - means[:-few])
+    side_s = (round(_SIDE_S / step_s) * step_s if step_s > 0 else 0.0) or _SIDE_S
+    # From halfway between two frames: at a constant rate no frame is nearer to a side's end than half a step.
+    later = np.arange(1, len(times_s))
+    halfway_s = (times_s[:-1] + times_s[1:]) / 2
+    low = np.minimum(np.searchsorted(times_s, halfway_s - side_s, side="right"), later - 1)
+    high = np.maximum(np.searchsorted(times_s, halfway_s + side_s), later + 1)
+    whole = (low > 0) & (halfway_s - side_s >= times_s[0]) & (halfway_s + side_s <= times_s[-1] + step_s)
+    low, later, high = low[whole], later[whole], high[whole]
+    total = np.concatenate([[0.0], np.cumsum(moved[1:])])  # [i]: of the frames 1 to i
+    after = (total[high - 1] - total[later - 1]) / (high - later)
+    before = (total[later - 1] - total[low - 1]) / (later - low)
+    change[later] = np.abs(after - before)
     return change

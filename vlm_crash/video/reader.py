@@ -31,7 +31,7 @@ from vlm_crash.video.container import (
 )
 from vlm_crash.video.frame_sampling import EmptyWindowError, FrameSampling
 from vlm_crash.video.keyframes import read_needed
-from vlm_crash.video.motion import Motion, clip_motion
+from vlm_crash.video.motion import Look, look_through
 from vlm_crash.video.other_readers import OTHER_READERS, missing_reason
 from vlm_crash.video.pixels import Chosen
 
@@ -107,11 +107,17 @@ def read_frames(path: str | Path, sampling: FrameSampling, reader: str = "auto")
     check_reader(reader)
     scan = scan_packets(Path(path))
     _mention(scan.info)
-    choose = partial(_choose, sampling, clip_motion(scan.info.path, scan.info.fps) if sampling.needs_motion else None)
+    look = _look(scan.info.path) if sampling.needs_motion else None
+    choose = partial(_choose, sampling, look)
     if reader in OTHER_READERS:
         indices = choose(scan)
-        return _frames(scan, OTHER_READERS[reader](scan, indices), indices, reader)
-    return _read_pyav(scan, choose)
+        frames = _frames(scan, OTHER_READERS[reader](scan, indices), indices, reader)
+    else:
+        frames = _read_pyav(scan, choose)
+    if look is not None and len(look.moved) != frames.info.num_frames:
+        text = "%s: its motion was seen in %d frames, and %d are shown; they are chosen as if nothing moved in it"
+        logger.warning(text, path, len(look.moved), frames.info.num_frames)
+    return frames
 
 
 def check_reader(reader: str) -> None:
@@ -138,9 +144,18 @@ def _mention(info: ClipInfo) -> None:
         logger.info("%s: its header promises %d frames, and %d are shown", info.path, told, true)
 
 
-def _choose(sampling: FrameSampling, motion: Motion | None, scan: PacketScan) -> list[int]:
+def _look(path: Path) -> Look:
+    """At the motion of the whole clip; at no frame where that fails: the chosen ones may be readable all the same."""
     try:
-        return sampling.choose(scan.times_s, motion)
+        return look_through(_Decoding(path).frames())
+    except UnreadableClipError as error:
+        logger.debug("%s: not looked through (%s)", path, error.reason)
+        return look_through([])
+
+
+def _choose(sampling: FrameSampling, look: Look | None, scan: PacketScan) -> list[int]:
+    try:
+        return sampling.choose(scan.times_s, None if look is None else look.motion(scan))
     except EmptyWindowError as error:
         raise OutsideWindowError(scan.info.path, str(error)) from error
 

@@ -196,27 +196,28 @@ def unseen_findings(samples: Sequence[VideoSample], looked: Sequence[Looked]) ->
             sentence = f"{what.format(clips=counted(len(of), 'clip'))}: {names}; {remedy}"
             yield Finding("not looked at", severity, sentence, len(of), {"clips": clips})
 
-    yield from found(
-        lambda one: one.reason, "warning", "copies of {clips} were not looked for", "run `check` on the dataset"
-    )
-    what = "{clips} have not enough structure to compare, and were not looked for in longer ones"
-    yield from found(_blank, "note", what, "look at them; a group column keeps what belongs together in one split")
-    what = f"of {{clips}} over {MAX_S / 60:g} minutes copies are looked for in their first {MAX_S / 60:g} minutes only"
-    yield from found(_long, "note", what, "cut them into clips to have all of them compared")
+    what = "copies of {clips} were not looked for"
+    yield from found(lambda one: one.reason, "warning", what, "run `check` on the dataset")
+    what = "{clips} without enough structure to compare; in longer ones they were not looked for"
+    yield from found(_blank, "note", what, "look at them yourself")
+    minutes = f"{MAX_S / 60:g} minutes"
+    what = f"{{clips}} over {minutes}: copies are looked for in the first {minutes} only"
+    yield from found(_long, "note", what, "cut them into shorter ones to have all of it compared")
 
 
 def _blank(one: Looked) -> str | None:
     """Why a clip that has frames with a structure was not looked for in longer ones."""
     if one.print is None or one.reason is not None or is_enough(one.print):
         return None
-    return f"{len(one.print)} of {len(one.print) + one.print.num_blank} frames have a structure"
+    structured, frames = len(one.print), len(one.print) + one.print.num_blank
+    return f"{structured} of {frames} frames {'has' if structured == 1 else 'have'} a structure"
 
 
 def _long(one: Looked) -> str | None:
     """How much of a clip that is too long was looked at."""
     if one.print is None or one.print.is_whole:
         return None
-    return f"longer than {MAX_S:g} s"
+    return f"seen up to {one.print.times_s[-1]:.0f} s" if len(one.print) else "nothing with a structure in them"
 
 
 def _named(pairs: Sequence[Pair], split_of: Mapping[str, str]) -> list[str]:

@@ -31,8 +31,8 @@ from vlm_crash.video.fingerprint import NUM_WORDS, Fingerprint, fingerprint
 THRESHOLDS = (20, 30, MAX_BITS, 50, 60, 70, 80)
 #: Seconds of a clip that are copied.
 MOST_S = 6
-#: Clips of the largest dataset that this program was made for, and frames of each.
-NUM_CLIPS, NUM_FRAMES = 1642, 32
+#: Clips of the largest dataset that this program was made for, and frames of each (10 s).
+NUM_CLIPS, NUM_FRAMES = 1642, 40
 
 Frame = np.ndarray
 

@@ -85,6 +85,7 @@ def test_a_label_that_the_size_tells_is_a_shortcut_and_chance_is_none():
     found = {(one.event, one.field): one for one in shortcuts(samples, [*files[:-1], None], {}, SCHEMA)}
     guilty, lanes, event = found["crash", "Guilty"], found["crash", "Lanes"], found["", "event"]
     assert (guilty.score, guilty.n, guilty.best[0]) == (1.0, n - 1, "frame size")
+    assert (guilty.low, guilty.high) == (pytest.approx(0.025 ** (1 / (n - 1))), 1.0)  # Clopper and Pearson
     assert guilty.is_shortcut and not lanes.is_shortcut
     assert lanes.low < lanes.score < lanes.high
     assert (event.score, event.reason) == (None, "all clips have one value")

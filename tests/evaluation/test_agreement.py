@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from vlm_crash.evaluation.agreement import CONSTANT, NO_CLIP, field_agreement, load_annotators, resampled_kappa
+from vlm_crash.evaluation.agreement import (
+    ALWAYS_EQUAL,
+    CONSTANT,
+    NO_CLIP,
+    field_agreement,
+    load_annotators,
+    resampled_kappa,
+)
 from vlm_crash.evaluation.evaluate import evaluate
 from vlm_crash.evaluation.settings import EvaluationSettings
 from vlm_crash.evaluation.tables import format_table
@@ -34,6 +41,9 @@ def test_a_field_and_what_has_no_kappa(schema):
     assert field_agreement(lanes, [("2", "2")] * 5, None, 500, 0)["agreement"] == 1.0
     text = field_agreement(note, [("a", "b")], None, 500, 0)
     assert text["value"] is None and "turned off" in text["reasons"]["value"]
+    equal = field_agreement(lanes, [("2", "2"), ("3", "3")] * 9, None, 500, 0)
+    assert (equal["value"], equal["low"], equal["high"]) == (1.0, None, None)
+    assert equal["reasons"] == {"low": ALWAYS_EQUAL, "high": ALWAYS_EQUAL}
     # One says always the same: kappa is 0 by its definition, and no reason is needed.
     assert field_agreement(lanes, [("2", "2"), ("2", "3")] * 9, None, 500, 0)["value"] == 0.0
 

@@ -20,10 +20,10 @@ from typing import IO, Any
 import numpy as np
 
 from vlm_crash.data.audit_findings import Finding, Severity, counted, some
-from vlm_crash.data.near_copies import near_copies
+from vlm_crash.data.near_copies import is_enough, near_copies
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.video.container import UnreadableClipError
-from vlm_crash.video.fingerprint import NUM_BITS, NUM_WORDS, Fingerprint, fingerprint
+from vlm_crash.video.fingerprint import MAX_S, NUM_BITS, NUM_WORDS, SAMPLING, Fingerprint, fingerprint
 from vlm_crash.video.guarded import content_hash
 
 logger = logging.getLogger(__name__)
@@ -121,24 +121,28 @@ def _look(sample: VideoSample, known: Mapping[str, Fingerprint], timeout_s: floa
 def _keep(file: IO[str], sha256: str, one: Fingerprint) -> None:
     line = {
         "sha256": sha256, "times_s": one.times_s, "hashes": one.hashes_FW.tobytes().hex(),
-        "mirrored": one.mirrored_FW.tobytes().hex(), "num_blank": one.num_blank,
+        "mirrored": one.mirrored_FW.tobytes().hex(), "num_blank": one.num_blank, "is_whole": one.is_whole,
+        "sampling": SAMPLING.to_json(),
     }  # fmt: skip
     file.write(json.dumps(line) + "\n")
     file.flush()
 
 
 def _read_prints(path: Path) -> dict[str, Fingerprint]:
-    """Fingerprints of an earlier audit; a line that was cut off is read again from its clip."""
+    """Fingerprints of an earlier audit; the clip of a line that was cut off, or has other frames, is read again."""
     found = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             data = json.loads(line)
+            if data.get("sampling") != SAMPLING.to_json():
+                continue
             plain, mirrored = (
                 np.frombuffer(bytes.fromhex(data[key]), np.uint64).reshape(len(data["times_s"]), NUM_WORDS)
                 for key in ("hashes", "mirrored")
             )
-            found[str(data["sha256"])] = Fingerprint(tuple(data["times_s"]), plain, mirrored, data["num_blank"])
-        except (ValueError, KeyError, TypeError):
+            rest = data["num_blank"], data["is_whole"]
+            found[str(data["sha256"])] = Fingerprint(tuple(data["times_s"]), plain, mirrored, *rest)
+        except (ValueError, KeyError, TypeError, AttributeError):
             logger.warning("%s has a line that is no fingerprint; its clip is read again", path)
     if path.is_file() and not path.read_bytes().endswith(b"\n") and path.stat().st_size:
         with path.open("a", encoding="utf-8") as file:
@@ -181,14 +185,39 @@ def copy_findings(pairs: Sequence[Pair], split_of: Mapping[str, str]) -> Iterato
 
 
 def unseen_findings(samples: Sequence[VideoSample], looked: Sequence[Looked]) -> Iterator[Finding]:
-    """Clips of which no copy could have been found."""
-    unseen = [(sample, one.reason) for sample, one in zip(samples, looked, strict=True) if one.reason is not None]
-    if unseen:
-        names = [f"{sample.event}/{sample.video} ({reason})" for sample, reason in unseen]
-        what = f"copies of {counted(len(unseen), 'clip')} were not looked for: {some(names, 3)}"
-        clips = [{"id": sample.id, "path": str(sample.path), "reason": reason} for sample, reason in unseen]
-        sentence = f"{what}; run `check` on the dataset"
-        yield Finding("not looked at", "warning", sentence, len(unseen), {"clips": clips})
+    """Clips of which copies could not have been found, or not all of them."""
+
+    def found(which: Callable[[Looked], str | None], severity: Severity, what: str, remedy: str) -> Iterator[Finding]:
+        reasons = [(sample, which(one)) for sample, one in zip(samples, looked, strict=True)]
+        of = [(sample, reason) for sample, reason in reasons if reason is not None]
+        if of:
+            names = some([f"{sample.event}/{sample.video} ({reason})" for sample, reason in of], 3)
+            clips = [{"id": sample.id, "path": str(sample.path), "reason": reason} for sample, reason in of]
+            sentence = f"{what.format(clips=counted(len(of), 'clip'))}: {names}; {remedy}"
+            yield Finding("not looked at", severity, sentence, len(of), {"clips": clips})
+
+    what = "copies of {clips} were not looked for"
+    yield from found(lambda one: one.reason, "warning", what, "run `check` on the dataset")
+    what = "{clips} without enough structure to compare; in longer ones they were not looked for"
+    yield from found(_blank, "note", what, "look at them yourself")
+    minutes = f"{MAX_S / 60:g} minutes"
+    what = f"{{clips}} over {minutes}: copies are looked for in the first {minutes} only"
+    yield from found(_long, "note", what, "cut them into shorter ones to have all of it compared")
+
+
+def _blank(one: Looked) -> str | None:
+    """Why a clip that has frames with a structure was not looked for in longer ones."""
+    if one.print is None or one.reason is not None or is_enough(one.print):
+        return None
+    structured, frames = len(one.print), len(one.print) + one.print.num_blank
+    return f"{structured} of {frames} frames {'has' if structured == 1 else 'have'} a structure"
+
+
+def _long(one: Looked) -> str | None:
+    """How much of a clip that is too long was looked at."""
+    if one.print is None or one.print.is_whole:
+        return None
+    return f"seen up to {one.print.times_s[-1]:.0f} s" if len(one.print) else "nothing with a structure in them"
 
 
 def _named(pairs: Sequence[Pair], split_of: Mapping[str, str]) -> list[str]:

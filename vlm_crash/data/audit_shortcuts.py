@@ -40,7 +40,7 @@ class Shortcut:
     Attributes:
         event: "" for the event itself.
         n: clips with a value, whose file is there.
-        score: share of them that the classifier tells; `low`, `high`: 95 % bootstrap interval.
+        score: share of them that the classifier tells; `low`, `high`: its 95 % interval (`_interval`).
         majority: share of the most frequent value.
         p: of a score so much above the majority by chance, corrected for all fields; None where it was not tested.
         best: group of metadata that tells most by itself, and its score, where it is a shortcut.
@@ -174,8 +174,16 @@ def _best(
 
 
 def _interval(right_N: NDArray[np.bool_], seed: int) -> tuple[float, float]:
-    """95 % percentile bootstrap of a share: a draw of N clips has a binomial number of right ones."""
-    n = len(right_N)
+    """95 % percentile bootstrap of a share: a draw of N clips has a binomial number of right ones.
+
+    Where all are right, or none is, every draw is the same, and says nothing: exact limits (Clopper and Pearson).
+    """
+    from scipy.stats import binomtest
+
+    n, right = len(right_N), int(right_N.sum())
+    if right in (0, n):
+        limits = binomtest(right, n).proportion_ci(0.95, "exact")
+        return float(limits.low), float(limits.high)
     shares_R = np.random.default_rng(seed).binomial(n, right_N.mean(), size=NUM_DRAWS) / n
     low, high = np.quantile(shares_R, [0.025, 0.975])
     return float(low), float(high)

@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 LABEL_COLUMNS = ("event", "video", "field", "new")
 NO_CLIP = "no clip has a value of both annotators"
 CONSTANT = "both annotators say the same one term of every clip: agreement by chance is complete, so kappa has no value"
+ALWAYS_EQUAL = "the two never differ: every resample has the same kappa, which says nothing of how far it is off"
+NO_DRAW = "no resample of the clips has a kappa"
 IS_TEXT = "free text has no kappa; `agreement` is the mean cosine of what the two wrote"
 NO_EMBEDDER = "free text has no kappa, and text scores are turned off (embedder=null)"
 
@@ -97,9 +99,13 @@ def field_agreement(
     from sklearn.metrics import cohen_kappa_score
 
     counts_RN = draw_counts(len(known), num_draws, np.random.default_rng(seed))
-    limits = interval(resampled_kappa(left, right, counts_RN))
     entry["value"] = float(cohen_kappa_score(left, right))
-    entry["low"], entry["high"] = limits or (None, None)
+    if entry["agreement"] == 1:
+        return {**entry, "reasons": dict.fromkeys(("low", "high"), ALWAYS_EQUAL)}
+    limits = interval(resampled_kappa(left, right, counts_RN))
+    if limits is None:
+        return {**entry, "reasons": dict.fromkeys(("low", "high"), NO_DRAW)}
+    entry["low"], entry["high"] = limits
     return entry
 
 

@@ -1,6 +1,6 @@
 """How a clip looks, as bits: copies that were encoded anew, made smaller or cut still have nearly the same ones.
 
-Enters: a clip. Leaves: a Fingerprint, two hashes for every quarter of a second of it.
+Enters: a clip. Leaves: a Fingerprint, two hashes for every quarter of a second of its first MAX_S.
 Must hold: the same frames give the same bits; a frame without structure (black, one colour) has none, for it would be
 like every other one. Suffixes: F frames, W words of 64 bits.
 """
@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from vlm_crash.video.frame_sampling import FrameSampling
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S, read_fitted
 
-#: Frames: four a second, so that a clip whose beginning was cut off has its frames within an eighth of a second of
-#: those of the original; of clips longer than 32 s so many in all, further apart.
-FRAMES_PER_S, MAX_FRAMES = 4.0, 128
+#: Frames: four a second, however long the clip is, so that one whose beginning was cut off has its frames within an
+#: eighth of a second of those of the original; and seconds of a clip that are looked at: a bound for memory and time.
+FRAMES_PER_S, MAX_S = 4.0, 600.0
+#: Where frames come unevenly, the last one may be on show beyond MAX_S: the frames are never spread over fewer places.
+SAMPLING = FrameSampling(int(MAX_S * FRAMES_PER_S) + 8, "fps", fps=FRAMES_PER_S, end_s=MAX_S)
 #: Bits of a frame: the lowest HASH_SIDE x HASH_SIDE frequencies of a picture of SIDE x SIDE grey pixels (imagehash's
 #: `phash`). The usual 8 x 8 do not tell one dashcam's road from another's.
 HASH_SIDE, SIDE = 16, 64
@@ -39,12 +41,14 @@ class Fingerprint:
         hashes_FW: its NUM_BITS bits.
         mirrored_FW: those of its mirror image.
         num_blank: frames left out because they have no structure.
+        is_whole: False where the clip goes on behind MAX_S.
     """
 
     times_s: tuple[float, ...]
     hashes_FW: Words
     mirrored_FW: Words
     num_blank: int
+    is_whole: bool = True
 
     def __len__(self) -> int:
         return len(self.times_s)
@@ -59,13 +63,14 @@ def fingerprint(path: str | Path, timeout_s: float | None = CLIP_TIMEOUT_S) -> F
     Raises:
         UnreadableClipError: nothing of it can be decoded, it took too long, or the decoder died of it.
     """
-    frames = read_fitted(path, FrameSampling(MAX_FRAMES, "fps", fps=FRAMES_PER_S), _grey, timeout_s=timeout_s)
+    frames = read_fitted(path, SAMPLING, _grey, timeout_s=timeout_s)
     seen = [n for n, grey in enumerate(frames.frames_FHWC) if grey.std() >= LEAST_STRUCTURE]
     return Fingerprint(
         times_s=tuple(float(frames.times_s[n]) for n in seen),
         hashes_FW=_packed([_bits(frames.frames_FHWC[n]) for n in seen]),
         mirrored_FW=_packed([_bits(frames.frames_FHWC[n][:, ::-1]) for n in seen]),
         num_blank=len(frames.frames_FHWC) - len(seen),
+        is_whole=frames.info.duration_s <= MAX_S,
     )
 
 

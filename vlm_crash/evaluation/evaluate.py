@@ -21,7 +21,7 @@ from vlm_crash.evaluation.bootstrap import Resamples
 from vlm_crash.evaluation.calibration import add_calibration
 from vlm_crash.evaluation.calibration_clips import calibration_clips
 from vlm_crash.evaluation.consistency import consistency, consistency_csv
-from vlm_crash.evaluation.grouping import clip_groups, resamples_by_event
+from vlm_crash.evaluation.grouping import ClipGroups, clip_groups, resamples_by_event
 from vlm_crash.evaluation.joining import Joined, join
 from vlm_crash.evaluation.legacy_scores import add_legacy_scores
 from vlm_crash.evaluation.loading import load_predictions, load_truth, truth_csvs
@@ -79,10 +79,10 @@ def evaluate(
     held_out = calibration_clips(given, schema, truth, joined, settings)
     sentences = None if settings.embedder is None else SentenceEmbedder(settings.embedder)
     scored = score_clips(schema, joined.clips, sentences)
-    groups = clip_groups(truth, schema, settings.group_column)
+    groups = clip_groups(truth, schema, settings.group_column, joined.clips)
     resamples = resamples_by_event(schema, joined.clips, groups, settings)
     metrics = summarise(schema, scored, sentences, resamples)
-    answers = metadata_answers(given, scored, truth, groups, settings)
+    answers = metadata_answers(given, scored, truth, groups.labels, settings)
     baselines = {
         "majority": majority(metrics, scored, sentences),
         "metadata": metadata(answers, scored),
@@ -96,17 +96,19 @@ def evaluate(
     add_legacy_scores(metrics, scored, loaded, truth_csvs(truth, schema, settings.split), sentences)
     metrics["consistency"] = consistency(schema, scored)
     metrics["clips"] = {**_clip_counts(joined), "truth_rows_not_used": len(bad_rows), "split": settings.split}
-    metrics["settings"] = _settings(settings, schema, answers)
+    metrics["settings"] = _settings(settings, schema, answers, groups)
     broken = consistency_csv(schema, metrics["consistency"])
-    records = records_json(schema, scored, joined.without_truth, roles, groups)
+    records = records_json(schema, scored, joined.without_truth, roles, groups.labels)
     _write(Path(out), metrics, scored, {"records.json": records, "consistency.csv": broken})
     logger.info("scores of %d clips are in %s", len(joined.clips), out)
     return metrics
 
 
-def _settings(settings: EvaluationSettings, schema: Schema, answers: MetadataAnswers) -> dict[str, Any]:
+def _settings(
+    settings: EvaluationSettings, schema: Schema, answers: MetadataAnswers, groups: ClipGroups
+) -> dict[str, Any]:
     """How the scores were made, in words where it is no number."""
-    drawn = f"the groups of {settings.group_column} resampled whole"
+    drawn = "clips resampled within each event" if groups.said is None else f"resampled whole: {groups.said}"
     return {
         "embedder": settings.embedder,
         "only_predicted": settings.only_predicted,
@@ -114,8 +116,8 @@ def _settings(settings: EvaluationSettings, schema: Schema, answers: MetadataAns
         "bootstrap_draws": settings.num_draws,
         "schema": schema.fingerprint,
         "group_column": settings.group_column,
-        "interval": "95 % percentile bootstrap, exact (Clopper-Pearson) where all are right or none is; "
-        + (drawn if settings.group_column else "clips resampled within each event"),
+        "interval": "95 % percentile bootstrap, exact (Clopper-Pearson) where all are right or none is; " + drawn,
+        "groups": groups.said,
         "baseline": MAJORITY,
         "baselines": {
             "majority": MAJORITY,

@@ -69,9 +69,7 @@ def _add_scores(
     positive_N = np.concatenate([np.full(len(some), name == positive) for name, some in clips.items()])
     point = ranking_scores(probability_N, positive_N, np.ones((1, len(positive_N))))
     places = [(resamples[name], np.array([place for place, _ in some])) for name, some in clips.items()]
-    draws = [
-        ranking_scores(probability_N, positive_N, np.concatenate(counts, axis=1)) for counts in clip_draws(places)
-    ]
+    draws = [ranking_scores(probability_N, positive_N, np.concatenate(counts, axis=1)) for counts in clip_draws(places)]
     for name, value, draw_R in zip(names, point, map(np.concatenate, zip(*draws, strict=True)), strict=True):
         entry[name] = float(value[0])
         limits = interval(draw_R)

@@ -103,6 +103,8 @@ def test_an_evaluation_and_itself_cannot_be_told_apart(two):
     same = compare(two[0], two[0])
     assert {row["verdict"] for row in [*same["fields"], *same["means"]]} == {"cannot tell apart"}
     assert {row["p"] for row in same["fields"]} == {1.0}
+    found = {(row["difference"], row["low"], row["high"], row["reason"]) for row in [*same["fields"], *same["means"]]}
+    assert found == {(0, None, None, "no clip differs")}
 
 
 def test_groups_are_flipped_whole(two, write_folder):

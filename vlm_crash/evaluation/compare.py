@@ -18,7 +18,7 @@ import numpy as np
 
 from vlm_crash.data.multiple_testing import holm
 from vlm_crash.data.splits import unite
-from vlm_crash.evaluation.bootstrap import Array, Resamples, interval, row_means
+from vlm_crash.evaluation.bootstrap import NO_SPREAD, Array, Resamples, interval, row_means
 from vlm_crash.evaluation.folder import EvaluationFolder, Key
 from vlm_crash.evaluation.paired_tests import mcnemar, sign_flip
 from vlm_crash.evaluation.settings import EvaluationSettings
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 LEVEL = 0.05
 A_BETTER, B_BETTER, UNDECIDED = "A better", "B better", "cannot tell apart"
+NO_DIFFERENCE = "no clip differs"
 NO_SCORES = "no clip has a score in both"
 OTHER_EMBEDDER = "the text scores are of different embedders, or turned off; evaluate both with the same --embedder"
 
@@ -216,9 +217,11 @@ def _row(event: str, field: str, metric: str, a_N: Array, b_N: Array, draws_R: A
     empty = dict.fromkeys(("a", "b", "difference", "low", "high", "p", "p_holm"))
     if not len(a_N):
         return {**row, **empty, "verdict": UNDECIDED, "reason": NO_SCORES}
-    low, high = interval(draws_R) or (None, None)
     a, b = float(a_N.mean()), float(b_N.mean())
-    return {**row, **empty, "a": a, "b": b, "difference": a - b, "low": low, "high": high, "verdict": UNDECIDED}
+    row |= {**empty, "a": a, "b": b, "difference": a - b, "verdict": UNDECIDED}
+    if (limits := interval(draws_R)) is not None:
+        return row | {"low": limits[0], "high": limits[1]}
+    return row | {"reason": NO_DIFFERENCE if (a_N == b_N).all() else NO_SPREAD}
 
 
 def _event_row(
@@ -275,6 +278,8 @@ def _mean_row(
     # Groups are shared by the events, clips are not.
     sums_G1 = np.sum(weighed, axis=0) if grouped else np.concatenate(weighed)
     row["n"] = num_clips
+    if row.get("reason") == NO_DIFFERENCE and any(np.nan_to_num(one.difference_NK).any() for one in events):
+        row["reason"] = NO_SPREAD  # clips differ, and cancel
     if row["difference"] is not None:
         row["p"] = float(sign_flip(sums_G1, num_draws, rng)[0])
         row["verdict"] = _verdict(row["difference"], row["p"])

@@ -72,10 +72,8 @@ def _add_scores(
     draws = [ranking_scores(probability_N, positive_N, np.concatenate(counts, axis=1)) for counts in clip_draws(places)]
     for name, value, draw_R in zip(names, point, map(np.concatenate, zip(*draws, strict=True)), strict=True):
         entry[name] = float(value[0])
-        limits = interval(draw_R)
-        is_point = limits is not None and limits[0] == limits[1]
-        entry["intervals"][name] = None if is_point else limits
-        if is_point:
+        entry["intervals"][name] = interval(draw_R)
+        if entry["intervals"][name] is None:
             entry["reasons"][f"intervals.{name}"] = NO_SPREAD
     entry["baseline"] |= dict(zip(names, (0.5, float(positive_N.mean())), strict=True))
 

@@ -15,9 +15,11 @@ import numpy as np
 
 from vlm_crash.evaluation.baselines import majority_baseline
 from vlm_crash.evaluation.bootstrap import (
+    NO_SPREAD,
     Array,
     Resamples,
     interval,
+    no_interval,
     row_means,
     share_interval,
 )
@@ -101,13 +103,16 @@ def _field_entry(
         entry["reasons"]["compared"] = "an exact match is right or wrong, not similar"
     else:
         entry["reasons"]["right"] = "a text is scored by its similarity, it is not right or wrong"
+    if score is not None:
+        with_reasons(entry, no_interval(num_units), ("low", "high", "given_event_low", "given_event_high"))
     return with_reasons(entry, NO_TRUTH if n == 0 else NO_EMBEDDER)
 
 
 def mean_entry(summaries: Sequence[EventSummary], exact: bool, is_exact: Sequence[Any]) -> dict[str, Any]:
     """Mean over the categorical and count fields (exact), or over the text fields, of the given events.
 
-    Every field weighs the same. In each draw the mean is taken over the fields that have a score there.
+    Every field weighs the same. In each draw the mean is taken over the fields that have a score there. Where every
+    draw has the same mean (all answers are right, say) there is no interval.
     """
     entries = [
         entry
@@ -132,6 +137,8 @@ def mean_entry(summaries: Sequence[EventSummary], exact: bool, is_exact: Sequenc
         **_limits(interval(row_means(given_RK)), "given_event_"),
         "reasons": {},
     }
+    if score is not None:
+        with_reasons(out, NO_SPREAD, ("low", "high", "given_event_low", "given_event_high"))
     return with_reasons(out, NO_FIELDS if exact else NO_TEXTS)
 
 
@@ -174,6 +181,8 @@ def summarise_event_choice(
         "confusion": _event_confusion(schema, by_event),
         "reasons": {},
     }
+    without = [name for name, limits in entry["intervals"].items() if limits is None and entry[name] is not None]
+    entry["reasons"] |= {f"intervals.{name}": no_interval(sum(units_E)) for name in without}
     add_ranking(entry, schema.event_names, _probabilities(scored, by_event), resamples, (TOLD, ONE_EVENT))
     return with_reasons(entry, TOLD if not clips else ONE_EVENT)
 
@@ -181,10 +190,10 @@ def summarise_event_choice(
 def _recalls_interval(recall_RE: Array, units_E: Sequence[int]) -> tuple[float, float] | None:
     """Of the mean recall; where every event is always right, or never, the mean of the exact limits of each."""
     limits = interval(row_means(recall_RE))
-    if limits is None or limits[0] != limits[1]:
-        return limits
     exact = [share_interval(recall_R, n) for recall_R, n in zip(recall_RE.T, units_E, strict=True)]
-    low_high_E2 = np.array([one for one in exact if one is not None])
+    if limits is not None or None in exact:
+        return limits
+    low_high_E2 = np.array(exact)
     return float(low_high_E2[:, 0].mean()), float(low_high_E2[:, 1].mean())
 
 
@@ -236,10 +245,10 @@ def _event_confusion(schema: Schema, by_event: dict[str, list[ScoredClip]]) -> d
     }
 
 
-def with_reasons(entry: dict[str, Any], reason: str) -> dict[str, Any]:
-    """Give every null of an entry its reason where it has none yet."""
+def with_reasons(entry: dict[str, Any], reason: str, names: Sequence[str] | None = None) -> dict[str, Any]:
+    """Give every null of an entry (or of these names) its reason where it has none yet."""
     for name, value in entry.items():
-        if value is None:
+        if value is None and (names is None or name in names):
             entry["reasons"].setdefault(name, reason)
     return entry
 

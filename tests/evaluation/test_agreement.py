@@ -88,3 +88,11 @@ def test_labels_of_the_page_and_what_cannot_be_compared(schema, write_csv, tmp_p
     one = write_csv("crash", {"8.mp4": {"Weather": "Clear"}}, "crash_d.csv")
     with pytest.raises(ValueError, match="have no clip in common"):
         load_annotators([one, other], schema)
+
+
+def test_a_kappa_that_every_draw_has_is_without_limits(schema):
+    weather = schema.field("Weather")
+    for pairs in ([("Clear", "Rainy")], [("Clear", "Clear"), ("Rainy", "Rainy"), ("Foggy", "Foggy")]):
+        entry = field_agreement(weather, pairs, None, 300, 0)
+        assert entry["value"] is not None and entry["low"] is entry["high"] is None
+        assert set(entry["reasons"]) == {"low", "high"}

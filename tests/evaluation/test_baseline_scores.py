@@ -125,7 +125,11 @@ def test_draws_by_groups_are_the_same_from_the_csv_and_the_dataset(data: Data, t
     weather, other, alone = (m["crash"]["fields"]["Weather"] for m in (of_csv, of_dataset, by_clip))
     assert (weather["low"], weather["high"]) == (other["low"], other["high"])
     assert weather["score"] == alone["score"] and (weather["low"], weather["high"]) != (alone["low"], alone["high"])
-    assert "24 groups" in weather["flags"][0] and "groups of Trip resampled whole" in of_csv["settings"]["interval"]
+    assert "24 groups" in weather["flags"][0]
+    assert of_csv["settings"]["interval"].endswith("resampled whole: equal cells of Trip")
+    unasked = evaluate([answers], [data.dataset], tmp_path / "d", SCHEMA, EvaluationSettings(None))
+    assert "48 clips that splits.json keeps together" in unasked["settings"]["groups"]
+    assert "24 groups" in unasked["crash"]["fields"]["Weather"]["flags"][0]
     records = json.loads((tmp_path / "a" / "records.json").read_text())["clips"]
     assert len({clip["group"] for clip in records}) == 24
     with pytest.raises(ValueError, match=r"keeps the groups of 'Trip'.*or set --group_column to 'Trip'"):

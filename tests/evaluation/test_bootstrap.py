@@ -3,7 +3,17 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from vlm_crash.evaluation import bootstrap
-from vlm_crash.evaluation.bootstrap import Resamples, draw_counts, interval, ranking_scores, row_means, share_interval
+from vlm_crash.evaluation.bootstrap import (
+    NO_SPREAD,
+    ONE_GROUP,
+    Resamples,
+    draw_counts,
+    interval,
+    no_interval,
+    ranking_scores,
+    row_means,
+    share_interval,
+)
 
 
 def test_a_draw_counts_each_clip_and_is_seeded():
@@ -94,3 +104,14 @@ def test_a_share_without_a_mistake_has_an_interval():
     assert share_interval(draws_R, num_units) == interval(draws_R)
     pairs = Resamples(np.arange(40) // 2, 20, 200, seed=0)  # two clips of a trip are one draw
     assert pairs.num_units(np.arange(40) < 36) == 18
+
+
+def test_no_interval_has_a_width_of_zero():
+    """Only a share that is 0 or 1 has limits where all draws are the same: exact ones."""
+    same_R = np.full(100, 0.5)
+    assert interval(same_R) is None is interval(np.ones(100)) and interval(np.full(3, np.nan)) is None
+    assert share_interval(same_R, 1) is None and no_interval(1) == ONE_GROUP and no_interval(2) == NO_SPREAD
+    assert share_interval(np.ones(100), 36) == pytest.approx((0.9026, 1), abs=1e-4)
+    assert interval(1 + np.linspace(-1e-7, 1e-7, 100)) is None  # a cosine's rounding
+    one_group = Resamples(np.zeros(4, dtype=np.int64), 1, 50, 0)
+    assert share_interval(one_group.means(np.array([[0.0], [1], [1], [0]]))[:, 0], 1) is None

@@ -103,6 +103,8 @@ def test_an_evaluation_and_itself_cannot_be_told_apart(two):
     same = compare(two[0], two[0])
     assert {row["verdict"] for row in [*same["fields"], *same["means"]]} == {"cannot tell apart"}
     assert {row["p"] for row in same["fields"]} == {1.0}
+    found = {(row["difference"], row["low"], row["high"], row["reason"]) for row in [*same["fields"], *same["means"]]}
+    assert found == {(0, None, None, "no clip differs")}
 
 
 def test_groups_are_flipped_whole(two, write_folder):
@@ -114,6 +116,19 @@ def test_groups_are_flipped_whole(two, write_folder):
         b = write_folder(f"b{column}", {**right, "Weather": worse}, group_column=column)
         p = by_name(compare(a, b))["crash", "Weather"]["p"]
         assert p == pytest.approx(2 / 2**8) if column is None else p == pytest.approx(2 / 2**4, abs=0.02)
+
+
+def test_groups_of_one_folder_alone_hold_for_both_and_are_told(write_folder, caplog):
+    right = {name: [n % 3 > 0 for n in range(32)] for name in ("Weather", "Lanes", "Note")}
+    other = {**right, "Weather": [n % 8 < 5 for n in range(32)]}
+    a, b = write_folder("a", right, group_column="Trip"), write_folder("b", other, group_column="Trip")
+    plain, alone = write_folder("c", other), write_folder("d", right)
+    both, mixed, none = compare(a, b), compare(a, plain), compare(alone, plain)
+    assert mixed["fields"] == both["fields"] != none["fields"]
+    note = mixed["settings"]["groups_note"]
+    assert "A by Trip; B without groups" in note and note in caplog.text
+    assert both["settings"]["groups_note"] is None is none["settings"]["groups_note"]
+    assert (both["settings"]["groups"], none["settings"]["groups"]) == ("Trip", None)
 
 
 def test_clips_of_one_alone_are_named_and_left_out(write_folder):

@@ -69,10 +69,12 @@ def test_event_scores(case):
     assert (event["n"], event["accuracy"], event["balanced_accuracy"]) == (4, 0.5, 0.5)
     assert event["without_event"] == 1
     assert event["confusion"]["nearmiss"] == {"crash": 0, "nearmiss": 1, "none": 1}
-    assert event["auroc"] == pytest.approx(roc_auc_score([1, 1, 0], [0.9, 0.3, 0.4]))
+    assert event["auroc"] == pytest.approx(roc_auc_score([1, 1, 0, 0], [0.9, 0.3, 0.4, 2]))  # the failed one on top
+    assert event["auroc_answered"] == pytest.approx(roc_auc_score([1, 1, 0], [0.9, 0.3, 0.4]))
     assert event["n_event_probability"] == 3
     assert event["baseline"] == {
-        "balanced_accuracy": 0.5, "accuracy": 0.5, "auroc": 0.5, "average_precision": pytest.approx(2 / 3)
+        "balanced_accuracy": 0.5, "accuracy": 0.5, "auroc": 0.5, "average_precision": 0.5,
+        "auroc_answered": 0.5, "average_precision_answered": pytest.approx(2 / 3),
     }  # fmt: skip
     assert balanced_accuracy_score([1, 1, 0, 0], [1, 0, 0, 1]) == event["balanced_accuracy"]
 

@@ -169,3 +169,11 @@ def test_parquet_is_read_as_lines_are(schema: Schema, say, write_lines, tmp_path
     one, other = load_predictions([lines], schema), load_predictions([folder], schema)
     assert [item.prediction for item in one] == [item.prediction for item in other]
     assert other[1].where == f"{folder}/predictions-00001.parquet, row 1"
+
+
+def test_rows_and_cells_of_the_truth_that_are_not_used_are_counted_apart(schema: Schema, write_csv):
+    rows = {"1.mp4": {"Lanes": "many", "Weather": "Jam"}, "2.mp4": {"Lanes": "2", "Weather": "Jam"}, "3.mp4": {}}
+    path = write_csv("crash", {**rows, "4.mp4": {"Lanes": "3"}})
+    samples, unused = load_truth([path], schema)
+    assert [sample.video for sample in samples] == ["2.mp4", "4.mp4"]
+    assert (unused.num_rows, unused.num_cells) == (2, 1)  # all cells of 1.mp4 go with its row

@@ -20,7 +20,8 @@ import numpy as np
 
 from vlm_crash.data.annotations import read_annotations
 from vlm_crash.data.csv_table import read_table
-from vlm_crash.evaluation.bootstrap import Array, draw_counts, interval
+from vlm_crash.evaluation.bootstrap import Array, draw_counts, interval, no_interval
+from vlm_crash.evaluation.class_table import MIN_CLIPS
 from vlm_crash.evaluation.loading import event_of_file_name
 from vlm_crash.evaluation.settings import EvaluationSettings
 from vlm_crash.metrics.functional import comparable, is_scored
@@ -64,6 +65,9 @@ def add_agreement(
             pairs = [(first[video].get(field.name, UNKNOWN), second[video].get(field.name, UNKNOWN)) for video in both]
             entry = field_agreement(field, pairs, embedder, settings.num_draws, settings.seed + k)
             metrics[event]["fields"][field.name]["kappa"] = entry
+            if 0 < entry["n"] < MIN_CLIPS and entry["value"] is not None:
+                flag = f"two readers: kappa is of only {entry['n']} clips (fewer than {MIN_CLIPS})"
+                metrics[event]["fields"][field.name]["flags"].append(flag)
 
 
 def field_agreement(
@@ -76,8 +80,8 @@ def field_agreement(
         num_draws: resamples of the clips.
 
     Returns:
-        value, low, high: kappa and its 95 % interval; n: clips of which both know the field; one_unknown: clips of
-        which one does; agreement; reasons.
+        value, low, high: kappa and its 95 % interval, if any; n: clips of which both know the field; one_unknown:
+        clips of which one does; agreement; reasons.
     """
     known = [(a, b) for a, b in pairs if UNKNOWN not in (a, b)]
     entry: dict[str, Any] = {
@@ -100,12 +104,11 @@ def field_agreement(
 
     counts_RN = draw_counts(len(known), num_draws, np.random.default_rng(seed))
     entry["value"] = float(cohen_kappa_score(left, right))
-    if entry["agreement"] == 1:
-        return {**entry, "reasons": dict.fromkeys(("low", "high"), ALWAYS_EQUAL)}
     limits = interval(resampled_kappa(left, right, counts_RN))
+    entry["low"], entry["high"] = limits or (None, None)
     if limits is None:
-        return {**entry, "reasons": dict.fromkeys(("low", "high"), NO_DRAW)}
-    entry["low"], entry["high"] = limits
+        reason = ALWAYS_EQUAL if entry["agreement"] == 1 else no_interval(len(known))
+        entry["reasons"] = dict.fromkeys(("low", "high"), reason)
     return entry
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vlm_crash.evaluation.bootstrap import Array, Resamples, interval, row_means
+from vlm_crash.evaluation.bootstrap import NO_SPREAD, Array, Resamples, interval, row_means
 from vlm_crash.evaluation.joining import JoinedClip, join
 from vlm_crash.evaluation.loading import load_predictions
 from vlm_crash.evaluation.metadata_baseline import MetadataAnswers
@@ -139,6 +139,7 @@ def add_baselines(
                 reason = baseline.reason if is_scored(field) else baseline.text_reason
                 found = _entry([_mean(scores_NK[:, k])], draws[event.event.name][:, [k]], reason)
                 if is_scored(field) and found["score"] in (0, 1):
+                    found.pop("reason", None)
                     num_units = resamples[event.event.name].num_units(~np.isnan(scores_NK[:, k]))
                     found["low"], found["high"] = exact_interval(round(found["score"] * num_units), num_units)
                 if baseline.given_NK is not None:
@@ -180,8 +181,9 @@ def _entry(points: Sequence[float], draws_RK: Array, reason: str) -> dict[str, A
     score = _known_mean(points)
     if score is None:
         return {"score": None, "low": None, "high": None, "reason": reason}
-    low, high = interval(row_means(draws_RK)) or (None, None)
-    return {"score": score, "low": low, "high": high}
+    if (limits := interval(row_means(draws_RK))) is None:
+        return {"score": score, "low": None, "high": None, "reason": NO_SPREAD}
+    return {"score": score, "low": limits[0], "high": limits[1]}
 
 
 def _known_mean(points: Sequence[float]) -> float | None:

@@ -16,9 +16,12 @@ from vlm_crash.metrics.calibration import exact_interval
 
 Array = NDArray[np.float64]
 LEVEL = 0.95
+ONE_GROUP = "all that counts is of one group (or is one clip), so that resampling says nothing of its spread"
 NO_SPREAD = "every draw has the same score, so that resampling says nothing of its spread"
 #: Counts that are held at a time (32 MiB), however many clips and draws there are.
 _MOST_COUNTS = 2**22
+#: Limits that differ by less differ by rounding (a cosine has seven digits).
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -106,10 +109,16 @@ def clip_draws(tables: Sequence[tuple[Resamples, NDArray[np.int64]]]) -> Iterato
 
 
 def interval(draws_R: Array) -> tuple[float, float] | None:
-    """95 % percentile interval; None where no draw has a value."""
+    """95 % percentile interval; None where no draw has a value, or all have the same, for that is no certainty."""
+    low, high = _limits(draws_R)
+    return (low, high) if high - low >= _ROUNDING else None
+
+
+def _limits(draws_R: Array) -> tuple[float, float]:
+    """Both NaN where no draw has a value."""
     draws_R = draws_R[~np.isnan(draws_R)]
     if draws_R.size == 0:
-        return None
+        return np.nan, np.nan
     low, high = np.quantile(draws_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
@@ -118,15 +127,21 @@ def share_interval(draws_R: Array, num_units: int) -> tuple[float, float] | None
     """95 % interval of a share of right answers: of its draws, or exact where every answer is right, or none is.
 
     There every draw is the same, which says nothing of how many answers it took; Clopper and Pearson's limits do.
+    None where every draw is the same and neither: all that counts is of one group.
 
     Args:
         draws_R: the share in each draw.
         num_units: clips, or groups of clips, that were drawn and count.
     """
-    limits = interval(draws_R)
-    if limits is None or limits[0] != limits[1] or limits[0] not in (0.0, 1.0):
-        return limits
-    return exact_interval(round(limits[0] * num_units), num_units)
+    low, high = _limits(draws_R)
+    if low == high and low in (0.0, 1.0):
+        return exact_interval(round(low * num_units), num_units)
+    return interval(draws_R)
+
+
+def no_interval(num_units: int) -> str:
+    """Why a score of so many clips, or groups of clips, has no interval."""
+    return ONE_GROUP if num_units < 2 else NO_SPREAD
 
 
 def row_means(draws_RK: Array) -> Array:

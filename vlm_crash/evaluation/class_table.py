@@ -155,10 +155,8 @@ def _score_entry(value: float, draws_R: Array, given: float, table: ClassTable, 
         nothing = dict.fromkeys(("value", "low", "high", "baseline", "given_event"))
         return {**nothing, "reasons": dict.fromkeys(nothing, "no clip has a known truth for this field")}
     low, high = interval(draws_R) or (None, None)
-    reasons = {}
-    if low == high and low is not None:  # every answer is right, or none is
-        low = high = None
-        reasons = {"reasons": dict.fromkeys(("low", "high"), NO_SPREAD)}
+    # Without limits every answer is right, or none is.
+    reasons = {"reasons": dict.fromkeys(("low", "high"), NO_SPREAD)} if low is None else {}
     # Always the most frequent term: its recall is 1 and its precision its share; the other terms have 0.
     share = np.bincount(table.truth_N).max() / len(table.truth_N)
     best = 1.0 if name == "balanced_accuracy" else 2 * share / (1 + share)

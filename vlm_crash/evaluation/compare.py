@@ -8,6 +8,7 @@ Suffixes: N clips of an event, K fields, R draws, G groups.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,17 @@ from typing import Any
 import numpy as np
 
 from vlm_crash.data.multiple_testing import holm
-from vlm_crash.evaluation.bootstrap import Array, Resamples, interval, row_means
+from vlm_crash.data.splits import unite
+from vlm_crash.evaluation.bootstrap import NO_SPREAD, Array, Resamples, interval, row_means
 from vlm_crash.evaluation.folder import EvaluationFolder, Key
 from vlm_crash.evaluation.paired_tests import mcnemar, sign_flip
 from vlm_crash.evaluation.settings import EvaluationSettings
 
+logger = logging.getLogger(__name__)
+
 LEVEL = 0.05
 A_BETTER, B_BETTER, UNDECIDED = "A better", "B better", "cannot tell apart"
+NO_DIFFERENCE = "no clip differs"
 NO_SCORES = "no clip has a score in both"
 OTHER_EMBEDDER = "the text scores are of different embedders, or turned off; evaluate both with the same --embedder"
 
@@ -62,10 +67,11 @@ def compare(a: Path, b: Path, num_draws: int = 2000, seed: int = 0) -> dict[str,
     folders = EvaluationFolder.read(a), EvaluationFolder.read(b)
     _check_same_truth(*folders)
     both = [key for key in folders[0].clips if key in folders[1].clips]
-    grouped = folders[0].settings.get("group_column") is not None and _group_keys(folders[0], both) == _group_keys(
-        folders[1], both
-    )
-    paired = _paired(folders, both, grouped, num_draws, seed)
+    groups, said, note = shared_groups(folders, both)
+    if note is not None:
+        logger.warning("%s", note)
+    grouped = groups is not None
+    paired = _paired(folders, both, groups, num_draws, seed)
     rng = np.random.default_rng(seed)
     rows = [row for event in paired for row in _field_rows(event, grouped, num_draws, rng)]
     rows.append(_event_row(folders, both, paired, grouped, rng))
@@ -81,7 +87,7 @@ def compare(a: Path, b: Path, num_draws: int = 2000, seed: int = 0) -> dict[str,
         "only_in_a": _only(first, second), "only_in_b": _only(second, first), "fields": rows, "means": means,
         "settings": {
             "level": LEVEL, "draws": num_draws, "seed": seed,
-            "groups": first.settings["group_column"] if grouped else None,
+            "groups": said, "groups_note": note,
             "difference": "A minus B; paired 95 % percentile bootstrap, each interval by itself",
             "p": "sign flips of whole groups" if grouped else "exact McNemar; texts and means by sign flips of clips",
             "p_holm": f"Holm over the {len(tested)} rows of fields; the means are not among them",
@@ -124,17 +130,45 @@ def _only(here: EvaluationFolder, there: EvaluationFolder) -> dict[str, Any]:
     return {"n": len(clips), "clips": clips}
 
 
-def _group_keys(folder: EvaluationFolder, both: Sequence[Key]) -> list[str | None]:
-    return [folder.clips[key].get("group") for key in both]
+def shared_groups(
+    folders: tuple[EvaluationFolder, EvaluationFolder], both: Sequence[Key]
+) -> tuple[list[str] | None, str | None, str | None]:
+    """Of each clip the group that it is drawn with, what a group is, and where the two folders differ in it.
+
+    Clips that either evaluation drew together are drawn together here: two clips of one trip are one, whoever has said
+    so. None, None where no two clips belong together.
+    """
+    told = [folder.settings.get("groups") or folder.settings.get("group_column") for folder in folders]
+    labels = [
+        {str(n): str(folder.clips[key]["group"]) for n, key in enumerate(both) if said and "group" in folder.clips[key]}
+        for folder, said in zip(folders, told, strict=True)
+    ]
+    of_a, of_b, of_either = ([unite(some).get(str(n), str(n)) for n in range(len(both))]
+                             for some in (labels[:1], labels[1:], labels))  # fmt: skip
+    note = None
+    if of_a != of_b:
+        sides = [
+            f"{name} by {said}" if said else f"{name} without groups" for name, said in zip("AB", told, strict=True)
+        ]
+        note = (
+            f"the two were evaluated with different groups ({'; '.join(sides)}): clips that either keeps together are "
+            "drawn together; evaluate both with the same --group_column"
+        )
+    if len(set(of_either)) == len(both):
+        return None, None, note
+    return of_either, "; or ".join(dict.fromkeys(str(said) for said in told if said)), note
 
 
 def _paired(
-    folders: tuple[EvaluationFolder, EvaluationFolder], both: Sequence[Key], grouped: bool, num_draws: int, seed: int
+    folders: tuple[EvaluationFolder, EvaluationFolder],
+    both: Sequence[Key],
+    groups: Sequence[str] | None,
+    num_draws: int,
+    seed: int,
 ) -> list[_Paired]:
     first, second = folders
     same_texts = first.settings.get("embedder") == second.settings.get("embedder") is not None
-    groups = _group_keys(first, both) if grouped else []
-    place = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    place = {group: number for number, group in enumerate(dict.fromkeys(groups or ()))}
     found = []
     for number, (event, kinds) in enumerate(first.fields.items()):
         here = [n for n, key in enumerate(both) if key[0] == event]
@@ -148,7 +182,7 @@ def _paired(
             scores_NK[:, [not exact and not same_texts for exact in exact_K]] = np.nan
             scores.append(scores_NK)
         resamples = Resamples.of_clips(len(here), num_draws, seed + number)
-        if grouped:
+        if groups is not None:
             resamples = Resamples(np.array([place[groups[n]] for n in here]), len(place), num_draws, seed)
         found.append(_Paired(event, tuple(kinds), exact_K, scores[0], scores[1], resamples))
     return found
@@ -183,9 +217,11 @@ def _row(event: str, field: str, metric: str, a_N: Array, b_N: Array, draws_R: A
     empty = dict.fromkeys(("a", "b", "difference", "low", "high", "p", "p_holm"))
     if not len(a_N):
         return {**row, **empty, "verdict": UNDECIDED, "reason": NO_SCORES}
-    low, high = interval(draws_R) or (None, None)
     a, b = float(a_N.mean()), float(b_N.mean())
-    return {**row, **empty, "a": a, "b": b, "difference": a - b, "low": low, "high": high, "verdict": UNDECIDED}
+    row |= {**empty, "a": a, "b": b, "difference": a - b, "verdict": UNDECIDED}
+    if (limits := interval(draws_R)) is not None:
+        return row | {"low": limits[0], "high": limits[1]}
+    return row | {"reason": NO_DIFFERENCE if (a_N == b_N).all() else NO_SPREAD}
 
 
 def _event_row(
@@ -242,6 +278,8 @@ def _mean_row(
     # Groups are shared by the events, clips are not.
     sums_G1 = np.sum(weighed, axis=0) if grouped else np.concatenate(weighed)
     row["n"] = num_clips
+    if row.get("reason") == NO_DIFFERENCE and any(np.nan_to_num(one.difference_NK).any() for one in events):
+        row["reason"] = NO_SPREAD  # clips differ, and cancel
     if row["difference"] is not None:
         row["p"] = float(sign_flip(sums_G1, num_draws, rng)[0])
         row["verdict"] = _verdict(row["difference"], row["p"])

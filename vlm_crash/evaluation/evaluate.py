@@ -17,14 +17,15 @@ from vlm_crash.data.files import write_files
 from vlm_crash.data.prepared import load_vocabularies
 from vlm_crash.evaluation.agreement import add_agreement
 from vlm_crash.evaluation.baseline_scores import NOT_GIVEN, add_baselines, blind, blind_clips, majority, metadata
+from vlm_crash.evaluation.blind_run import check_blind
 from vlm_crash.evaluation.bootstrap import Resamples
 from vlm_crash.evaluation.calibration import add_calibration
 from vlm_crash.evaluation.calibration_clips import calibration_clips
 from vlm_crash.evaluation.consistency import consistency, consistency_csv
-from vlm_crash.evaluation.grouping import clip_groups, resamples_by_event
+from vlm_crash.evaluation.grouping import ClipGroups, clip_groups, resamples_by_event
 from vlm_crash.evaluation.joining import Joined, join
 from vlm_crash.evaluation.legacy_scores import add_legacy_scores
-from vlm_crash.evaluation.loading import load_predictions, load_truth, truth_csvs
+from vlm_crash.evaluation.loading import TruthProblems, load_predictions, load_truth, truth_csvs
 from vlm_crash.evaluation.metadata_baseline import MetadataAnswers, metadata_answers
 from vlm_crash.evaluation.role_scores import add_roles, check_roles
 from vlm_crash.evaluation.scoring import ScoredEvent, score_clips, with_seen_vocabularies
@@ -70,19 +71,20 @@ def evaluate(
     given = schema or load_schema()
     predictions, truth = list(map(Path, predictions)), list(map(Path, truth))
     loaded = load_predictions(predictions, given)
-    samples, bad_rows = load_truth(truth, given, settings.split)
+    samples, unused = load_truth(truth, given, settings.split)
     joined = join(loaded, samples, settings.only_predicted)
     if all(clip.loaded is None for clip in joined.clips):
         raise ValueError("none of the predictions is of a clip in the truth; check that both are of the same dataset")
-    _log_join(joined, len(bad_rows))
+    _log_join(joined, unused)
+    blind_check = check_blind(list(map(Path, settings.blind)), predictions)
     schema = with_seen_vocabularies(given, joined.clips, _vocabularies(truth))
     held_out = calibration_clips(given, schema, truth, joined, settings)
     sentences = None if settings.embedder is None else SentenceEmbedder(settings.embedder)
     scored = score_clips(schema, joined.clips, sentences)
-    groups = clip_groups(truth, schema, settings.group_column)
+    groups = clip_groups(truth, schema, settings.group_column, joined.clips)
     resamples = resamples_by_event(schema, joined.clips, groups, settings)
     metrics = summarise(schema, scored, sentences, resamples)
-    answers = metadata_answers(given, scored, truth, groups, settings)
+    answers = metadata_answers(given, scored, truth, groups.labels, settings)
     baselines = {
         "majority": majority(metrics, scored, sentences),
         "metadata": metadata(answers, scored),
@@ -95,18 +97,23 @@ def evaluate(
     add_calibration(metrics, schema, scored, held_out, resamples, settings)
     add_legacy_scores(metrics, scored, loaded, truth_csvs(truth, schema, settings.split), sentences)
     metrics["consistency"] = consistency(schema, scored)
-    metrics["clips"] = {**_clip_counts(joined), "truth_rows_not_used": len(bad_rows), "split": settings.split}
-    metrics["settings"] = _settings(settings, schema, answers)
+    metrics["clips"] = {
+        **_clip_counts(joined), "truth_rows_not_used": unused.num_rows,
+        "truth_cells_not_understood": unused.num_cells, "split": settings.split,
+    }  # fmt: skip
+    metrics["settings"] = _settings(settings, schema, answers, groups) | {"blind_check": blind_check}
     broken = consistency_csv(schema, metrics["consistency"])
-    records = records_json(schema, scored, joined.without_truth, roles, groups)
+    records = records_json(schema, scored, joined.without_truth, roles, groups.labels)
     _write(Path(out), metrics, scored, {"records.json": records, "consistency.csv": broken})
     logger.info("scores of %d clips are in %s", len(joined.clips), out)
     return metrics
 
 
-def _settings(settings: EvaluationSettings, schema: Schema, answers: MetadataAnswers) -> dict[str, Any]:
+def _settings(
+    settings: EvaluationSettings, schema: Schema, answers: MetadataAnswers, groups: ClipGroups
+) -> dict[str, Any]:
     """How the scores were made, in words where it is no number."""
-    drawn = f"the groups of {settings.group_column} resampled whole"
+    drawn = "clips resampled within each event" if groups.said is None else f"resampled whole: {groups.said}"
     return {
         "embedder": settings.embedder,
         "only_predicted": settings.only_predicted,
@@ -114,8 +121,8 @@ def _settings(settings: EvaluationSettings, schema: Schema, answers: MetadataAns
         "bootstrap_draws": settings.num_draws,
         "schema": schema.fingerprint,
         "group_column": settings.group_column,
-        "interval": "95 % percentile bootstrap, exact (Clopper-Pearson) where all are right or none is; "
-        + (drawn if settings.group_column else "clips resampled within each event"),
+        "interval": "95 % percentile bootstrap, exact (Clopper-Pearson) where all are right or none is; " + drawn,
+        "groups": groups.said,
         "baseline": MAJORITY,
         "baselines": {
             "majority": MAJORITY,
@@ -186,7 +193,7 @@ def _clip_counts(joined: Joined) -> dict[str, Any]:
     }
 
 
-def _log_join(joined: Joined, num_bad_rows: int) -> None:
+def _log_join(joined: Joined, unused: TruthProblems) -> None:
     counts = _clip_counts(joined)
     if absent := counts["without_prediction"]["n"]:
         logger.warning(
@@ -196,5 +203,9 @@ def _log_join(joined: Joined, num_bad_rows: int) -> None:
         )  # fmt: skip
     if extra := counts["without_truth"]["n"]:
         logger.warning("%d predictions are of clips without a truth: %s", extra, counts["without_truth"]["clips"][:5])
-    if num_bad_rows:
-        logger.warning("%d rows of the truth could not be used; `prepare` lists them in problems.csv", num_bad_rows)
+    if unused.num_rows or unused.num_cells:
+        logger.warning(
+            "%d rows of the truth could not be used, and %d cells of the others were not understood and count as "
+            "unknown; `prepare` lists them in problems.csv",
+            unused.num_rows, unused.num_cells,
+        )  # fmt: skip

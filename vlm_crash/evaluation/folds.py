@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from vlm_crash.evaluation.bootstrap import Array, draw_counts, interval, row_means
+from vlm_crash.evaluation.bootstrap import NO_SPREAD, Array, draw_counts, interval, row_means
 
 NO_SCORE = "no clip has a score"
 
@@ -207,6 +207,8 @@ def _entry(
     wanted = {f"spread_of_{name}": f"needs two {name} with a score, of the same {other}"
               for name, other in (("folds", "seeds"), ("seeds", "folds"))}  # fmt: skip
     wanted["baseline"] = "the evaluations have none"
+    if pooled is not None:
+        wanted |= dict.fromkeys(("low", "high"), NO_SPREAD)
     entry["reasons"] = {name: wanted.get(name, NO_SCORE) for name, value in entry.items() if value is None}
     return entry
 

@@ -1,18 +1,23 @@
-"""Which clips are drawn together by the bootstrap: each by itself, or all that share a cell of the group column.
+"""Which clips stay together, in the draws of the bootstrap and in the folds of the metadata baseline: those of equal
+bytes and whatever else the dataset's splits.json names, and all that share a cell of the group column.
 
 Enters: the truth's files, the joined clips. Leaves: the draws of each event's clips. Must hold: a group is drawn whole,
-also where its clips are of several events; a clip without a group is a group of its own.
+also where its clips are of several events; a clip without a group is a group of its own; without any clips that belong
+together each is drawn by itself.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from vlm_crash.data.annotations import read_rows
-from vlm_crash.data.prepared import DATA_FILE, load_groups
+from vlm_crash.data.prepared import DATA_FILE, SPLITS_FILE, load_groups, read_json
+from vlm_crash.data.splits import unite
 from vlm_crash.evaluation.bootstrap import Resamples
 from vlm_crash.evaluation.joining import JoinedClip
 from vlm_crash.evaluation.loading import event_of_file_name, truth_files
@@ -20,17 +25,76 @@ from vlm_crash.evaluation.settings import EvaluationSettings
 from vlm_crash.schema.fields import Schema
 
 
-def clip_groups(truth: Sequence[Path], schema: Schema, column: str | None) -> dict[str, str]:
-    """Id of a truth's sample -> its group; empty without a column.
+@dataclass(frozen=True)
+class ClipGroups:
+    """Groups of the evaluated clips.
+
+    Attributes:
+        labels: id of a truth's sample -> its group; empty where every clip is by itself.
+        said: what a group is, in words; None: there are none.
+    """
+
+    labels: Mapping[str, str]
+    said: str | None
+
+
+def clip_groups(truth: Sequence[Path], schema: Schema, column: str | None, clips: Sequence[JoinedClip]) -> ClipGroups:
+    """The groups of the column, if one is given, united with those that a prepared dataset's splits.json names.
 
     Raises:
-        ValueError: a file has no such column, or a dataset was prepared without it.
+        ValueError: a file has no such column, or a dataset was prepared without it, or its splits.json is none.
     """
+    kept = [_kept_together(folder) for folder in dict.fromkeys(filter(None, map(_prepared_folder, truth)))]
+    cells = {} if column is None else _cells(truth, schema, column)
+    return united(cells, kept, column, [clip.truth.id for clip in clips])
+
+
+def united(
+    cells: Mapping[str, str], kept: Sequence[Mapping[str, str]], column: str | None, ids: Sequence[str]
+) -> ClipGroups:
+    """Groups of these ids: by their cells of the column, and by what each dataset keeps together.
+
+    >>> united({}, [{"a": "x", "b": "x"}], None, ["a", "b", "c"]).labels
+    {'a': 'clips with a', 'b': 'clips with a'}
+    >>> united({}, [{"a": "x", "b": "x"}], None, ["a", "c"])
+    ClipGroups(labels={}, said=None)
+    >>> united({"a": "trip 2", "c": "trip 1"}, [{"a": "x", "b": "x"}], "Trip", ["a", "b", "c"]).labels
+    {'a': 'trip 2', 'c': 'trip 1', 'b': 'trip 2'}
+    """
+    parts = unite([cells, *kept])
+    sizes = Counter(parts[id] for id in ids if id in parts)
+    names: dict[str, str] = {}
+    for id, cell in cells.items():  # a part has its least cell's name, so that a column alone groups as it says
+        names[parts[id]] = min(cell, names.get(parts[id], cell))
+    labels = {
+        id: names.get(part, f"clips with {part}") for id, part in parts.items() if part in names or sizes[part] > 1
+    }
+    num_kept = sum(sizes[part] for part in {parts[id] for one in kept for id in one} if sizes[part] > 1)
+    said = [f"equal cells of {column}"] if column else []
+    if num_kept:
+        said.append(f"the {num_kept} clips that splits.json keeps together (equal bytes, or one group of `prepare`)")
+    return ClipGroups(labels, " and ".join(said) or None)
+
+
+def _prepared_folder(path: Path) -> Path | None:
+    folder = path if path.is_dir() else path.parent
+    return folder if path.suffix.lower() != ".csv" and (folder / DATA_FILE).is_file() else None
+
+
+def _kept_together(folder: Path) -> dict[str, str]:
+    """id -> group, of splits.json; nothing where an older `prepare` has not named them."""
+    splits = read_json(folder / SPLITS_FILE, {})
+    groups = splits.get("groups", {}) if isinstance(splits, dict) else None
+    if not isinstance(groups, dict):
+        raise ValueError(f'{folder / SPLITS_FILE}: need {{"groups": {{id: group}}}}; restore it, or `prepare` again')
+    return {str(id): str(group) for id, group in groups.items()}
+
+
+def _cells(truth: Sequence[Path], schema: Schema, column: str) -> dict[str, str]:
+    """Id of a truth's sample -> its cell of the column."""
     groups: dict[str, str] = {}
-    for path in truth if column else ():
-        assert column is not None
-        folder = path if path.is_dir() else path.parent
-        if path.suffix.lower() != ".csv" and (folder / DATA_FILE).is_file():
+    for path in truth:
+        if (folder := _prepared_folder(path)) is not None:
             groups |= load_groups(folder, column)
             continue
         for file in truth_files(path):
@@ -42,22 +106,22 @@ def clip_groups(truth: Sequence[Path], schema: Schema, column: str | None) -> di
 
 
 def resamples_by_event(
-    schema: Schema, clips: Sequence[JoinedClip], groups: Mapping[str, str], settings: EvaluationSettings
+    schema: Schema, clips: Sequence[JoinedClip], groups: ClipGroups, settings: EvaluationSettings
 ) -> dict[str, Resamples]:
     """Draws of the clips of each event of the schema, in their order.
 
-    Without a group column the clips are resampled within each event. With one the groups of all events are resampled
-    as one, so that each draw of an event goes with the same draw of the others.
+    Without groups the clips are resampled within each event. With them the groups of all events are resampled as one,
+    so that each draw of an event goes with the same draw of the others.
     """
     seed, num_draws = settings.seed, settings.num_draws
     by_event = {name: [clip for clip in clips if clip.event == name] for name in schema.event_names}
-    if settings.group_column is None:
+    if groups.said is None:
         return {
             name: Resamples.of_clips(len(found), num_draws, seed + number)
             for number, (name, found) in enumerate(by_event.items())
         }
     # Keys of two kinds: no label is the id of a clip without one.
-    keys = {name: [group_key(groups, clip.truth.id) for clip in found] for name, found in by_event.items()}
+    keys = {name: [group_key(groups.labels, clip.truth.id) for clip in found] for name, found in by_event.items()}
     place = {key: number for number, key in enumerate(sorted({key for found in keys.values() for key in found}))}
     return {
         name: Resamples(np.array([place[key] for key in found], dtype=np.int64), len(place), num_draws, seed)

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlm_crash.data.annotations import read_annotations
+from vlm_crash.data.annotations import AnnotatedRow, read_rows
 from vlm_crash.data.jsonl import read_jsonl
-from vlm_crash.data.parquet import SHARDS, read_rows
+from vlm_crash.data.parquet import SHARDS
+from vlm_crash.data.parquet import read_rows as read_parquet_rows
 from vlm_crash.data.prepared import DATA_FILE, load_prepared, load_samples
 from vlm_crash.data.problems import Problem
 from vlm_crash.schema.fields import Schema
@@ -42,6 +43,29 @@ class LoadedPrediction:
     prediction: Prediction
     told_event: bool
     where: str
+
+
+@dataclass(frozen=True)
+class TruthProblems:
+    """What the files of a truth hold that is not used.
+
+    Attributes:
+        num_rows: rows that give no clip.
+        num_cells: cells of the other rows that are not understood, and count as unknown.
+    """
+
+    num_rows: int = 0
+    num_cells: int = 0
+
+    def __add__(self, other: TruthProblems) -> TruthProblems:
+        return TruthProblems(self.num_rows + other.num_rows, self.num_cells + other.num_cells)
+
+    @classmethod
+    def of(cls, problems: Sequence[Problem], rows: Sequence[AnnotatedRow]) -> TruthProblems:
+        """Count the problems of a file whose used rows are these."""
+        used = {row.row for row in rows}
+        num_cells = sum(problem.row in used for problem in problems)
+        return cls(len({problem.row for problem in problems} - used), num_cells)
 
 
 def event_of_file_name(path: Path, schema: Schema) -> str:
@@ -74,7 +98,7 @@ def load_predictions(paths: Sequence[Path], schema: Schema) -> list[LoadedPredic
     """
     loaded: list[LoadedPrediction] = []
     problems: list[str] = []
-    for path in _prediction_files(paths):
+    for path in prediction_files(paths):
         read = _read_old_results if path.suffix == ".json" else _read_predictions
         try:
             loaded += read(path, schema, problems)
@@ -91,8 +115,8 @@ def load_predictions(paths: Sequence[Path], schema: Schema) -> list[LoadedPredic
 
 def load_truth(
     paths: Sequence[Path], schema: Schema, split: str | None = None
-) -> tuple[list[VideoSample], list[Problem]]:
-    """Every clip with a truth, and the rows that could not be used.
+) -> tuple[list[VideoSample], TruthProblems]:
+    """Every clip with a truth, and how much of the files could not be used.
 
     Args:
         paths: CSVs in the old form, JSONLs, or folders of a prepared dataset.
@@ -103,7 +127,7 @@ def load_truth(
         ValueError: nothing to read, no such split, or a clip listed twice.
     """
     samples: list[VideoSample] = []
-    bad_rows: list[Problem] = []
+    unused = TruthProblems()
     for path in paths:
         if split is not None:
             samples += _of_split(path, schema, split)
@@ -113,8 +137,9 @@ def load_truth(
             for file in truth_files(path):
                 event = event_of_file_name(file, schema)
                 if file.suffix.lower() == ".csv":
-                    found, bad = read_annotations(file, event, schema, None, may_lack=True)
-                    bad_rows += bad
+                    rows, problems = read_rows(file, event, schema, None, may_lack=True)
+                    unused += TruthProblems.of(problems, rows)
+                    found = [row.sample for row in rows]
                 else:
                     found = read_jsonl(file, file.parent, schema, event)
                 samples += found
@@ -130,7 +155,7 @@ def load_truth(
             twice.append(f"{sample.event}/{sample.video} has more than one truth; give each clip once")
         seen.add((sample.event, sample.video))
     _raise(twice, "the truth cannot be used")
-    return known, bad_rows
+    return known, unused
 
 
 def truth_csvs(paths: Sequence[Path], schema: Schema, split: str | None = None) -> dict[str, list[Path]]:
@@ -144,7 +169,8 @@ def truth_csvs(paths: Sequence[Path], schema: Schema, split: str | None = None) 
     return found
 
 
-def _prediction_files(paths: Sequence[Path]) -> list[Path]:
+def prediction_files(paths: Sequence[Path]) -> list[Path]:
+    """The files that `load_predictions` reads, in their order; FileNotFoundError, ValueError where there are none."""
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -192,7 +218,7 @@ def _read_predictions(path: Path, schema: Schema, problems: list[str]) -> list[L
 
 
 def _rows(path: Path, problems: list[str]) -> Iterator[tuple[int, Prediction]]:
-    for number, row in enumerate(read_rows(path), start=1):
+    for number, row in enumerate(read_parquet_rows(path), start=1):
         try:
             yield number, Prediction.from_json_dict(row)
         except (KeyError, TypeError, ValueError) as error:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vlm_crash.evaluation.confusion import field_matrices
+from vlm_crash.evaluation.ranking import ranking_note
 from vlm_crash.evaluation.report_sections import calibration_section, consistency_section, differences_section
 from vlm_crash.evaluation.report_table import field_table
 from vlm_crash.schema.fields import Schema
@@ -72,7 +73,7 @@ def _cards(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     accuracy, auroc = event["accuracy"], event["auroc"]
     extra = [
         f"accuracy {accuracy:.3f}" if accuracy is not None else "",
-        f"AUROC {auroc:.3f}" if auroc is not None else "",
+        f"AUROC {auroc:.3f}{f' ({note})' if (note := ranking_note(event)) else ''}" if auroc is not None else "",
     ]
     common = {"count_label": "Answers counted"}
     cards = [

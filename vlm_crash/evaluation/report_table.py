@@ -52,7 +52,8 @@ def _row(name: str, kind: str, entry: dict[str, Any]) -> dict[str, Any]:
     calibration, kappa, roles = (_part(entry, key) for key in ("calibration", "kappa", "roles"))
     answer = entry.get("baseline_answer")
     cells = {
-        "score": _cell(entry["score"]) | {"more": _limits(entry["low"], entry["high"])},
+        "score": _cell(entry["score"])
+        | {"more": "" if entry["score"] is None else _limits(entry["low"], entry["high"]) or NONE},
         "given_event": _cell(entry["given_event"]),
         **{key: _with_limits(_part(_part(entry, "scores"), key), "value") for key in ("balanced_accuracy", "macro_f1")},
         "roles": _with_limits(roles, "score"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vlm_crash.evaluation.bootstrap import Resamples, share_interval
+from vlm_crash.evaluation.bootstrap import Resamples, no_interval, share_interval
 from vlm_crash.evaluation.scoring import ScoredEvent
 from vlm_crash.metrics.functional import Verdict, is_scored
 from vlm_crash.metrics.role_swap import counterfactuals
@@ -58,6 +58,8 @@ def add_roles(metrics: dict[str, Any], roles: Roles, resamples: Mapping[str, Res
             num_units = resamples[event].num_units(~np.isnan(scores_N1[:, 0]))
             limits = share_interval(resamples[event].means(scores_N1)[:, 0], num_units)
             entry["low"], entry["high"] = limits or (None, None)
+            if limits is None:
+                entry["reasons"] = dict.fromkeys(("low", "high"), no_interval(num_units))
             entry["score"] = float(np.nanmean(scores_N1))
         else:
             entry["reasons"] = dict.fromkeys(("score", "low", "high"), NOT_TOLD)

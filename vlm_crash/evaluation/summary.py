@@ -18,13 +18,13 @@ from vlm_crash.evaluation.bootstrap import (
     NO_SPREAD,
     Array,
     Resamples,
-    clip_draws,
     interval,
-    ranking_scores,
+    no_interval,
     row_means,
     share_interval,
 )
 from vlm_crash.evaluation.class_table import add_class_tables
+from vlm_crash.evaluation.ranking import Probabilities, add_ranking
 from vlm_crash.evaluation.scoring import ScoredClip, ScoredEvent
 from vlm_crash.metrics.functional import Verdict, is_scored
 from vlm_crash.metrics.text_similarity import SentenceEmbedder
@@ -103,13 +103,16 @@ def _field_entry(
         entry["reasons"]["compared"] = "an exact match is right or wrong, not similar"
     else:
         entry["reasons"]["right"] = "a text is scored by its similarity, it is not right or wrong"
+    if score is not None:
+        with_reasons(entry, no_interval(num_units), ("low", "high", "given_event_low", "given_event_high"))
     return with_reasons(entry, NO_TRUTH if n == 0 else NO_EMBEDDER)
 
 
 def mean_entry(summaries: Sequence[EventSummary], exact: bool, is_exact: Sequence[Any]) -> dict[str, Any]:
     """Mean over the categorical and count fields (exact), or over the text fields, of the given events.
 
-    Every field weighs the same. In each draw the mean is taken over the fields that have a score there.
+    Every field weighs the same. In each draw the mean is taken over the fields that have a score there. Where every
+    draw has the same mean (all answers are right, say) there is no interval.
     """
     entries = [
         entry
@@ -134,6 +137,8 @@ def mean_entry(summaries: Sequence[EventSummary], exact: bool, is_exact: Sequenc
         **_limits(interval(row_means(given_RK)), "given_event_"),
         "reasons": {},
     }
+    if score is not None:
+        with_reasons(out, NO_SPREAD, ("low", "high", "given_event_low", "given_event_high"))
     return with_reasons(out, NO_FIELDS if exact else NO_TEXTS)
 
 
@@ -142,7 +147,7 @@ def summarise_event_choice(
 ) -> dict[str, Any]:
     """How well the event itself was told: accuracy, balanced accuracy, and ranking by its probability.
 
-    A clip without a prediction, failed, or without an event counts as wrong.
+    A clip without a prediction, failed, or without an event counts as wrong; so it does in the ranking (ranking.py).
 
     Args:
         resamples: by event, of all its clips in their order.
@@ -161,8 +166,6 @@ def summarise_event_choice(
     many = len(rights) > 1
     entry: dict[str, Any] = {
         "balanced_accuracy": _mean(list(recalls.values())) if many else None,
-        "auroc": None,
-        "average_precision": None,
         "n": len(clips),
         "accuracy": _mean([float(c.event_right) for c in clips]),
         "recall": recalls,
@@ -178,17 +181,19 @@ def summarise_event_choice(
         "confusion": _event_confusion(schema, by_event),
         "reasons": {},
     }
-    _add_ranking(entry, schema, scored, by_event, resamples)
+    without = [name for name, limits in entry["intervals"].items() if limits is None and entry[name] is not None]
+    entry["reasons"] |= {f"intervals.{name}": no_interval(sum(units_E)) for name in without}
+    add_ranking(entry, schema.event_names, _probabilities(scored, by_event), resamples, (TOLD, ONE_EVENT))
     return with_reasons(entry, TOLD if not clips else ONE_EVENT)
 
 
 def _recalls_interval(recall_RE: Array, units_E: Sequence[int]) -> tuple[float, float] | None:
     """Of the mean recall; where every event is always right, or never, the mean of the exact limits of each."""
     limits = interval(row_means(recall_RE))
-    if limits is None or limits[0] != limits[1]:
-        return limits
     exact = [share_interval(recall_R, n) for recall_R, n in zip(recall_RE.T, units_E, strict=True)]
-    low_high_E2 = np.array([one for one in exact if one is not None])
+    if limits is not None or None in exact:
+        return limits
+    low_high_E2 = np.array(exact)
     return float(low_high_E2[:, 0].mean()), float(low_high_E2[:, 1].mean())
 
 
@@ -211,53 +216,16 @@ def rights_of(scored: Sequence[ScoredEvent], name: str) -> Array:
     return np.array(rights, dtype=np.float64)[:, None]
 
 
-def _add_ranking(
-    entry: dict[str, Any],
-    schema: Schema,
-    scored: Sequence[ScoredEvent],
-    by_event: dict[str, list[ScoredClip]],
-    resamples: Mapping[str, Resamples],
-) -> None:
-    """AUROC and average precision of P(first event of the schema), over the clips that carry one."""
-    positive = schema.event_names[0]
-    names = ("auroc", "average_precision")
-    places = {
-        event.event.name: [n for n, clip in enumerate(event.clips) if _probability(clip) is not None]
+def _probabilities(scored: Sequence[ScoredEvent], by_event: Mapping[str, Sequence[ScoredClip]]) -> Probabilities:
+    """Of the clips whose event was not told: place among the event's, and P(first event)."""
+    untold = {name: {id(clip) for clip in clips} for name, clips in by_event.items()}
+    return {
+        event.event.name: [
+            (n, _probability(clip)) for n, clip in enumerate(event.clips) if id(clip) in untold[event.event.name]
+        ]
         for event in scored
         if event.event.name in by_event
     }
-    n = sum(map(len, places.values()))
-    entry["n_event_probability"] = n
-    reason = None
-    if len(schema.event_names) != 2:
-        reason = "event_probability ranks two events; the schema has " + str(len(schema.event_names))
-    elif not by_event:
-        reason = TOLD
-    elif n == 0:
-        reason = "no prediction carries an event_probability"
-    elif {name == positive for name, found in places.items() if found} != {True, False}:
-        reason = ONE_EVENT
-    if reason is not None:
-        entry["reasons"] |= dict.fromkeys(names, reason)
-        entry["intervals"] |= dict.fromkeys(names)
-        entry["baseline"] |= dict.fromkeys(names)
-        return
-    clips = {event.event.name: event.clips for event in scored}
-    probability_N = np.array([_probability(clips[name][k]) for name, found in places.items() for k in found])
-    positive_N = np.concatenate([np.full(len(found), name == positive) for name, found in places.items()])
-    point = ranking_scores(probability_N, positive_N, np.ones((1, n)))
-    draws = [
-        ranking_scores(probability_N, positive_N, np.concatenate(counts, axis=1))
-        for counts in clip_draws([(resamples[name], np.array(found, dtype=int)) for name, found in places.items()])
-    ]
-    for name, value, draw_R in zip(names, point, map(np.concatenate, zip(*draws, strict=True)), strict=True):
-        entry[name] = float(value[0])
-        limits = interval(draw_R)
-        is_point = limits is not None and limits[0] == limits[1]
-        entry["intervals"][name] = None if is_point else limits
-        if is_point:
-            entry["reasons"][f"intervals.{name}"] = NO_SPREAD
-    entry["baseline"] |= {"auroc": 0.5, "average_precision": float(positive_N.mean())}
 
 
 def _probability(clip: ScoredClip) -> float | None:
@@ -277,10 +245,10 @@ def _event_confusion(schema: Schema, by_event: dict[str, list[ScoredClip]]) -> d
     }
 
 
-def with_reasons(entry: dict[str, Any], reason: str) -> dict[str, Any]:
-    """Give every null of an entry its reason where it has none yet."""
+def with_reasons(entry: dict[str, Any], reason: str, names: Sequence[str] | None = None) -> dict[str, Any]:
+    """Give every null of an entry (or of these names) its reason where it has none yet."""
     for name, value in entry.items():
-        if value is None:
+        if value is None and (names is None or name in names):
             entry["reasons"].setdefault(name, reason)
     return entry
 

@@ -14,6 +14,7 @@ from vlm_crash.evaluation.calibration import operating_sentence
 from vlm_crash.evaluation.grouping import group_key
 from vlm_crash.evaluation.loading import LoadedPrediction
 from vlm_crash.evaluation.probabilities import answer_probability, shown_probabilities
+from vlm_crash.evaluation.ranking import ANSWERED, ranking_note
 from vlm_crash.evaluation.role_scores import Roles, roles_problem
 from vlm_crash.evaluation.scoring import ScoredClip, ScoredEvent
 from vlm_crash.metrics.functional import Verdict
@@ -150,6 +151,7 @@ def format_table(metrics: dict[str, Any], schema: Schema) -> str:
     rows.append(_table_row("mean (cosine)", metrics["overall"]["text_mean"]))
     for name in ("balanced_accuracy", "accuracy", "auroc", "average_precision"):
         rows.append(_event_row(name, metrics["event"]))
+    rows += [[row] for row in _ranking_rows(metrics["event"])]
     header = _HEADER
     if any("kappa" in field for event in schema.events for field in metrics[event.name]["fields"].values()):
         header = tuple((*line, cell) for line, cell in zip(_HEADER, ("", "kappa"), strict=True))
@@ -208,12 +210,19 @@ def _kappa(field: dict[str, Any]) -> list[str]:
 
 def _event_row(name: str, entry: dict[str, Any]) -> list[str]:
     low, high = entry["intervals"].get(name) or (None, None)
-    n = entry["n_event_probability"] if name in ("auroc", "average_precision") else entry["n"]
     baselines = [_share(entry["baseline"].get(name)), "", ""]
     if name == "balanced_accuracy":
         baselines = [_share(baseline["score"]) for baseline in entry["baselines"].values()]
     label = f"event: {name.replace('_', ' ')}"
-    return [label, _share(entry[name]), _interval(low, high), "", "", "", *baselines, str(n), "", ""]
+    return [label, _share(entry[name]), _interval(low, high), "", "", "", *baselines, str(entry["n"]), "", ""]
+
+
+def _ranking_rows(entry: dict[str, Any]) -> list[str]:
+    """A line below auroc and average precision where some clips have no probability."""
+    if (note := ranking_note(entry)) is None:
+        return []
+    shares = ", ".join(_share(entry[name]) for name in ANSWERED)
+    return [f"  ({note}; the others are ranked worst. Of those alone: {shares})"]
 
 
 def _share(value: float | None) -> str:

@@ -1,7 +1,7 @@
 """Where on a vehicle, and on which side: ends bound to whose they are, sides to what happens there.
 
-Enters: the items and actions of a sentence; a text. Leaves: (facet, way). Must hold: "the front of the van" is never held
-against "the front of the ego vehicle", nor the side of a turn against the side of a hit.
+Enters: the items and actions of a sentence; a text. Leaves: (facet, way). Must hold: "the front of the van" is
+never held against "the front of the ego vehicle", nor the side of a turn against the side of a hit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CLAUSES = re.compile(
 
 
 def ends_told(items: Sequence[Item], actions: Sequence[Action]) -> Iterator[tuple[str, str]]:
-    """("end of ego", "end of the other" or "end", "front" or "rear"): of nobody named it is "end"."""
+    """("end of ego", "end of the other", "end of it" or "end", "front" or "rear"): of nobody named it is "end"."""
     for place, item in enumerate(items):
         if item.kind != "end":
             continue
@@ -28,7 +28,7 @@ def ends_told(items: Sequence[Item], actions: Sequence[Action]) -> Iterator[tupl
         if owner is not None:
             yield f"end of {'ego' if owner == 'ego' else 'the other'}", item.name
         elif "with" not in item.forms:  # "with its front": whose, is not looked up
-            yield "end", item.name
+            yield "end of it" if "its" in item.forms else "end", item.name
 
 
 def _owner(items: Sequence[Item], place: int, actions: Sequence[Action]) -> str | None:
@@ -42,11 +42,9 @@ def _owner(items: Sequence[Item], place: int, actions: Sequence[Action]) -> str 
     if "at" not in item.forms:
         return before.name if before is not None and is_next else None
     # "hit the van from behind", "was hit in the rear": it is the end of whom it is done to.
-    hits = [action for action in actions if action.last < item.first]
-    told = [other for other in items[:place] if other.kind == "action"]
-    if not hits or not told or hits[-1].family != "hits" or hits[-1].last != told[-1].last:
-        return None
-    return next(iter(hits[-1].target)) if len(hits[-1].target) == 1 else None
+    last = next((other.last for other in reversed(items[:place]) if other.kind == "action"), None)
+    targets = [action.target for action in actions if action.last == last and action.family == "hits"]
+    return next(iter(targets[0])) if targets and len(targets[0]) == 1 else None
 
 
 def sides_told(text: str, mirror: Mirror | None) -> Iterator[tuple[str, str]]:

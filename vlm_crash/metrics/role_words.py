@@ -1,7 +1,7 @@
 """The words of roles.yaml in a text: parties, actions, ends of a vehicle, and the small words between them.
 
-Enters: a sentence. Leaves: its known words in order, as items. Must hold: the longest wording wins, so that "in front of"
-is a place and no front, and a word that does not act ("the turning van") is no action.
+Enters: a sentence. Leaves: its known words in order, as items. Must hold: the longest wording wins, so that
+"in front of" is a place and no front; and a word that does not act ("the turning van") is no action.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from vlm_crash.schema.yaml_form import parse_yaml
 PASSIVE, ACTIVE = "passive", "active"
 _ARTICLES = frozenset({"the", "a", "an", "another", "other", "oncoming", "slowly"})
 _PLACED = frozenset({"in", "on", "at", "to", "from", "into"})
-_DETERMINERS = frozenset({"the", "its", "their", "his", "her"})
+_ROADS = re.compile(r"\b(?:US|I)[ -](?=\d|[Hh]ighway|[Rr]oute)")  # neither "us" nor "I"
+_POSSESSIVES = frozenset({"its", "their", "his", "her"})
+_DETERMINERS = _POSSESSIVES | {"the"}
 # "collided" says of neither that it hit the other, unless one comes from behind.
 _FROM_BEHIND = re.compile(r"\bcollid(?:ed|es|ing) with (?=[^,]{1,60}? from (?:behind|the rear)\b)")
 
@@ -32,7 +34,7 @@ class Item:
         name: the party (a vehicle by its sort), the family of an action, the end, or the wording itself.
         first, last: the numbers of its first and last word.
         forms: of an action "active" and "passive"; of an end how it stands: "of" (of whom follows), "at" (the place of
-            a hit), "with" (what somebody hits with), "owned" (whose it is stands right before it).
+            a hit), "with" (what somebody hits with), "its" (of somebody named before).
     """
 
     kind: str
@@ -72,7 +74,7 @@ def _tables() -> _Tables:
             items[f"{wording} of"] = ("end", end, frozenset({"of"}))
             if not wording.endswith(" of"):
                 items[wording] = ("end", end, frozenset())
-        items |= {f"~{word}": ("end", end, frozenset({"owned"})) for word in data["bare_ends"][end]}
+        items |= {f"~{word}": ("end", end, frozenset()) for word in data["bare_ends"][end]}
         items |= {f"{word} of": ("end", end, frozenset({"of"})) for word in data["bare_ends"][end]}
         bare = _any_of(data["bare_ends"][end])
         pattern = rf"\b(?:{_any_of(wordings)}|(?<!in )(?:{bare}) of)\b|(?:'s|\bmy|\bour) (?:{bare})\b"
@@ -84,7 +86,7 @@ def _tables() -> _Tables:
 def items_of(sentence: str) -> Iterator[Item]:
     """What the tables know of a sentence, in order; a comma joins as "and" does."""
     tables = _tables()
-    text = sentence.casefold().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    text = _ROADS.sub("route ", sentence).casefold().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
     text = re.sub(r"'s ", " ~", re.sub(r"\b(my|our) (front|rear|back)\b", r"\1 ~\2", text))
     text = _FROM_BEHIND.sub("hit ", re.sub(r"n't\b", " not", text))
     for found in re.finditer(rf"{tables.pattern.pattern}|,", text):
@@ -104,10 +106,12 @@ def _place_of_end(before: list[str], wording: str) -> frozenset[str]:
     if wording.split()[0] in _PLACED:
         return frozenset({"at"})
     words = [*before]
+    forms = {"its"} if {wording.split()[0], *words[-1:]} & _POSSESSIVES else set()
     while words and words[-1] in _DETERMINERS:
         words.pop()
-    last = words[-1] if words else ""
-    return frozenset({"with"}) if last == "with" else frozenset({"at"}) if last in _PLACED else frozenset()
+    if words and (words[-1] == "with" or words[-1] in _PLACED):
+        forms.add("with" if words[-1] == "with" else "at")
+    return frozenset(forms)
 
 
 def kind_of_party(name: str) -> str:

@@ -22,6 +22,7 @@ from vlm_crash.metrics.role_words import is_fault, items_of, kind_of_party
 from vlm_crash.schema.mirror import Mirror
 
 Verdict = Literal["same", "swapped"]
+_PLACES = ("side", "end", "end of it", "end of ego", "end of the other")
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,10 @@ def compare_roles(truth: str, answer: str, mirror: Mirror | None = None) -> list
         for name, ways in told.items()
         if len(ways) == 1 and len(said.get(name, ())) == 1
     ]
-    if (truth != answer) and not any(facet.verdict == "swapped" for facet in facets):
-        blurred = [name for name in ("side", "end") if len(told.get(name, ())) > 1 and len(said.get(name, ())) > 1]
-        if blurred:
-            return []  # which front or left is whose can have been swapped: that the rest agrees does not make it right
+    is_blurred = any(len(told.get(name, ())) > 1 and len(said.get(name, ())) > 1 for name in _PLACES)
+    if is_blurred and truth != answer and roles_verdict(facets) == "same":
+        # Which left or front is whose can have been swapped: that the rest agrees does not make it right.
+        return []
     # That both speak of some other vehicle is nothing that could have been swapped.
     return [facet for facet in facets if not (facet.name == "party" and facet.truth == facet.answer == "vehicle")]
 
@@ -98,7 +99,7 @@ def facets_of(text: str, mirror: Mirror | None = None) -> dict[str, frozenset[st
         for action in actions:
             for name, way in told_of(action):
                 found[name].add(way)
-                if name.startswith("who of ") or is_fault(action.family) or "any" in action.actors != action.target:
+                if name.startswith("who of ") or is_fault(action.family) or action.target == {"ego"}:
                     alone[name].add(way)
         for name, way in ends_told(items, actions):
             found[name].add(way)

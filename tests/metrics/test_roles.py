@@ -2,7 +2,7 @@
 
 import pytest
 
-from vlm_crash.demo.texts import _REASONS
+from vlm_crash.demo.texts import _HITS, _REASONS
 from vlm_crash.evaluation.role_scores import counterfactual_figures
 from vlm_crash.metrics.role_swap import counterfactuals
 from vlm_crash.metrics.roles import compare_roles, roles_verdict
@@ -30,6 +30,44 @@ def verdict(truth: str, answer: str) -> str | None:
         ("A van came from the left.", "A van came from the right.", "swapped"),
         ("It was hit at the rear bumper.", "It was hit at the front bumper.", "swapped"),
         ("A pedestrian crossed the road.", "A cyclist crossed the road.", "swapped"),
+        # an end is somebody's; of two ends that are nobody's nothing is told
+        ("Front of ego hit rear of the van.", "Rear of ego hit front of the van.", "swapped"),
+        ("Ego's front hit the van's rear.", "Ego's rear hit the van's front.", "swapped"),
+        ("Ego's front hit the van's rear.", "The back of the van was hit by the front bumper of ego.", "same"),
+        ("My front bumper hit the van's rear.", "The van's front bumper hit my rear.", "swapped"),
+        ("The van hit ego in the rear.", "Ego's rear bumper was struck by the van.", "same"),
+        ("Ego hit the van's rear; its front bumper is dented.", "Ego ran into the rear of the van.", "same"),
+        ("The van hit ego, the front met the rear bumper of it, a front end bent.",
+         "The van hit ego, the rear bumper met the front end of it, a trunk bent.", None),
+        ("The van collided with the ego vehicle from behind.",
+         "The ego vehicle collided with the van from behind.", "swapped"),
+        ("The van hit ego from behind.", "The van was hit by ego from behind.", "swapped"),
+        ("The ego vehicle was hit by the van from behind.", "The van hit the rear of the ego vehicle.", "same"),
+        # left and right in one text: each of its own clause, or nothing
+        ("The van hit ego on the left side, ego had moved right.",
+         "The van hit ego on the right side, ego had moved left.", "swapped"),
+        ("The van hit ego from the left, then ego hit a wall on the right.",
+         "The van hit ego from the right, then ego hit a wall on the left.", None),
+        ("Ego in the left lane was clipped by a truck that merged from the right lane.",
+         "A truck merged from the right lane and clipped ego in the left lane.", None),
+        # the first person is ego
+        ("I hit a deer.", "A deer hit me.", "swapped"),
+        ("A deer ran into the road and I hit it.", "Our car hit a deer that ran into the road.", "same"),
+        ("My car was hit by the van.", "We hit the van.", "swapped"),
+        ("On US 101 a truck hit the sedan.", "The sedan was hit by a truck on I 95.", "same"),
+        # one party and its fault; ego as the one that was hit
+        ("Ego followed too closely", "Other vehicle followed too closely", "swapped"),
+        ("Ego vehicle ran the red light", "Other vehicle ran the red light", "swapped"),
+        ("The van's driver ran a stop sign.", "The driver of the ego vehicle ran a stop sign.", "swapped"),
+        ("The ego vehicle was rear-ended.", "The ego vehicle rear-ended another car.", "swapped"),
+        ("The ego vehicle was rear-ended.", "The van hit the ego vehicle from behind.", "same"),
+        ("A further vehicle ran into the scene.", "The ego vehicle ran into the van.", None),
+        # who overtakes; two others, by their sort
+        ("The black car overtook the ego vehicle.", "The ego vehicle overtook the black car.", "swapped"),
+        ("The overtaking van hit ego.", "Ego was hit by the overtaking van.", "same"),
+        ("The truck hit the sedan.", "The sedan hit the truck.", "swapped"),
+        ("A lorry hit the sedan.", "A car was struck by a truck.", "same"),
+        ("The truck hit the sedan.", "The sedan hit the bus.", None),
         # no verdict: nobody acts, both act, both sides, denied, another sentence's subject, "left" that is no side
         ("The vehicles collided.", "The ego vehicle hit a van.", None),
         ("The van and the ego vehicle hit each other.", "The ego vehicle hit the van.", None),
@@ -69,12 +107,14 @@ def test_the_same_story_in_other_words_is_not_swapped(wordings):
 def test_swapped_roles_lower_the_role_score_and_hardly_the_cosine(wordings):
     """The counterfactual self-test. Another wording of the same story costs the cosine more than the opposite story."""
     embedder = SentenceEmbedder()
-    figures = counterfactual_figures([text for pair in wordings for text in pair], MIRROR, embedder)
+    figures = counterfactual_figures([*(text for pair in wordings for text in pair), *_HITS.values()], MIRROR, embedder)
     reworded = float(embedder.cosine(*map(list, zip(*wordings, strict=True))).mean())
-    for kind in ("who", "side"):
+    assert set(figures) == {"who", "side", "end", "party"}
+    for kind in figures:
         assert figures[kind]["told"] > 0.9 * figures[kind]["n"]
         assert figures[kind]["right"] < 0.15  # what is left is said of both parties, and true either way
-        assert figures[kind]["cosine"] > 0.97 > reworded
+        if kind != "party":  # another noun is seen by a cosine too
+            assert figures[kind]["cosine"] > 0.97 > reworded
 
 
 def test_texts_without_roles_have_no_counterfactual():

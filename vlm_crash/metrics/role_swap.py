@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from vlm_crash.metrics.roles import ends_of_parts, party_words
+from vlm_crash.metrics.role_words import ends_of_parts, party_words
 from vlm_crash.schema.mirror import Mirror
 
 
@@ -36,7 +36,7 @@ def _who(text: str) -> str | None:
     if len({word.casefold() for word in egos}) != 1 or len({word.casefold() for word in others}) != 1:
         return None
     ego, other = min(egos).casefold(), min(others)
-    if ego in ("we", "us"):
+    if ego in ("we", "us", "i", "me", "my", "our"):
         return None  # another grammar
     return pattern.sub(lambda match: other if party_of[match[0].casefold()] == "ego" else ego, text)
 
@@ -44,12 +44,16 @@ def _who(text: str) -> str | None:
 def _ends(text: str) -> str | None:
     """Front and rear of a vehicle's parts; "in front of" is a place and stays."""
     front, rear = ends_of_parts()
-    swapped = {"front": "rear", "rear": "front"}
 
     def swap(match: re.Match[str]) -> str:
-        return re.sub(r"front|rear", lambda word: swapped[word[0]], match[0])
+        return re.sub(r"front|rear", _turned, match[0], flags=re.IGNORECASE)
 
-    return re.sub(f"{front.pattern}|{rear.pattern}", swap, text)
+    return re.sub(f"{front.pattern}|{rear.pattern}", swap, text, flags=re.IGNORECASE)
+
+
+def _turned(word: re.Match[str]) -> str:
+    other = "rear" if word[0].casefold() == "front" else "front"
+    return other.capitalize() if word[0][0].isupper() else other
 
 
 def _parties(text: str) -> str | None:

@@ -68,7 +68,7 @@ def _check_apart(joined: Joined, evaluated: Joined, groups: Mapping[str, Mapping
         if near:
             raise ValueError(
                 f"{len(near)} clips of calibrate_on are of evaluated groups, by {what} ({', '.join(near[:5])}); "
-                "a threshold must be chosen on other clips: leave these out, or run `prepare` with that group column"
+                "a threshold must be chosen on other clips: leave their predictions out of it"
             )
 
 

@@ -29,7 +29,7 @@ from vlm_crash.schema.fields import load_schema
 from vlm_crash.schema.records import VideoSample
 
 STEPS = ("fit", "predict", "evaluate")
-SETTINGS, SCORES = "folds.json", "folds_scores.json"
+SETTINGS, SCORES, DONE = "folds.json", "folds_scores.json", "done.json"
 #: What the tool gives itself.
 OWN = {
     "fit": (
@@ -73,9 +73,11 @@ def main(words: Sequence[str]) -> int:
         for seed in options.seeds:
             folder = options.out / f"fold-{fold}" / f"seed-{seed}"
             problem = run(folder, options, seed)
-            if problem is None:
-                runs.append(Run.read(fold, seed, folder / "evaluation"))
-            else:
+            try:
+                runs += [Run.read(fold, seed, folder / "evaluation")] if problem is None else []
+            except (ValueError, OSError) as error:
+                problem = f'{error}; take "evaluate" out of {folder / DONE}, and the same command evaluates it again'
+            if problem is not None:
                 failed.append(f"fold {fold}, seed {seed}: {problem}")
                 print(f"FAILED {failed[-1]}", flush=True)
     try:
@@ -123,13 +125,24 @@ def _plan(options: argparse.Namespace) -> tuple[dict[str, int], dict[str, str]]:
 def _keep_settings(path: Path, settings: dict[str, Any]) -> None:
     """Runs of one table must have been made in one way."""
     if path.is_file():
-        old = json.loads(path.read_text(encoding="utf-8"))
+        old = _object(path, "delete it where its runs are of these settings, or give another --out")
         if other := [name for name in settings if old.get(name) != settings[name]]:
             raise ValueError(
                 f"{path.parent} holds runs of other settings ({', '.join(other)} differ; {path} has the old ones); "
                 "give those, or another --out"
             )
     write_files({path: json.dumps(settings, indent=1) + "\n"})
+
+
+def _object(path: Path, remedy: str) -> dict[str, Any]:
+    """What a file of this tool holds; ValueError where it is something else."""
+    try:
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}); {remedy}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no object ({str(found)[:40]}); {remedy}")
+    return found
 
 
 def _write_fold(
@@ -159,8 +172,11 @@ def run(folder: Path, options: argparse.Namespace, seed: int) -> str | None:
         "evaluate": ["--predictions", answers, "--truth", dataset, "--split", "test", "--out", scores,
                      *(["--schema", options.schema] if options.schema else [])],
     }  # fmt: skip
-    done_file = folder / "done.json"
-    done = json.loads(done_file.read_text()) if done_file.is_file() else {}
+    done_file = folder / DONE
+    try:
+        done = _object(done_file, f"delete {folder} and run again") if done_file.is_file() else {}
+    except ValueError as error:
+        return str(error)
     for step in STEPS:
         if step in done:
             continue

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from jsonargparse import Namespace
 from run_notebooks import run
 
-from vlm_crash.cli import main
+from vlm_crash.cli import demo, main
 from vlm_crash.cli.demo import BASE_MODEL, make_room
 from vlm_crash.data.prepared import load_prepared
 from vlm_crash.demo.clips import MOST_CLIPS, MOST_SEEDS
@@ -119,6 +120,17 @@ def test_the_notebooks_run_on_it(out: Path, tmp_path: Path, name: str) -> None:
     text = json.dumps([cell.get("outputs") for cell in saved.cells])
     assert "image/jpeg" in text and str(ROOT) not in text and str(Path.home()) not in text
     assert not re.search(r"^ *(def|class) ", "\n".join(cell.source for cell in saved.cells), re.MULTILINE)
+
+
+def test_the_seed_is_that_of_the_order_of_the_clips_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No command is run here: only what they are asked."""
+    asked = {}
+    monkeypatch.setattr(demo, "_command", lambda name, options, *folders: asked.setdefault(name, options))
+    demo._steps(tmp_path, Namespace(seed=3, from_scratch=False, max_epochs=None))
+    assert {name: asked["fit"][name] for name in ("seed_everything", "data.seed")} == {
+        "seed_everything": 3, "data.seed": 3
+    }  # fmt: skip
+    assert asked["prepare"]["seed"] == 3
 
 
 def test_an_earlier_demo_is_kept(tmp_path: Path) -> None:

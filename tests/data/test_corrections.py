@@ -71,6 +71,17 @@ def test_corrections_of_earlier_runs_hold_and_are_added_to(run, tmp_path):
     assert again == after
 
 
+def test_a_correction_that_was_taken_back_is_made_again(run, tmp_path):
+    there, back = row("2.mp4", "Weather", "Clear", "Rainy"), row("2.mp4", "Weather", "Rainy", "Clear")
+    for given, wanted in ((there, "Rainy"), (back, "Clear"), (there, "Rainy"), (there, "Rainy"), (back, "Clear")):
+        assert run(given)[1]["2.mp4"]["Weather"] == wanted
+        assert run()[1]["2.mp4"]["Weather"] == wanted  # as it is kept
+    assert len((tmp_path / "out" / CORRECTIONS_FILE).read_text().splitlines()) == 5
+    run(row("2.mp4", "Weather", "Clear", "Foggy"))
+    with pytest.raises(InputProblems, match="Weather is 'Foggy' in the dataset, not 'Clear'"):
+        run(there)
+
+
 def test_two_people_may_say_the_same(run, tmp_path):
     _, after, _ = run(row("2.mp4", "Weather", "Clear", "Rainy"), row("2.mp4", "Weather", "Clear", "Rainy", "I agree"))
     assert after["2.mp4"]["Weather"] == "Rainy"

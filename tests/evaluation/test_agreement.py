@@ -81,6 +81,11 @@ def test_labels_of_the_page_and_what_cannot_be_compared(schema, write_csv, tmp_p
     assert said["nearmiss"][0] == said["nearmiss"][1]
     with pytest.raises(ValueError, match=r"crash has 1 annotators \(.*a\.csv\); give two files of it"):
         load_annotators([a], schema)
+    copy = tmp_path / "c.csv"
+    copy.write_bytes(a.read_bytes())
+    for same in (a, copy):
+        with pytest.raises(ValueError, match=rf"crash: .*a\.csv and .*{same.name} are one file, or a copy.*nearmiss: "):
+            load_annotators([a, same], schema)
     b.write_text(header + "crash,1.mp4,Weather,,Raniy,,b\ncrash,1.mp4,Wether,,Clear,,b\n")
     with pytest.raises(ValueError, match=r"(?s)row 1.*'Raniy' is not understood; allowed: Clear.*row 2.*'Wether'"):
         load_annotators([a, b], schema)
@@ -96,3 +101,10 @@ def test_a_kappa_that_every_draw_has_is_without_limits(schema):
         entry = field_agreement(weather, pairs, None, 300, 0)
         assert entry["value"] is not None and entry["low"] is entry["high"] is None
         assert set(entry["reasons"]) == {"low", "high"}
+
+
+def test_csvs_may_lack_columns_as_the_truth_may(schema, tmp_path):
+    for name, weather in (("crash_a.csv", "Clear"), ("crash_b.csv", "Rainy")):
+        (tmp_path / name).write_text(f"video_id,Weather\n1,{weather}\n")
+    said = load_annotators([tmp_path / "crash_a.csv", tmp_path / "crash_b.csv"], schema)["crash"]
+    assert [one["1.mp4"]["Weather"] for one in said] == ["Clear", "Rainy"]

@@ -1,3 +1,4 @@
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vlm_crash.data.jsonl import to_line
 from vlm_crash.evaluation.calibration import MIN_CLIPS
 from vlm_crash.evaluation.evaluate import evaluate
 from vlm_crash.evaluation.settings import EvaluationSettings
 from vlm_crash.evaluation.tables import format_table
 from vlm_crash.metrics.calibration import apply_temperature
 from vlm_crash.schema.fields import Schema
-from vlm_crash.schema.records import Prediction
+from vlm_crash.schema.records import Annotation, Prediction, VideoSample
 
 TERMS = ("Clear", "Cloudy", "Rainy", "Foggy", "Snowy")
 TEMPERATURE = 2.5
@@ -144,10 +146,22 @@ def test_too_few_or_too_good_clips_give_no_temperature(make, clip):
     assert "only 9 clips" in few["reasons"]["temperature"]
 
 
-def test_what_cannot_be_calibrated_is_refused(make, clip, say):
+def test_what_cannot_be_calibrated_is_refused(make, clip, say, write_lines, tmp_path: Path, caplog):
     row = clip("t.mp4", "Clear", {"Clear": 0.8, "Rainy": 0.2}, provenance="a")
     with pytest.raises(ValueError, match=r"1 clips of calibrate_on are evaluated themselves \(crash/v.mp4\)"):
         make([row], [clip("v.mp4", "Clear", {"Clear": 1.0})])
+    truth, test, val = tmp_path / "crash.csv", tmp_path / "test.jsonl", tmp_path / "val.jsonl"
+    truth.write_text("video_id,Weather,Trip\nt,Clear,1\nv,Rainy,1\n")
+    silent = replace(row[2], video="v.mp4", provenance="")
+    write_lines([row[2]], test.name), write_lines([silent], val.name)
+    for column in ("Trip", None):
+        settings = EvaluationSettings(None, calibrate_on=(val,), only_predicted=True, group_column=column)
+        if column:
+            with pytest.raises(ValueError, match=r"1 clips of calibrate_on .* by the group column \(crash/v.mp4\)"):
+                evaluate([test], [truth], tmp_path / "out", settings=settings)
+        else:
+            evaluate([test], [truth], tmp_path / "out", settings=settings)
+            assert "1 predictions of calibrate_on do not say of which run they are" in caplog.text
     other = clip("v.mp4", "Clear", {"Clear": 1.0}, provenance="b")
     with pytest.raises(ValueError, match=r"of another model or of other settings \(run b; evaluated is a\)"):
         make([row], [other], only_predicted=True)
@@ -164,3 +178,27 @@ def test_what_cannot_be_calibrated_is_refused(make, clip, say):
         make([row], wanted_accuracy=95.0)
     with pytest.raises(ValueError, match=r"'field_probabilities\.Weather' must hold numbers, not \{'Clear': 'high'\}"):
         make([("t.mp4", "Clear", replace(row[2], field_probabilities={"Weather": {"Clear": "high"}}))])
+
+
+def test_clips_that_prepare_keeps_together_are_on_one_side(clip, write_lines, schema: Schema, tmp_path: Path):
+    """Three clips of a dataset, two of them of one group; each is predicted, and a pair of them is asked for."""
+    data = tmp_path / "data"
+    data.mkdir()
+    samples = [
+        VideoSample(id=f"crash_{n}", video=f"{n}.mp4", path=data / f"{n}.mp4", event="crash",
+                    annotation=Annotation.of(schema, "crash", {"Weather": "Clear"}), duration_s=2.0)
+        for n in range(3)
+    ]  # fmt: skip
+    (data / "crash_ft.jsonl").write_text("".join(to_line(sample, schema, "What?") + "\n" for sample in samples))
+    (data / "diy_ft_data.json").write_text(json.dumps({"crash": {"annotation": "crash_ft.jsonl", "root": "."}}))
+    assign = {sample.id: "test" for sample in samples}
+    (data / "splits.json").write_text(json.dumps({"assign": assign, "groups": {"crash_0": "g", "crash_1": "g"}}))
+    lines = [write_lines([clip(f"{n}.mp4", "Clear", {"Clear": 1.0})[2]], f"{n}/predictions.jsonl") for n in range(3)]
+
+    def on(which: Path) -> dict[str, Any]:
+        settings = EvaluationSettings(None, only_predicted=True, calibrate_on=(which,))
+        return evaluate([lines[0]], [data], tmp_path / "out", schema, settings)
+
+    with pytest.raises(ValueError, match=r"1 clips of .* evaluated groups, by splits\.json \(crash/1\.mp4\)"):
+        on(lines[1])
+    assert on(lines[2])["overall"]["calibrated_on"]["n"] == 1

@@ -158,6 +158,11 @@ def test_different_truths_are_refused(two, capsys):
         compare(*two, num_draws=5)
     with pytest.raises(FileNotFoundError, match="give a folder that `evaluate` wrote"):
         compare(two[0], two[0] / "none")
+    records["clips"][3]["fields"]["Lanes"] |= {"truth": "Lanes 3", "score": "x"}
+    (two[1] / "records.json").write_text(json.dumps(records))
+    said = r"b/records\.json: nearmiss/3\.mp4 Lanes: score is 'x', neither a number nor null; run `evaluate` again"
+    with pytest.raises(ValueError, match=said):
+        compare(*two)
     (two[1] / "metrics.json").write_text("{}")
     with pytest.raises(ValueError, match="not an evaluation of this version"):
         compare(*two)

@@ -204,6 +204,18 @@ def test_csvs_have_the_old_columns(case, tmp_path: Path, schema: Schema):
     assert rows["Road_type"]["score"] == "" and rows["Road_type"]["total"] == "0"
 
 
+def test_answers_without_a_truth_are_in_the_csvs(schema: Schema, write_csv, write_lines, say, tmp_path: Path):
+    """Of the event of their folder; without one, of the event that they say; a failed one has an empty row."""
+    truth = write_csv("crash", {"1.mp4": WET})
+    failed = replace(say("4.mp4", "crash", {}, "crash", status="failed", error="no stream"), event=None, response="")
+    others = [say("2.mp4", "nearmiss", {"Lanes": "2"}, "crash"), say("3.mp4", "nearmiss", DRY), failed]
+    evaluate([write_lines([*others, say("1.mp4", "crash", WET, "crash")])], [truth], tmp_path, schema, NO_TEXTS)
+    for event, wanted in (("crash", [("1.mp4", "2"), ("2.mp4", "2"), ("4.mp4", "")]), ("nearmiss", [("3.mp4", "3")])):
+        with (tmp_path / f"formatted-{event}.csv").open(newline="", encoding="utf-8") as file:
+            assert [(row["video"], row["Lanes"]) for row in csv.DictReader(file)] == wanted
+    assert not (tmp_path / "evaluation_nearmiss.csv").exists()
+
+
 def test_a_text_of_the_wrong_event_is_not_matched(schema: Schema, write_csv, write_lines, say, tmp_path: Path):
     """Its score is 0 end to end; the count beside it must not say that it was compared."""
     truth = write_csv("crash", {f"{n}.mp4": {"Note": "Rain fell"} for n in (1, 2, 3)})

@@ -51,6 +51,27 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(call, tmp_path: Path, ca
     assert "holds runs of other settings (fit differ" in capsys.readouterr().err
 
 
+def test_what_was_deleted_or_broken_since_is_named(call, tmp_path: Path, capsys):
+    """Runs that are done, whose evaluations are not there any more; then a file of the tool that is something else."""
+    for fold in range(2):
+        (tmp_path / f"fold-{fold}/seed-0").mkdir(parents=True)
+        (tmp_path / f"fold-{fold}/seed-0/done.json").write_text(json.dumps(dict.fromkeys(folds.STEPS, 1.0)))
+    evaluation = tmp_path / "fold-1/seed-0/evaluation"
+    evaluation.mkdir()
+    for name in ("metrics.json", "records.json"):
+        (evaluation / name).write_text("[1]")
+    assert call() == 1
+    said = capsys.readouterr().err
+    assert "FAILED fold 0, seed 0: " in said and 'metrics.json\'; take "evaluate" out of' in said
+    assert "FAILED fold 1, seed 0: " in said and "holds no evaluation" in said
+    (tmp_path / "fold-0/seed-0/done.json").write_text("{")
+    assert call() == 1
+    assert "done.json is no JSON" in capsys.readouterr().err
+    (tmp_path / "folds.json").write_text("[1]")
+    assert call() == 2
+    assert "folds.json holds no object ([1]); delete it" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

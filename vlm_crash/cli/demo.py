@@ -138,7 +138,8 @@ def _steps(out: Path, options: Namespace) -> None:
     _command("prepare", prepare)
     _answer(out, "base", {"model.path": BASE_MODEL})
     fit = {"config": "demo.yaml", "model.path": BASE_MODEL, "data.folder": dataset, "output_dir": out / "fit"}
-    fit["seed_everything"] = options.seed
+    # Of dropout, and of the order of the clips.
+    fit |= {"seed_everything": options.seed, "data.seed": options.seed}
     if options.from_scratch:
         fit |= FROM_SCRATCH
     if options.max_epochs is not None:

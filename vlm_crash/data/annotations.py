@@ -116,17 +116,15 @@ def _columns(table: Table, schema: Schema, event_name: str, group_column: str | 
     group = table.column([group_column]) if group_column else None
     if group_column and group is None:
         wanted.append(group_column)
+    remedy = f"its header must have every field of the event {event.name}; empty cells are allowed"
+    if wanted == [group_column]:
+        remedy = f"give the name of one of its columns as the group column: {', '.join(filter(None, table.header))}"
     if wanted:
         missing = "; ".join(f"{name}{_nearest(name, table.header)}" for name in wanted)
         raise InputProblems(
             "the annotations cannot be used",
-            [
-                Problem(
-                    str(table.path), None, "", f"missing columns: {missing}",
-                    f"its header must have every field of the event {event.name}; empty cells are allowed",
-                )
-            ],
-        )  # fmt: skip
+            [Problem(str(table.path), None, "", f"missing columns: {missing}", remedy)],
+        )
     names = tuple(index for name in NAME_COLUMNS if (index := table.column([name])) is not None)
     found = tuple((field, index) for field, index in indices if index is not None)
     return _Columns(schema, event, names, found, table.column(["duration"]), group)

@@ -56,7 +56,8 @@ class Corrected:
 
     Attributes:
         rows: all of them, in their order.
-        corrections: that hold now: those of earlier runs, then the new ones, each once.
+        corrections: those of earlier runs, then the new ones, to be laid over the annotations in this order. A field
+            may be changed, changed back and changed again: then a row is there twice.
         num_changed: fields whose value is another one than the annotation CSVs say.
     """
 
@@ -106,25 +107,16 @@ def correct(rows: Sequence[AnnotatedRow], schema: Schema, out: Path, given: Path
     new = _read(given, problems) if given is not None else []
     if not kept and not new and not problems:
         return Corrected(list(rows))
-    new = [one for one in new if one[2] not in {known for *_, known in kept}]
-    problems += _contradictions(new)
     at = {(str(row.sample.event), row.sample.video): n for n, row in enumerate(rows)}
     values = {n: dict(row.sample.annotation.values) for n, row in enumerate(rows) if row.sample.annotation}
-    for is_kept, numbered in ((True, kept), (False, new)):
-        # Two people may say the same of one field: both speak of what was there before.
-        untouched = {n: dict(said) for n, said in values.items()}
-        for file, number, one in numbered:
-            place = at.get((one.event, one.video))
-            if is_kept and place is None and one.event in schema.event_names:
-                logger.warning("%s, row %d: %s/%s has no row any more; it stays as it is", file, number, *one.place[:2])
-                continue
-            now = None if place is None else (values if is_kept else untouched)[place]
-            found = _value(one, now, rows, schema, is_kept)
-            if isinstance(found, str):
-                assert place is not None
-                values[place][one.field] = found
-            else:
-                problems.append(Problem(file, number, one.video, *found))
+    problems += _lay(kept, True, values, at, rows, schema)
+    known = {one for *_, one in kept}
+    new = [
+        numbered for numbered in new
+        if numbered[2] not in known or not _says_nothing_new(numbered[2], values, at, schema)
+    ]  # fmt: skip
+    problems += _contradictions(new)
+    problems += _lay(new, False, values, at, rows, schema)
     result = [_with(row, values[n], schema, problems) if n in values else row for n, row in enumerate(rows)]
     if problems:
         raise InputProblems("the corrections do not fit the dataset; nothing was written", problems)
@@ -133,7 +125,45 @@ def correct(rows: Sequence[AnnotatedRow], schema: Schema, out: Path, given: Path
         for before, after in zip(rows, result, strict=True) if before.sample.annotation and after.sample.annotation
         for name, value in after.sample.annotation.values.items()
     )  # fmt: skip
-    return Corrected(result, tuple(dict.fromkeys(one for *_, one in [*kept, *new])), changed)
+    added = dict.fromkeys(one for *_, one in new)
+    return Corrected(result, (*(one for *_, one in kept), *added), changed)
+
+
+def _lay(
+    numbered: Sequence[_Numbered],
+    is_kept: bool,
+    values: dict[int, dict[str, str]],
+    at: Mapping[tuple[str, str], int],
+    rows: Sequence[AnnotatedRow],
+    schema: Schema,
+) -> list[Problem]:
+    """Change `values` (place of a row -> its fields) as the corrections say; those that do not fit."""
+    # Two people may say the same of one field: both speak of what was there before.
+    untouched = {n: dict(said) for n, said in values.items()}
+    problems = []
+    for file, number, one in numbered:
+        place = at.get((one.event, one.video))
+        if is_kept and place is None and one.event in schema.event_names:
+            logger.warning("%s, row %d: %s/%s has no row any more; it stays as it is", file, number, *one.place[:2])
+            continue
+        now = None if place is None else (values if is_kept else untouched)[place]
+        found = _value(one, now, rows, schema, is_kept)
+        if isinstance(found, str):
+            assert place is not None
+            values[place][one.field] = found
+        else:
+            problems.append(Problem(file, number, one.video, *found))
+    return problems
+
+
+def _says_nothing_new(
+    one: Correction, values: Mapping[int, Mapping[str, str]], at: Mapping[tuple[str, str], int], schema: Schema
+) -> bool:
+    """Of a row that was given before: it holds, or its clip is there no more; false where it was taken back since."""
+    place = at.get((one.event, one.video))
+    if place is None or one.field not in values.get(place, {}):
+        return True  # named already, of the earlier row
+    return _same(schema.event(one.event).field(one.field), one.new, values[place][one.field])
 
 
 def _read(path: Path, problems: list[Problem]) -> list[_Numbered]:

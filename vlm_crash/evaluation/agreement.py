@@ -36,7 +36,6 @@ LABEL_COLUMNS = ("event", "video", "field", "new")
 NO_CLIP = "no clip has a value of both annotators"
 CONSTANT = "both annotators say the same one term of every clip: agreement by chance is complete, so kappa has no value"
 ALWAYS_EQUAL = "the two never differ: every resample has the same kappa, which says nothing of how far it is off"
-NO_DRAW = "no resample of the clips has a kappa"
 IS_TEXT = "free text has no kappa; `agreement` is the mean cosine of what the two wrote"
 NO_EMBEDDER = "free text has no kappa, and text scores are turned off (embedder=null)"
 
@@ -153,6 +152,11 @@ def load_annotators(paths: Sequence[Path], schema: Schema) -> dict[str, tuple[_S
             problems.append(f"{event} has {len(found)} annotators ({names}); give two files of it, one a person")
         elif not found[0][1].keys() & found[1][1].keys():
             problems.append(f"{event}: {found[0][0]} and {found[1][0]} have no clip in common; name the clips alike")
+        elif found[0][0].read_bytes() == found[1][0].read_bytes():
+            problems.append(
+                f"{event}: {found[0][0]} and {found[1][0]} are one file, or a copy, so that they agree in all; give "
+                "what two people have annotated each by themselves"
+            )
     if problems:
         raise ValueError("the annotators cannot be compared: " + "; ".join(problems))
     return {event: (found[0][1], found[1][1]) for event, found in said.items()}
@@ -165,7 +169,7 @@ def _read(path: Path, schema: Schema) -> Mapping[str, _Said]:
     if set(LABEL_COLUMNS) <= {name.strip() for name in header}:
         return _read_labels(path, schema)
     event = event_of_file_name(path, schema)
-    samples, bad_rows = read_annotations(path, event, schema, None)
+    samples, bad_rows = read_annotations(path, event, schema, None, may_lack=True)
     if bad_rows:
         logger.warning("%s: %d rows or cells cannot be used; the first: %s", path, len(bad_rows), bad_rows[0])
     return {event: {s.video: s.annotation.values for s in samples if s.annotation is not None}}

@@ -78,10 +78,10 @@ def evaluate(
     _log_join(joined, unused)
     blind_check = check_blind(list(map(Path, settings.blind)), predictions)
     schema = with_seen_vocabularies(given, joined.clips, _vocabularies(truth))
-    held_out = calibration_clips(given, schema, truth, joined, settings)
+    groups = clip_groups(truth, schema, settings.group_column, joined.clips)
+    held_out = calibration_clips(given, schema, truth, joined, groups.labels, settings)
     sentences = None if settings.embedder is None else SentenceEmbedder(settings.embedder)
     scored = score_clips(schema, joined.clips, sentences)
-    groups = clip_groups(truth, schema, settings.group_column, joined.clips)
     resamples = resamples_by_event(schema, joined.clips, groups, settings)
     metrics = summarise(schema, scored, sentences, resamples)
     answers = metadata_answers(given, scored, truth, groups.labels, settings)
@@ -104,7 +104,10 @@ def evaluate(
     metrics["settings"] = _settings(settings, schema, answers, groups) | {"blind_check": blind_check}
     broken = consistency_csv(schema, metrics["consistency"])
     records = records_json(schema, scored, joined.without_truth, roles, groups.labels)
-    _write(Path(out), metrics, scored, {"records.json": records, "consistency.csv": broken})
+    formatted = {
+        name: text for event in scored for name, text in formatted_csvs(schema, event, joined.without_truth).items()
+    }
+    _write(Path(out), metrics, scored, {"records.json": records, "consistency.csv": broken} | formatted)
     logger.info("scores of %d clips are in %s", len(joined.clips), out)
     return metrics
 
@@ -143,7 +146,7 @@ def _write(out: Path, metrics: dict[str, Any], scored: Sequence[ScoredEvent], te
     texts = texts | {"metrics.json": json.dumps(metrics, indent=1, ensure_ascii=False, allow_nan=False)}
     for event in (event for event in scored if event.clips):
         name = event.event.name
-        texts |= formatted_csvs(event) | {f"evaluation_{name}.csv": evaluation_csv(metrics[name])}
+        texts[f"evaluation_{name}.csv"] = evaluation_csv(metrics[name])
     write_files({out / name: text for name, text in texts.items()})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,12 +48,23 @@ class EvaluationFolder:
                 for name in fields[event]:
                     if not {"truth", "score", "verdict"} <= clip["fields"][name].keys():
                         raise KeyError(name)
+                    _check_score(Path(path) / "records.json", clip, name)
             titles = {event: entry["title"] for event, entry in records["schema"]["events"].items()}
             return cls(Path(path), metrics["settings"], titles, fields, clips)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{path} is not an evaluation of this version ({error!r}); run `evaluate` again"
             ) from error
+
+
+def _check_score(records: Path, clip: Mapping[str, Any], name: str) -> None:
+    score = clip["fields"][name]["score"]
+    is_number = isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
+    if score is not None and not is_number:
+        raise ValueError(
+            f"{records}: {clip['event']}/{clip['video']} {name}: score is {score!r}, neither a number nor null; "
+            "run `evaluate` again"
+        )
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -33,10 +33,13 @@ class Run:
     @classmethod
     def read(cls, fold: int, seed: int, folder: Path) -> Run:
         """Raises FileNotFoundError or ValueError where the folder holds no evaluation."""
-        metrics, records = (
-            json.loads((folder / name).read_text(encoding="utf-8")) for name in ("metrics.json", "records.json")
-        )
-        return cls(fold, seed, metrics, records["clips"])
+        try:
+            metrics, records = (
+                json.loads((folder / name).read_text(encoding="utf-8")) for name in ("metrics.json", "records.json")
+            )
+            return cls(fold, seed, dict(metrics), records["clips"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{folder} holds no evaluation ({error!r})") from error
 
 
 @dataclass(frozen=True)

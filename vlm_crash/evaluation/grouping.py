@@ -100,7 +100,7 @@ def _cells(truth: Sequence[Path], schema: Schema, column: str) -> dict[str, str]
         for file in truth_files(path):
             if file.suffix.lower() != ".csv":
                 raise ValueError(f"group_column={column!r}: {file} has no columns; give the annotation CSV as --truth")
-            rows, _ = read_rows(file, event_of_file_name(file, schema), schema, None, column)
+            rows, _ = read_rows(file, event_of_file_name(file, schema), schema, None, column, may_lack=True)
             groups |= {row.sample.id: row.group for row in rows if row.group}
     return groups
 

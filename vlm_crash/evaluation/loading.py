@@ -24,10 +24,12 @@ from vlm_crash.data.prepared import DATA_FILE, load_prepared, load_samples
 from vlm_crash.data.problems import Problem
 from vlm_crash.schema.fields import Schema
 from vlm_crash.schema.records import Prediction, VideoSample
+from vlm_crash.schema.response import parse
 
 logger = logging.getLogger(__name__)
 
-# What stands in place of an answer where a clip could not be read: the old scripts' words, and ours ("Failed: ...").
+# How a text begins that stands in place of an answer where a clip could not be read: the old scripts' words, and ours
+# ("Failed: ..."). A model's own sentence may begin so too ("Error of the driver."): what has a field is an answer.
 _OLD_FAILURE = re.compile(r"\s*(failed to load video|failed:|error\b)", re.IGNORECASE)
 
 
@@ -256,7 +258,7 @@ def _read_old_results(path: Path, schema: Schema, problems: list[str]) -> list[L
             problems.append(f'{path}, entry {number}: expected {{"video", "response"}}')
             continue
         response = str(row["response"] or "")
-        failed = _OLD_FAILURE.match(response) is not None
+        failed = _OLD_FAILURE.match(response) is not None and not _has_a_field(schema, response, event)
         prediction = Prediction(
             video=str(row["video"]), event=None, event_probability=None, fields={}, field_probabilities={},
             response=response, status="failed" if failed else "ok", error=response if failed else None, seconds=0.0,
@@ -264,6 +266,10 @@ def _read_old_results(path: Path, schema: Schema, problems: list[str]) -> list[L
         )  # fmt: skip
         loaded.append(LoadedPrediction(prediction, told_event=True, where=f"{path}, entry {number}"))
     return loaded
+
+
+def _has_a_field(schema: Schema, response: str, event: str) -> bool:
+    return any(answer.status != "missing" for answer in parse(schema, response, event).answers.values())
 
 
 def _predicted_twice(loaded: Sequence[LoadedPrediction]) -> list[str]:

@@ -16,24 +16,33 @@ from vlm_crash.evaluation.loading import LoadedPrediction
 from vlm_crash.evaluation.probabilities import answer_probability, shown_probabilities
 from vlm_crash.evaluation.ranking import ANSWERED, ranking_note
 from vlm_crash.evaluation.role_scores import Roles, roles_problem
-from vlm_crash.evaluation.scoring import ScoredClip, ScoredEvent
+from vlm_crash.evaluation.scoring import ScoredClip, ScoredEvent, answers_of
 from vlm_crash.metrics.functional import Verdict
 from vlm_crash.schema.fields import Schema
 
 
-def formatted_csvs(scored: ScoredEvent) -> dict[str, str]:
+def formatted_csvs(
+    schema: Schema, scored: ScoredEvent, without_truth: Sequence[LoadedPrediction] = ()
+) -> dict[str, str]:
     """File name -> text. formatted-<event>.csv (the wording as said) and formatted-normalized-<event>.csv (its term).
 
-    A term is empty where the wording is missing or not understood. One row per predicted clip, in the truth's order.
+    A term is empty where the wording is missing or not understood. One row per predicted clip, in the truth's order;
+    then the clips that have no truth, of the event that their file tells, else of the one that the answer says. No file
+    of an event without any clip.
     """
     names = scored.event.field_names
+    rows = [(clip.prediction.video, clip.answers) for clip in scored.clips if clip.prediction is not None]
+    for prediction in (loaded.prediction for loaded in without_truth):
+        if (prediction.source_event or prediction.event) == scored.event.name:
+            answers = answers_of(schema, scored.event, prediction) if prediction.status == "ok" else {}
+            rows.append((prediction.video, answers))
+    if not scored.clips and not rows:
+        return {}
     said, terms = [], []
-    for clip in scored.clips:
-        if clip.prediction is None:
-            continue
-        answers = [clip.answers.get(name) for name in names]
-        said.append([clip.prediction.video, *((answer.said or "") if answer else "" for answer in answers)])
-        terms.append([clip.prediction.video, *((answer.value or "") if answer else "" for answer in answers)])
+    for video, found in rows:
+        in_order = [found.get(name) for name in names]
+        said.append([video, *((answer.said or "") if answer else "" for answer in in_order)])
+        terms.append([video, *((answer.value or "") if answer else "" for answer in in_order)])
     return {
         f"formatted-{scored.event.name}.csv": _csv(["video", *names], said),
         f"formatted-normalized-{scored.event.name}.csv": _csv(["video", *names], terms),

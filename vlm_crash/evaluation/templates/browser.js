@@ -28,6 +28,7 @@
     const isSwapped = share("low", 0) > share("high", 1);
     if (from || isSwapped) byId("low").value = low;
     if (to || isSwapped) byId("high").value = high;
+    return setting("low") !== from || setting("high") !== to;
   };
   const words = clips.map(() => null); // of a clip, in small letters; made on the first search
   const says = (n, text) => {
@@ -149,6 +150,7 @@
     try { history.replaceState(null, "", "#" + state); } catch (error) { /* some browsers refuse it for a page opened from disk */ }
   };
   const restore = () => {
+    lost.hidden = true;
     if (location.hash && !location.hash.includes("=")) { // a section of the page
       const isThere = location.hash === "#" || byId(location.hash.slice(1));
       if (isThere) return false;
@@ -165,14 +167,16 @@
       box.value = value;
       if (box.value !== value) { box.value = ""; missing.push(`${NAMES[box.id]} “${value}”`); }
     }
-    tidy();
+    const isMended = tidy();
     marks.forget();
     const n = clips.findIndex((clip) => clip.key === state.get("clip"));
     if (state.get("clip") && n < 0) missing.push(`the clip “${state.get("clip")}”`);
     if (n >= 0) current = n;
     filter();
     if (n >= 0 && current !== n) open(n); // a link leads to its clip though the filters leave it out
-    return missing.length ? miss(missing) : n >= 0;
+    if (missing.length) return miss(missing);
+    if (isMended) remember();
+    return n >= 0;
   };
   const NAMES = { by: "the field", event: "the event", status: "the status", low: "the confidence", high: "the confidence", order: "the order" };
   const miss = (missing) => {

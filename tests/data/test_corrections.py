@@ -82,6 +82,16 @@ def test_a_correction_that_was_taken_back_is_made_again(run, tmp_path):
         run(there)
 
 
+def test_a_cell_that_a_spreadsheet_would_run_comes_back_as_it_was(run, tmp_path):
+    _, after, _ = run(row("3.mp4", "Note", "", "'-2 m a dog"), row("2.mp4", "Lanes", "2", "2", "'=1"))
+    assert after["3.mp4"]["Note"] == "-2 m a dog"
+    kept = (tmp_path / "out" / CORRECTIONS_FILE).read_text()
+    assert ",'-2 m a dog," in kept and ",'=1," in kept
+    applied = json.loads((tmp_path / "out" / APPLIED_FILE).read_text())
+    assert [one["note"] for one in applied] == ["", "=1"]
+    assert run()[1] == after
+
+
 def test_two_people_may_say_the_same(run, tmp_path):
     _, after, _ = run(row("2.mp4", "Weather", "Clear", "Rainy"), row("2.mp4", "Weather", "Clear", "Rainy", "I agree"))
     assert after["2.mp4"]["Weather"] == "Rainy"

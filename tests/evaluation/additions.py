@@ -23,11 +23,14 @@ def add_all(metrics: dict[str, Any], records: dict[str, Any], seed: int = 0) -> 
         "rules": [
             {
                 "name": "snow_dry", "sentence": "Snow & a dry road", "event": clip["event"], "n": 40, "violations": 1,
-                "rate": 0.025, "low": 0.0, "high": 0.1, "truth_violations": 0, "truth_n": 40,
+                "rate": 0.025, "low": 0.0, "high": 0.1, "truth_violations": 1, "truth_n": 40,
             }
         ],
         "violations": [
             {"event": clip["event"], "video": clip["video"], "rule": "snow_dry", "values": {"Weather": "<b>Snowy"}}
+        ],
+        "truth_violations": [
+            {"event": clip["event"], "video": records["clips"][1]["video"], "rule": "snow_dry", "values": {}}
         ],
     }  # fmt: skip
 

@@ -140,7 +140,8 @@ def test_parts_that_the_metrics_lack_are_left_out_and_those_they_have_are_drawn(
     assert "Snow & a dry road" in said and "Two readers" in said and "3 terms have fewer than 10 clips" in said
     assert not any("no value" in text for text in without.text)
     hrefs = [attrs["href"] for tag, attrs in found.elements if tag == "a" and "clip=" in (attrs.get("href") or "")]
-    assert hrefs == ["#clip=crash/1.mp4"]
+    assert hrefs == ["#clip=crash/1.mp4", "#clip=crash/2.mp4"]  # of an answer, of a truth
+    assert "1 truth that breaks a rule" in said and "n 30, 0.700\N{EN DASH}0.900" in said
 
 
 def test_differences_to_a_second_evaluation(page: Path, tmp_path: Path):

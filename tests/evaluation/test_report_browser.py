@@ -10,6 +10,8 @@ import pytest
 from tests.evaluation.browser import Opened, chromium
 from tests.evaluation.pages import BAD_NAME, HOSTILE, full_page
 
+NO_TERM = "new is no term of its field"
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
@@ -54,6 +56,23 @@ def test_filters_and_addresses(opened: Opened):
     opened.page.select_option("#order", "given")
     assert opened.listed() == [0, 1, 2, 3, 4, 5]
     assert opened.page.url.split("#")[1].startswith("order=given&clip=")
+
+
+def test_an_address_that_does_not_fit_is_said_and_mended(opened: Opened):
+    opened.go("#show=wrong&by=Wether&clip=crash/77.mp4")
+    assert "the field “Wether”, the clip “crash/77.mp4”" in opened.text("#lost")
+    assert sorted(opened.listed()) == [1, 2, 4, 5]
+    assert opened.page.url.split("#")[1].startswith("show=wrong&clip=crash%2F")
+    opened.turn("#nowhere")
+    assert "the section “nowhere”" in opened.text("#lost")
+    opened.turn("#by=event&low=2&high=-0.85")
+    assert not opened.page.locator("#lost").is_visible()
+    assert opened.page.url.split("#")[1].startswith("by=event&low=0&high=1")
+    opened.page.fill("#low", "0.85")
+    opened.page.fill("#high", "0.75")
+    opened.page.locator("#high").blur()
+    assert [opened.page.input_value(box) for box in ("#low", "#high")] == ["0.75", "0.85"]
+    assert sorted(opened.listed()) == [1, 2]
 
 
 def test_the_most_confident_disagreements_come_first(opened: Opened):
@@ -128,14 +147,14 @@ def test_marks_are_kept_downloaded_and_loaded(opened: Opened, browser, path: Pat
     opened.go("#clip=crash/" + "%3Cb%20onclick%3Dx%3E%26'.mp4")
     opened.press("m")  # the first row that disagrees: the answer is offered
     assert opened.page.locator(".saying input:checked").get_attribute("value") == "answer"
-    opened.page.fill(".saying .note", 'fog, "thick"')
+    opened.page.fill(".saying .note", '=fog, "thick"')
     opened.press("Enter")
     assert opened.text("#marked") == "1 mark"
     assert opened.page.evaluate("document.activeElement.textContent") == "marked"
     opened.page.locator('tr[data-field="Lanes"] .marker').click()
-    opened.page.fill(".saying .value", "many")
+    opened.page.fill(".saying .value", "99999999999")
     opened.press("Enter")
-    assert opened.text(".saying .why") == "This field is a number, or Unknown."
+    assert opened.text(".saying .why") == "This field is a number up to 99, or Unknown."
     opened.page.fill(".saying .value", "4")
     opened.press("Enter")
     opened.page.locator('tr[data-field="Crash_reason"] .marker').click()
@@ -146,8 +165,8 @@ def test_marks_are_kept_downloaded_and_loaded(opened: Opened, browser, path: Pat
     common = {"event": "crash", "video": BAD_NAME, "annotator": "Ann, B."}
     assert name == "corrections.csv" and ",".join(rows[0]) == "event,video,field,old,new,note,annotator"
     reason = " ".join(HOSTILE.split())  # as the CSV of truths is read
-    assert rows == [
-        common | {"field": "Weather", "old": "Rainy", "new": "Foggy", "note": 'fog, "thick"'},
+    assert rows == [  # no spreadsheet runs the note
+        common | {"field": "Weather", "old": "Rainy", "new": "Foggy", "note": '\'=fog, "thick"'},
         common | {"field": "Lanes", "old": "2", "new": "4", "note": ""},
         common | {"field": "Crash_reason", "old": reason, "new": reason, "note": ""},
     ]
@@ -157,26 +176,42 @@ def test_marks_are_kept_downloaded_and_loaded(opened: Opened, browser, path: Pat
     with kept.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
-        writer.writerows([*rows, {**rows[0], "video": "gone.mp4"}])
+        refused = [{"video": "gone.mp4"}, {"old": "Clear"}, {"new": "Wet-ish"}]
+        writer.writerows([*rows, *({**rows[0], **one} for one in refused)])
     other = Opened(browser, path)  # another reader: nothing is kept there
     assert other.text("#marked") == "no marks yet"
     other.page.set_input_files("#load", kept)
     other.page.wait_for_function("document.getElementById('marked').value === '3 marks'")
-    assert "1 are of clips or fields that are not on this page" in other.text("#kept")
+    assert other.text("#kept") == "3 rows taken from the file. " + " ".join(
+        f"1 row left out: {why}."
+        for why in ("its clip or field is not on this page", "old is not the truth of this page", NO_TERM)
+    )
     assert [{**row, "annotator": "Ann, B."} for row in _download(other)[1]] == rows
     other.context.close()
     assert other.troubles == []
 
 
 def test_labels_are_given_without_seeing(opened: Opened):
-    opened.go("#order=given")
+    opened.go("#show=wrong&by=Weather&high=0.99&text=foggy&status=ok")
+    assert opened.listed() == [2]
     opened.page.check("#blind")
+    assert opened.listed() == []  # the search knows the names alone
+    opened.page.fill("#text", "")
+    assert opened.listed() == [0, 1, 2, 3, 4, 5]
+    visible = "sections => sections.filter(one => one.checkVisibility()).map(one => one.id)"
+    assert opened.page.eval_on_selector_all("main > section", visible) == ["clips"]
+    assert opened.page.locator("#filters :is(select, input):visible:enabled").count() == 3  # event, status, search
+    assert not set(opened.texts("#status option:enabled")) & {"could not be read", "no prediction", "answered"}
+    assert "truth wrong" not in opened.page.evaluate("document.body.innerText")
+    opened.turn("#show=wrong&by=Weather&text=mp4&clip=crash/1.mp4")  # no link unveils it
+    assert opened.listed() == [0, 1, 2, 3, 4, 5]
+    assert opened.page.url.endswith("#show=wrong&by=Weather&text=mp4&clip=crash/1.mp4")
     assert "Rainy" not in opened.text("#detail table").replace(opened.text('select[aria-label="Weather"]'), "")
     assert opened.page.locator("#detail pre").count() == 0
     opened.page.select_option('select[aria-label="Weather"]', "Cloudy")
     name, rows = _download(opened)
     assert name == "labels.csv"
-    assert [(row["field"], row["old"], row["new"]) for row in rows] == [("Weather", "Rainy", "Cloudy")]
+    assert [(row["field"], row["old"], row["new"]) for row in rows] == [("Weather", "", "Cloudy")]
     opened.page.uncheck("#blind")
     assert opened.text("#marked") == "no marks yet"
 
@@ -186,6 +221,15 @@ def test_plots_of_the_chosen_field(opened: Opened):
     opened.page.select_option("#plot", "crash/Weather")
     assert opened.page.locator(".calibration:visible").get_attribute("data-plot") == "crash/Weather"
     assert opened.page.locator(".calibration:visible svg").count() == 2
+
+
+def test_a_print_fits_its_paper(browser, path: Path):
+    opened = Opened(browser, path, viewport={"width": 718, "height": 1000})
+    opened.page.emulate_media(media="print")
+    assert opened.page.evaluate("document.documentElement.scrollWidth") == 718
+    assert opened.page.locator(".filters:visible, .marks:visible, #list:visible").count() == 0
+    assert opened.page.locator("table.fields .kappa:visible").count() > 0
+    opened.context.close()
 
 
 def test_light_dark_and_narrow(browser, path: Path):

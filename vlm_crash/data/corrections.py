@@ -17,7 +17,7 @@ from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
 from vlm_crash.data.annotations import AnnotatedRow
-from vlm_crash.data.csv_table import read_table
+from vlm_crash.data.csv_table import as_meant, harmless, read_table
 from vlm_crash.data.problems import InputProblems, Problem
 from vlm_crash.schema.fields import UNKNOWN, Field, Schema
 from vlm_crash.schema.records import Annotation, cell_value
@@ -86,7 +86,7 @@ def corrections_csv(corrections: Sequence[Correction]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows(astuple(one) for one in corrections)
+    writer.writerows([harmless(cell) for cell in astuple(one)] for one in corrections)
     return text.getvalue()
 
 
@@ -176,7 +176,7 @@ def _read(path: Path, problems: list[Problem]) -> list[_Numbered]:
     problems += bad
     found = []
     for number, cells in table.rows.items():
-        values = {name: cells[place].strip() for name, place in columns.items() if place is not None}
+        values = {name: as_meant(cells[place].strip()) for name, place in columns.items() if place is not None}
         found.append((str(path), number, Correction(**values)))
     return found
 

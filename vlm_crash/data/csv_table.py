@@ -16,6 +16,7 @@ from pathlib import Path
 from vlm_crash.data.problems import InputProblems, Problem
 
 MISSING = frozenset({"", "nan", "none", "null"})
+_RUN = re.compile(r"'*[=+\-@]")
 _OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -31,6 +32,20 @@ def column_key(name: str) -> str:
 def is_missing(cell: str) -> bool:
     """Empty, nan, none or null, in any case."""
     return cell.strip().casefold() in MISSING
+
+
+def harmless(cell: str) -> str:
+    """A cell that no spreadsheet runs: one that begins with = + - @ gets an apostrophe before it.
+
+    >>> harmless("=1+1"), harmless("'=1"), harmless("1-1"), as_meant(harmless("'=1"))
+    ("'=1+1", "''=1", '1-1', "'=1")
+    """
+    return "'" + cell if _RUN.match(cell) else cell
+
+
+def as_meant(cell: str) -> str:
+    """The cell before `harmless`."""
+    return cell[1:] if cell.startswith("'") and _RUN.match(cell) else cell
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from vlm_crash.data.annotations import read_annotations
-from vlm_crash.data.csv_table import read_table
+from vlm_crash.data.csv_table import as_meant, read_table
 from vlm_crash.evaluation.bootstrap import Array, draw_counts, interval, no_interval
 from vlm_crash.evaluation.class_table import MIN_CLIPS
 from vlm_crash.evaluation.loading import event_of_file_name
@@ -182,7 +182,7 @@ def _read_labels(path: Path, schema: Schema) -> Mapping[str, _Said]:
     said: dict[str, dict[str, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
     problems = [str(problem) for problem in bad_rows]
     for number, cells in table.rows.items():
-        event, video, name, new = (cells[column].strip() for column in columns if column is not None)
+        event, video, name, new = (as_meant(cells[column].strip()) for column in columns if column is not None)
         try:
             value = cell_value(schema.event(event).field(name), new)
             if value is None:

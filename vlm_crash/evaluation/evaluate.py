@@ -22,7 +22,7 @@ from vlm_crash.evaluation.bootstrap import Resamples
 from vlm_crash.evaluation.calibration import add_calibration
 from vlm_crash.evaluation.calibration_clips import calibration_clips
 from vlm_crash.evaluation.consistency import consistency, consistency_csv
-from vlm_crash.evaluation.grouping import ClipGroups, clip_groups, resamples_by_event
+from vlm_crash.evaluation.grouping import ClipGroups, clip_groups, column_cells, resamples_by_event
 from vlm_crash.evaluation.joining import Joined, join
 from vlm_crash.evaluation.legacy_scores import add_legacy_scores
 from vlm_crash.evaluation.loading import TruthProblems, load_predictions, load_truth, truth_csvs
@@ -79,7 +79,8 @@ def evaluate(
     blind_check = check_blind(list(map(Path, settings.blind)), predictions)
     schema = with_seen_vocabularies(given, joined.clips, _vocabularies(truth))
     groups = clip_groups(truth, schema, settings.group_column, joined.clips)
-    held_out = calibration_clips(given, schema, truth, joined, groups.labels, settings)
+    cells = column_cells(truth, schema, settings.group_column)
+    held_out = calibration_clips(given, schema, truth, joined, cells, settings)
     sentences = None if settings.embedder is None else SentenceEmbedder(settings.embedder)
     scored = score_clips(schema, joined.clips, sentences)
     resamples = resamples_by_event(schema, joined.clips, groups, settings)

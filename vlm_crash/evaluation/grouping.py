@@ -45,8 +45,13 @@ def clip_groups(truth: Sequence[Path], schema: Schema, column: str | None, clips
         ValueError: a file has no such column, or a dataset was prepared without it, or its splits.json is none.
     """
     kept = [_kept_together(folder) for folder in dict.fromkeys(filter(None, map(_prepared_folder, truth)))]
-    cells = {} if column is None else _cells(truth, schema, column)
+    cells = column_cells(truth, schema, column)
     return united(cells, kept, column, [clip.truth.id for clip in clips])
+
+
+def column_cells(truth: Sequence[Path], schema: Schema, column: str | None) -> dict[str, str]:
+    """id -> cell of the group column, of all clips of the truth; empty without a column."""
+    return {} if column is None else _cells(truth, schema, column)
 
 
 def united(

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vlm_crash.models.answer_form import COUNTS
 from vlm_crash.schema.fields import UNKNOWN, Field, Schema
 
 NONE = "\N{EN DASH}"  # stands where there is no value
@@ -26,11 +27,24 @@ def browser_data(schema: Schema, records: Sequence[dict[str, Any]]) -> dict[str,
         "truths": True,
         "id": _identity(records),
         "fields": {
-            field.name: {"kind": field.kind, "closed": field.closed, "terms": [*field.vocabulary, UNKNOWN]}
+            field.name: {
+                "kind": field.kind,
+                "closed": field.closed,
+                "terms": [*field.vocabulary, UNKNOWN],
+                # Beyond what decoding can say and the truths hold, a count is a slip of the hand.
+                "largest": max(_counts(field, records), default=0),
+            }
             for field in schema.fields
         },
         "clips": [clip_data(schema, record) for record in records],
     }
+
+
+def _counts(field: Field, records: Sequence[dict[str, Any]]) -> list[int]:
+    if field.kind != "count":
+        return []
+    truths = [record["fields"][field.name]["truth"] for record in records if field.name in record["fields"]]
+    return [int(count) for count in (*COUNTS, *truths) if count.isdecimal()]
 
 
 def _identity(records: Sequence[dict[str, Any]]) -> str:

@@ -86,15 +86,18 @@ def consistency_section(schema: Schema, metrics: dict[str, Any]) -> dict[str, An
             }
             for rule in found["rules"]
         ],
-        "violations": [
-            {
-                "key": f"{one['event']}/{one['video']}", "video": one["video"],
-                "rule": sentences.get(one["rule"], one["rule"]),
-                "event_title": titles.get(one["event"], one["event"]), "said": _values(one.get("values")),
-                "answered": _other_event(one, titles),
-            }
-            for one in found.get("violations") or ()
-        ],
+        **{
+            whose: [
+                {
+                    "key": f"{one['event']}/{one['video']}", "video": one["video"],
+                    "rule": sentences.get(one["rule"], one["rule"]),
+                    "event_title": titles.get(one["event"], one["event"]), "said": _values(one.get("values")),
+                    "answered": _other_event(one, titles),
+                }
+                for one in found.get(whose) or ()
+            ]
+            for whose in ("violations", "truth_violations")
+        },
     }  # fmt: skip
 
 

@@ -60,7 +60,7 @@ def _row(name: str, kind: str, entry: dict[str, Any]) -> dict[str, Any]:
         "majority": _cell(baselines["majority"]["score"], f"always “{answer}”" if answer else ""),
         **{key: _with_limits(baselines[key], "score") for key in ("metadata", "blind")},
         "legacy_score": _cell(entry.get("legacy_score")),
-        "kappa": _with_limits(kappa, "value"),
+        "kappa": _with_limits(kappa, "value") | {"more": _of_pairs(kappa)},
         "ece": _cell(calibration.get("ece")),
         **{key: _count(entry.get(key)) for key in ("n", "missing", "not_understood")},
     }
@@ -98,6 +98,11 @@ def _count(value: int | None) -> Cell:
 
 def _limits(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"{low:.3f}{NONE}{high:.3f}"
+
+
+def _of_pairs(kappa: dict[str, Any]) -> str:
+    """How many clips two readers' kappa is of, and its interval, or a dash where it has none."""
+    return f"n {kappa['n']}, {_limits(kappa.get('low'), kappa.get('high')) or NONE}" if kappa.get("n") else ""
 
 
 def _with_limits(part: dict[str, Any], key: str) -> Cell:

@@ -3,9 +3,11 @@
   const { el, button, byId, data } = page, { pictures, table, percent } = clipView, clips = data.clips;
   const list = byId("list"), detail = byId("detail"), shown = byId("shown"), filters = byId("filters");
   const boxes = ["by", "event", "status", "low", "high", "order", "text"].map(byId).filter(Boolean);
-  const setting = (id) => (byId(id) ? byId(id).value : "");
+  // A labeller must not learn from the list what truth and answers are: what would tell is off (marks.js empties it).
+  const telling = ["by", "low", "high", "order"];
+  const setting = (id) => (!byId(id) || (marks.isBlind() && telling.includes(id)) ? "" : byId(id).value);
   const radios = [...document.querySelectorAll("input[name=show]")];
-  const show = () => (radios.length ? radios.find((radio) => radio.checked).value : "all");
+  const show = () => (radios.length && !marks.isBlind() ? radios.find((radio) => radio.checked).value : "all");
   let order = clips.map((_, n) => n), current = -1;
 
   // ---- which clips, in which order
@@ -15,10 +17,22 @@
     if (show() === "wrong" && row.mark !== "wrong") return false;
     if (show() === "right" && row.mark !== "right") return false;
     if (!setting("low") && !setting("high")) return true;
-    return row.p !== undefined && row.p >= Number(setting("low") || 0) && row.p <= Number(setting("high") || 1);
+    const [low, high] = bounds();
+    return row.p !== undefined && row.p >= low && row.p <= high;
+  };
+  // Between 0 and 1, the smaller first, whatever the boxes hold; `tidy` writes it back once a box is left.
+  const share = (id, other) => (setting(id) ? Math.min(1, Math.max(0, Number(setting(id)))) : other);
+  const bounds = () => [share("low", 0), share("high", 1)].sort((a, b) => a - b);
+  const tidy = () => {
+    const [low, high] = bounds(), [from, to] = [setting("low"), setting("high")];
+    const isSwapped = share("low", 0) > share("high", 1);
+    if (from || isSwapped) byId("low").value = low;
+    if (to || isSwapped) byId("high").value = high;
+    return setting("low") !== from || setting("high") !== to;
   };
   const words = clips.map(() => null); // of a clip, in small letters; made on the first search
   const says = (n, text) => {
+    if (marks.isBlind()) return clips[n].key.toLowerCase().replaceAll("_", " ").includes(text);
     if (words[n] === null) {
       const clip = clips[n], rows = clip.rows.map((row) => [row.truth, row.answer, row.note].join("\n"));
       words[n] = [clip.key, ...rows].join("\n").toLowerCase().replaceAll("_", " ");
@@ -37,7 +51,7 @@
   };
   const wrongest = (clip) => looked(clip).filter((row) => row.mark === "wrong" && row.p !== undefined)
     .reduce((best, row) => (best && best.p >= row.p ? best : row), null);
-  const ordering = () => setting("order") || (byId("order").dataset.first);
+  const ordering = () => (marks.isBlind() ? "given" : "") || setting("order") || (byId("order").dataset.first);
   const rank = (clip) => {
     if (ordering() === "disagree") { const row = wrongest(clip); return row ? -row.p : 2; }
     const known = looked(clip).filter((row) => row.p !== undefined).map((row) => row.p);
@@ -125,29 +139,57 @@
   };
 
   // ---- the address: a page can be handed on as it is seen
+  const lost = byId("lost");
   const remember = () => {
     const state = new URLSearchParams();
+    lost.hidden = true;
+    if (marks.isBlind()) state.set("label", "1");
     if (show() !== "all") state.set("show", show());
-    for (const box of boxes) if (box.value) state.set(box.id, box.value);
+    for (const box of boxes) if (setting(box.id)) state.set(box.id, box.value);
     if (current >= 0) state.set("clip", clips[current].key);
     try { history.replaceState(null, "", "#" + state); } catch (error) { /* some browsers refuse it for a page opened from disk */ }
   };
   const restore = () => {
-    if (location.hash && !location.hash.includes("=")) return false; // a section of the page
-    const state = new URLSearchParams(location.hash.slice(1));
-    const wanted = radios.find((radio) => radio.value === (state.get("show") || "all"));
+    lost.hidden = true;
+    if (location.hash && !location.hash.includes("=")) { // a section of the page
+      const isThere = location.hash === "#" || byId(location.hash.slice(1));
+      if (isThere) return false;
+      filter();
+      return miss([`the section “${location.hash.slice(1)}”`]);
+    }
+    const state = new URLSearchParams(location.hash.slice(1)), missing = [];
+    if (state.get("label") === "1") marks.hide(); // a link into labelling; only a reader's own click leads out of it
+    const wanted = radios.find((radio) => radio.value === (state.get("show") || "all")) || radios[0];
     if (wanted) wanted.checked = true;
-    for (const box of boxes) box.value = state.get(box.id) || "";
+    if (radios.length && state.get("show") && wanted.value !== state.get("show")) missing.push(`show=${state.get("show")}`);
+    for (const box of boxes) {
+      const value = state.get(box.id) || "";
+      box.value = value;
+      if (box.value !== value) { box.value = ""; missing.push(`${NAMES[box.id]} “${value}”`); }
+    }
+    const isMended = tidy();
+    marks.forget();
     const n = clips.findIndex((clip) => clip.key === state.get("clip"));
+    if (state.get("clip") && n < 0) missing.push(`the clip “${state.get("clip")}”`);
     if (n >= 0) current = n;
     filter();
     if (n >= 0 && current !== n) open(n); // a link leads to its clip though the filters leave it out
+    if (missing.length) return miss(missing);
+    if (isMended) remember();
     return n >= 0;
+  };
+  const NAMES = { by: "the field", event: "the event", status: "the status", low: "the confidence", high: "the confidence", order: "the order" };
+  const miss = (missing) => {
+    remember(); // the address then says what is seen
+    lost.textContent = `The address asks for what this page does not have: ${missing.join(", ")}. All else of it holds.`;
+    lost.hidden = false;
+    return true;
   };
 
   filters.addEventListener("input", () => { filter(); remember(); });
+  filters.addEventListener("change", () => { tidy(); remember(); });
   filters.addEventListener("reset", () => setTimeout(() => { filter(); remember(); }));
-  marks.onChange(filter);
+  marks.onChange(() => { filter(); remember(); });
   list.addEventListener("click", (click) => {
     const li = click.target.closest("li");
     if (li) { open(Number(li.dataset.clip)); remember(); }

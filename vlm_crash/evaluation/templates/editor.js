@@ -79,7 +79,8 @@ const editor = (() => {
     },
     problem(field, value) {
       if (!value) return "Choose or write a value.";
-      return data.fields[field].kind === "count" && !/^\d+$/.test(value) && value !== "Unknown" ? "This field is a number, or Unknown." : "";
+      const why = marks.problem(field, value);
+      return why && why[0].toUpperCase() + why.slice(1) + ".";
     },
   };
   const blindRow = (clip, one) => {
@@ -91,7 +92,7 @@ const editor = (() => {
       const value = box.value.trim();
       if (!value) { marks.remove(clip, one.name); problem.textContent = ""; return; }
       problem.textContent = editor.problem(one.name, value);
-      if (!problem.textContent) marks.set(clip, one.name, one.mark === "out" ? "" : one.truth, value, "");
+      if (!problem.textContent) marks.set(clip, one.name, "", value, ""); // old would tell the next labeller the truth
     });
     tr.append(head, el("td", "", box, problem));
     return tr;

@@ -14,6 +14,23 @@ const marks = (() => {
   const get = (clip, field) => chosen()[id(clip, field)];
   const has = (clip) => clip.rows.some((row) => get(clip, row.name));
 
+  // Labelling hides all that tells a truth or an answer, and empties the filters that would sort by them.
+  const forget = () => {
+    const blind = isBlind(), text = byId("text");
+    document.documentElement.classList.toggle("labelling", blind);
+    for (const box of document.querySelectorAll(".filters .sighted :is(input, select)")) {
+      box.disabled = blind;
+      if (!blind) continue;
+      if (box.type === "radio") box.checked = box.value === "all";
+      else box.value = "";
+    }
+    for (const option of byId("status").options) option.hidden = option.disabled = blind && !["", "marked"].includes(option.value);
+    if (blind && byId("status").value !== "marked") byId("status").value = "";
+    if (!text.dataset.hint) text.dataset.hint = text.placeholder;
+    text.placeholder = blind ? "clip" : text.dataset.hint;
+  };
+  const hide = () => { if (panel && !isBlind()) { byId("blind").checked = true; tell(); } };
+
   const keep = () => {
     try {
       localStorage.setItem(place, JSON.stringify(state));
@@ -41,9 +58,12 @@ const marks = (() => {
 
   // RFC 4180: quotes are doubled, and whatever holds a comma, a quote or a line's end stands in quotes.
   const quoted = (text) => (/[",\r\n]/.test(text) || text !== text.trim() ? `"${text.replaceAll('"', '""')}"` : text);
+  // A spreadsheet runs a cell that begins so; an apostrophe makes it a text, and is taken off again by every reader.
+  const harmless = (text) => (/^'*[=+\-@]/.test(text) ? "'" + text : text);
+  const asMeant = (text) => (/^'+[=+\-@]/.test(text) ? text.slice(1) : text);
   const csv = () => {
-    const rows = Object.entries(chosen()).map(([key, mark]) => [...JSON.parse(key), mark.old, mark.new, mark.note, state.annotator]);
-    return [COLUMNS, ...rows].map((row) => row.map(quoted).join(",") + "\r\n").join("");
+    const rows = Object.entries(chosen()).map(([key, mark]) => [...JSON.parse(key), isBlind() ? "" : mark.old, mark.new, mark.note, state.annotator]);
+    return [COLUMNS, ...rows.map((row) => row.map(harmless))].map((row) => row.map(quoted).join(",") + "\r\n").join("");
   };
   const cells = (text) => {
     const rows = [];
@@ -69,24 +89,47 @@ const marks = (() => {
     const at = Object.fromEntries(COLUMNS.map((name) => [name, (header || []).indexOf(name)]));
     const missing = COLUMNS.slice(0, 5).filter((name) => at[name] < 0);
     if (missing.length) return `This file is no list of marks: its first line lacks ${missing.join(", ")}.`;
-    const known = new Set(page.data.clips.flatMap((clip) => clip.rows.map((row) => id(clip, row.name))));
+    const rowOf = ([clip, one]) => [id(clip, one.name), one];
+    const pairs = page.data.clips.flatMap((clip) => clip.rows.filter((one) => one.name !== "event").map((one) => [clip, one]));
+    const known = new Map(pairs.map(rowOf)), left = new Map();
     let taken = 0;
     for (const row of rows) {
-      const cell = (name) => row[at[name]] || "";
-      const key = JSON.stringify([cell("event"), cell("video"), cell("field")]);
-      if (!known.has(key)) continue;
-      chosen()[key] = { old: cell("old"), new: cell("new"), note: cell("note") };
+      const cell = (name) => asMeant((row[at[name]] || "").trim());
+      const key = JSON.stringify([cell("event"), cell("video"), cell("field")]), one = known.get(key);
+      const value = one && termOf(one.name, cell("new"));
+      const why = !one ? "its clip or field is not on this page" : refusal(one, cell("old"), value);
+      if (why) { left.set(why, (left.get(why) || 0) + 1); continue; }
+      chosen()[key] = { old: isBlind() ? "" : truthOf(one), new: value, note: cell("note") };
       taken += 1;
     }
-    const left = rows.length - taken;
-    return `${taken} taken from the file.` + (left ? ` ${left} are of clips or fields that are not on this page.` : "");
+    const number = (n) => `${n} row${n === 1 ? "" : "s"}`;
+    return [`${number(taken)} taken from the file.`, ...[...left].map(([why, n]) => `${number(n)} left out: ${why}.`)].join(" ");
+  };
+  // What `prepare --corrections` would refuse is not taken: a term is the same whatever its case, blanks and lines.
+  const truthOf = (one) => (one.mark === "out" ? "" : one.truth);
+  const plain = (field, text) => {
+    const kind = page.data.fields[field].kind;
+    if (kind === "text") return text.replace(/\s+/g, " ");
+    return kind === "count" && /^\d+$/.test(text) ? String(BigInt(text)) : text.replace(/[\s_-]+/g, "_").toLowerCase();
+  };
+  const termOf = (field, text) => page.data.fields[field].terms.find((term) => plain(field, term) === plain(field, text)) || text;
+  const refusal = (one, old, value) => {
+    const isOld = plain(one.name, old || "Unknown") === plain(one.name, truthOf(one) || "Unknown");
+    return !isBlind() && !isOld ? "old is not the truth of this page" : problem(one.name, value);
+  };
+  const problem = (field, value) => {
+    const what = page.data.fields[field];
+    if (!value) return "there is no new value";
+    if (value === "Unknown") return "";
+    if (what.kind === "count") return /^\d+$/.test(value) && Number(value) <= what.largest ? "" : `this field is a number up to ${what.largest}, or Unknown`;
+    return what.closed && !what.terms.includes(value) ? "new is no term of its field" : "";
   };
 
   if (panel) {
     restore();
     byId("annotator").value = state.annotator;
     byId("annotator").addEventListener("input", () => { state.annotator = byId("annotator").value; keep(); tell(); });
-    byId("blind").addEventListener("input", () => { tell(); listen(); });
+    byId("blind").addEventListener("input", () => { forget(); tell(); listen(); });
     byId("download").addEventListener("click", () => {
       const link = page.el("a");
       link.href = URL.createObjectURL(new Blob([csv()], { type: "text/csv" }));
@@ -113,5 +156,5 @@ const marks = (() => {
     keep();
     tell();
   }
-  return { get, has, set, remove, isBlind, isThere: Boolean(panel), onChange: (call) => { listen = call; } };
+  return { get, has, set, remove, isBlind, problem, hide, forget: () => panel && forget(), isThere: Boolean(panel), onChange: (call) => { listen = call; } };
 })();

@@ -178,7 +178,7 @@ def _interval(right_N: NDArray[np.bool_], seed: int) -> tuple[float, float]:
 
     Where all are right, or none is, every draw is the same, and says nothing: exact limits (Clopper and Pearson).
     """
-    from scipy.stats import binomtest
+    from scipy.stats import binomtest  # type: ignore[import-untyped]
 
     n, right = len(right_N), int(right_N.sum())
     if right in (0, n):
@@ -191,7 +191,7 @@ def _interval(right_N: NDArray[np.bool_], seed: int) -> tuple[float, float]:
 
 def _p_better(right_N: NDArray[np.bool_], majority_N: NDArray[np.bool_]) -> float:
     """McNemar's exact test, one-sided: of the clips that one of the two tells, is it the classifier more often?"""
-    from scipy.stats import binomtest  # type: ignore[import-untyped]
+    from scipy.stats import binomtest
 
     gained, lost = int((right_N & ~majority_N).sum()), int((majority_N & ~right_N).sum())
     return float(binomtest(gained, gained + lost, alternative="greater").pvalue) if gained + lost else 1.0

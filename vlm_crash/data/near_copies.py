@@ -130,7 +130,7 @@ def _like(hashes_FW: Words, others: _Others, max_bits: int, least_share: float) 
     # to be found, and all NUM_FIRST, which are spread evenly, be among those that are not.
     count = min(len(hashes_FW), NUM_FIRST, int(len(hashes_FW) * (1 - least_share)) + 1)
     first = np.linspace(0, len(hashes_FW) - 1, count).astype(int)
-    maybe_N = (others.nearest_bits(hashes_FW[first], max_bits) <= max_bits).any(axis=0)
+    maybe_N: NDArray[np.bool_] = others.nearest_bits(hashes_FW[first], max_bits).min(axis=0) <= max_bits
     if not maybe_N.any():
         return []
     nearest_FN = others.only(maybe_N).nearest_bits(hashes_FW, max_bits)

@@ -31,7 +31,9 @@ def check_blind(blind: Sequence[Path], predictions: Sequence[Path]) -> str | Non
     files, evaluated = prediction_files(blind), prediction_files(predictions)
     if same := {file.resolve() for file in files} & {file.resolve() for file in evaluated}:
         raise ValueError(f"blind: {min(same)} is what is evaluated, and says nothing beside itself; {REMEDY}")
-    said, unsaid, weights = [], [], set()
+    said: list[str] = []
+    unsaid: list[str] = []
+    weights: set[tuple[str, ...]] = set()
     for folder in dict.fromkeys(file.parent for file in files):
         run = _run(folder)
         blank = run.get("sampling", {}).get("blank_frames")

@@ -28,7 +28,9 @@ def run(options: argparse.Namespace) -> list[Result]:
         texts += [scene.values[field.name] for field in fields if field.kind == "text" and field.name in scene.values]
     texts = sorted(set(texts))
     figures = counterfactual_figures(texts, schema.mirror, SentenceEmbedder())
-    rows = [[KINDS[kind], one["n"], one["cosine"], one["told"], one["right"]] for kind, one in figures.items()]
+    rows: list[list[str | float | int | None]] = [
+        [KINDS[kind], one["n"], one["cosine"], one["told"], one["right"]] for kind, one in figures.items()
+    ]
     columns = ["swapped", "texts", "mean cosine", "that tell a role", "called right"]
     title = f"Texts with swapped roles: {len(texts)} different texts of {options.scenes} of the demo's scenes"
     note = "An unchanged text has a cosine of 1 and is called right."

@@ -77,8 +77,8 @@ def _tables() -> _Tables:
         items |= {f"~{word}": ("end", end, frozenset()) for word in data["bare_ends"][end]}
         items |= {f"{word} of": ("end", end, frozenset({"of"})) for word in data["bare_ends"][end]}
         bare = _any_of(data["bare_ends"][end])
-        pattern = rf"\b(?:{_any_of(wordings)}|(?<!in )(?:{bare}) of)\b|(?:'s|\bmy|\bour) (?:{bare})\b"
-        ends[end] = re.compile(pattern, re.IGNORECASE)
+        either = rf"\b(?:{_any_of(wordings)}|(?<!in )(?:{bare}) of)\b|(?:'s|\bmy|\bour) (?:{bare})\b"
+        ends[end] = re.compile(either, re.IGNORECASE)
     pattern = re.compile(rf"(?<![\w-])(?:{_any_of(items)})(?![\w-])")
     return _Tables(pattern, items, ends, frozenset(data["vehicles"]), frozenset(data["faults"]))
 

@@ -1,4 +1,4 @@
-"""Two people's annotations of the same clips -> how far they agree: the ceiling of what a model can be asked for.
+"""Two people's annotations of the same clips -> how far they agree: where they do not, a score speaks of them as well.
 
 Enters: annotation CSVs (the event told by the file name, two of each), or two labels.csv of the report's page, whose
 rows name their event. Leaves: Cohen's kappa (scikit-learn's definition, unweighted) by field, with its interval.

@@ -113,4 +113,12 @@ def test_a_parted_group_is_a_leak_and_rows_are_compared(prepared, clean_out, tmp
 def test_what_cannot_be(prepared, wrong, tmp_path):
     assert "no such file; give the folder that `prepare` wrote" in wrong("audit", tmp_path, "--out", tmp_path / "a")
     assert "num_workers=0 is below 1" in wrong("audit", prepared, "--out", tmp_path / "a", "--num_workers", 0)
+    file = tmp_path / "readme.md"
+    file.write_text("no dataset")
+    assert f"{file} is a file; give the folder that `prepare` wrote" in wrong("audit", file, "--out", tmp_path / "a")
+    assert f"--out {file}: {file} is a file" in wrong("audit", prepared, "--out", file)
+    args = ("audit", prepared, "--out", tmp_path / "a")
+    assert "'boom' is no event of the dataset; allowed: crash, nearmiss" in wrong(*args, "--csvs.boom", file)
+    assert "nope.csv: no such file; give" in wrong(*args, "--csvs.crash", tmp_path / "nope.csv")
+    assert f"--csvs.crash {tmp_path}: it is a folder; give" in wrong(*args, "--csvs.crash", tmp_path)
     assert "missing columns: trip" in wrong("audit", prepared, "--out", tmp_path / "a", "--group_column", "trip")

@@ -35,6 +35,18 @@ def test_our_own_refusals_are_the_users(tmp_path):
     assert message is not None and "it does not exist" in message
 
 
+@pytest.mark.parametrize(
+    ("command", "kept"), [("evaluate", "nothing was written"), ("fit", "what was finished is kept")]
+)
+def test_ctrl_c_says_what_is_kept(monkeypatch, capsys, command, kept):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(errors.importlib, "import_module", interrupted)
+    assert errors.run_guarded(command, [], "commands") == 130
+    assert capsys.readouterr().err == f"vlm_crash {command}: interrupted; {kept}\n"
+
+
 def test_a_librarys_complaint_is_ours():
     assert user_message(raised(int, "x")) is None
     assert user_message(raised(lambda: {}["x"])) is None

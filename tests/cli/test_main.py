@@ -1,6 +1,7 @@
 """The program itself: its help, its version, its words for what it does not know."""
 
 import io
+import json
 import subprocess
 import sys
 
@@ -44,6 +45,31 @@ def test_help_loads_no_torch(args):
     )
     done = subprocess.run([sys.executable, "-c", code, *args], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_evaluate_refuses_it_refuses_before_torch_is_loaded(tmp_path):
+    """Settings, and files that are not there, each in its turn."""
+    there = tmp_path / "predictions.jsonl"
+    there.touch()
+    here = [str(there), "--truth", str(there), "--out"]
+    calls = [
+        ([*here, "o", "--seed", "-1"], "seed=-1 is below 0"),
+        (["nothere", "--truth", "t", "--out", "o"], "no such predictions: nothere; give the folder"),
+        ([str(there), "--truth", "nothere", "--out", "o"], "no such truth: nothere; give the folder"),
+        ([*here, "o", "--blind", "nothere"], "no such predictions: nothere"),
+        ([*here, "o", "--annotators", str(tmp_path), str(there)], f"annotators: {tmp_path}: it is a folder"),
+        ([*here, str(there)], f"--out {there}: {there} is a file"),
+    ]
+    code = (
+        "import json, sys; from vlm_crash.cli import main; "
+        "codes = [main(['evaluate', '--predictions', *args]) for args in json.loads(sys.argv[1])]; "
+        "print(*codes, *{'torch', 'sklearn', 'transformers'} & set(sys.modules))"
+    )
+    args = json.dumps([args for args, _ in calls])
+    done = subprocess.run([sys.executable, "-c", code, args], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2"] * len(calls)
+    for line, (_, message) in zip(done.stderr.splitlines(), calls, strict=True):
+        assert message in line
 
 
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="argparse lays its text out by its own version")

@@ -110,6 +110,7 @@ def test_all_that_does_not_fit_is_named_and_nothing_is_written(run, tmp_path):
             row("2.mp4", "Wether", "Clear", "Rainy"),
             row("3.mp4", "Weather", "Clear", "Raniy"),
             row("1.mp4", "Lanes", "2", ""),
+            row("2.mp4", "Lanes", "2", "99999999999"),
             row("1.mp4", "Weather", "Clear", "Rainy", event="crsh"),
             row("4.mp4", "Weather", "Clear", "Rainy"),
             row("4.mp4", "Weather", "Clear", "Foggy"),
@@ -120,9 +121,10 @@ def test_all_that_does_not_fit_is_named_and_nothing_is_written(run, tmp_path):
         "row 2 (9.mp4): crash has no clip of that name",
         "row 3 (2.mp4): 'Wether' is no field of crash; write its name; nearest: 'Weather'",
         "row 4 (3.mp4): 'Raniy' is no value of Weather; allowed: Clear, Cloudy",
-        "row 5 (1.mp4): the new value of Lanes is empty; allowed: a whole number, or Unknown",
-        "row 6 (1.mp4): 'crsh' is no event; write the event as it is; nearest: 'crash'",
-        "row 8 (4.mp4): Weather is to become 'Rainy' (row 7) and 'Foggy' (row 8); keep one of them",
+        "row 5 (1.mp4): the new value of Lanes is empty; allowed: a whole number up to 99, or Unknown",
+        "row 6 (2.mp4): '99999999999' is no value of Lanes; allowed: a whole number up to 99, or Unknown",
+        "row 7 (1.mp4): 'crsh' is no event; write the event as it is; nearest: 'crash'",
+        "row 9 (4.mp4): Weather is to become 'Rainy' (row 8) and 'Foggy' (row 9); keep one of them",
     ):
         assert wanted in said, said
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == files
@@ -132,3 +134,21 @@ def test_a_file_without_the_columns(run, tmp_path, crash, schema):
     (tmp_path / "x.csv").write_text("event,video\ncrash,1.mp4\n")
     with pytest.raises(InputProblems, match="missing columns: field, old, new, note, annotator"):
         prepare({"crash": crash}, tmp_path / "out", schema, question=str, corrections=tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "x.csv: it is a folder; give the path of the correction CSV"),
+        (b"", "it has no header"),
+        (",".join(COLUMNS).encode("utf-16"), "line 1 is not UTF-8"),
+        (",".join(COLUMNS).encode(), "it has a header and no rows; add one row per label"),
+    ],
+)
+def test_a_file_that_is_none(tmp_path, crash, schema, content, said):
+    path = tmp_path / "x.csv"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(InputProblems) as error:
+        prepare({"crash": crash}, tmp_path / "out", schema, question=str, corrections=path)
+    assert said in str(error.value)
+    assert str(error.value).startswith("the corrections cannot be used")

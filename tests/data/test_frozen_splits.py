@@ -5,7 +5,10 @@ import random
 import shutil
 from pathlib import Path
 
+import pytest
+
 from vlm_crash.data.prepare import prepare
+from vlm_crash.data.prepared import sources_of
 from vlm_crash.schema import Schema
 
 
@@ -47,3 +50,34 @@ def test_a_clip_that_comes_back_under_another_name_keeps_its_split(tmp_path, mak
     shutil.copy(more[1] / "20.mp4", more[1] / f"{number}.mp4")
     (more[1] / "21.mp4").write_bytes(clip)
     assert run(out, schema, more)["crash_21"] == "test"
+
+
+def test_settings_that_are_not_given_are_those_of_the_earlier_run(tmp_path, make_event, schema):
+    crash = make_event("crash", 10)
+    out = tmp_path / "out"
+    given = {"seed": 3, "fractions": (0.5, 0.2, 0.3), "group_column": "Note"}
+    prepare({"crash": crash}, out, schema, **given, question=str)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    prepare({"crash": crash}, out, schema, question=str)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    prepare({"crash": crash}, out, schema, **given, question=str)
+    with pytest.raises(ValueError, match=r"group_column=Lanes contradicts .* made with group_column=Note"):
+        prepare({"crash": crash}, out, schema, group_column="Lanes", question=str)
+    settings = json.loads((out / "splits.json").read_text())
+    (out / "splits.json").write_text(json.dumps({**settings, "fractions": "most"}))
+    with pytest.raises(ValueError, match="restore or delete the file"):
+        prepare({"crash": crash}, out, schema, question=str)
+
+
+def test_the_csv_beside_a_copied_dataset_is_its_own(tmp_path, make_event, schema):
+    """Its place relative to the dataset goes before the old place, which is there still."""
+    place = tmp_path / "a"
+    place.mkdir()
+    csv, clips = make_event("crash", 3)
+    source = Path(shutil.copy(csv, place))
+    prepare({"crash": (source, clips)}, place / "out", schema, question=str)
+    shutil.copytree(place, tmp_path / "b")
+    assert sources_of(place / "out")["crash"].samefile(source)
+    assert sources_of(tmp_path / "b" / "out")["crash"].samefile(tmp_path / "b" / source.name)
+    (tmp_path / "b" / source.name).unlink()
+    assert sources_of(tmp_path / "b" / "out")["crash"] == source

@@ -79,13 +79,19 @@ def test_labels_of_the_page_and_what_cannot_be_compared(schema, write_csv, tmp_p
     said = load_annotators([a, b], schema)
     assert said["crash"] == ({"1.mp4": {"Weather": "Rainy"}}, {"1.mp4": {"Weather": "Clear"}})
     assert said["nearmiss"][0] == said["nearmiss"][1]
-    with pytest.raises(ValueError, match=r"crash has 1 annotators \(.*a\.csv\); give two files of it"):
+    with pytest.raises(
+        ValueError, match=r"^annotators: .*a\.csv is of one person; give a second file, of another one$"
+    ):
         load_annotators([a], schema)
     copy = tmp_path / "c.csv"
     copy.write_bytes(a.read_bytes())
     for same in (a, copy):
         with pytest.raises(ValueError, match=rf"crash: .*a\.csv and .*{same.name} are one file, or a copy.*nearmiss: "):
             load_annotators([a, same], schema)
+    wrong = tmp_path / "wrong.csv"
+    wrong.write_text(a.read_text().replace("new", "neu", 1))
+    with pytest.raises(ValueError, match=r"the header lacks 'new'; allowed: labels\.csv .* event, video, field, new"):
+        load_annotators([wrong, b], schema)
     b.write_text(header + "crash,1.mp4,Weather,,Raniy,,b\ncrash,1.mp4,Wether,,Clear,,b\n")
     with pytest.raises(ValueError, match=r"(?s)row 1.*'Raniy' is not understood; allowed: Clear.*row 2.*'Wether'"):
         load_annotators([a, b], schema)

@@ -179,6 +179,27 @@ def test_nothing_in_common_is_an_error(schema: Schema, say, write_csv, write_lin
         )
 
 
+def test_predictions_of_another_dataset_are_refused(
+    schema: Schema, say, write_csv, write_lines, tmp_path: Path, caplog
+):
+    """One clip in common by its name; told to, it is scored alone. With more in common the others are said in words."""
+    truth = write_csv("crash", {f"{n}.mp4": WET for n in range(1, 5)})
+    lines = write_lines([say(f"{n}.mp4", "crash", WET, "crash") for n in range(4, 9)])
+    with pytest.raises(ValueError, match=r"two datasets: 4 of 5 predictions .* truth: crash/5\.mp4, .*3 of 4 clips"):
+        evaluate([lines], [truth], tmp_path / "out", schema, NO_TEXTS)
+    assert not (tmp_path / "out").exists()
+    caplog.clear()
+    evaluate([lines], [truth], tmp_path / "out", schema, EvaluationSettings(None, only_predicted=True))
+    assert (
+        "4 of 5 predictions are of clips without a truth: crash/5.mp4, crash/6.mp4, crash/7.mp4 and 1 more"
+        in caplog.text
+    )
+    assert "--split" not in caplog.text
+    lines = write_lines([say(f"{n}.mp4", "crash", WET, "crash") for n in range(2, 5)])
+    evaluate([lines], [truth], tmp_path / "out", schema, NO_TEXTS)
+    assert "1 of 4 clips with a truth have no prediction and count as wrong (crash/1.mp4); give --split" in caplog.text
+
+
 def test_a_seed_below_zero(tmp_path: Path):
     with pytest.raises(ValueError, match="seed=-1 is below 0; set --seed"):
         evaluate([tmp_path], [tmp_path], tmp_path / "out", settings=EvaluationSettings(seed=-1))

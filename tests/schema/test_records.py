@@ -42,7 +42,7 @@ def test_all_wrong_names_and_values_are_refused_at_once(filled):
     message = str(caught.value)
     assert "'Wether' is not a field of 'crash'; nearest: 'Weather'" in message
     assert "Weather: 'green' is not understood; allowed: Clear, Cloudy" in message
-    assert "Lanes: '2-3' is not understood; write a whole number" in message
+    assert "Lanes: '2-3' is not understood; write a whole number up to 99" in message
     assert "Crash_with: 'Tram' is not understood; allowed: Motorcycle" in message
     assert "'Avoid_reason' is not a field of 'crash'" in message
 
@@ -116,3 +116,11 @@ def test_values_of_a_wrong_kind_are_said(change, message):
 def test_a_line_that_is_no_object_is_said(line):
     with pytest.raises(ValueError, match="it must be an object, not"):
         Prediction.from_json_dict(line)
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"), [("99", "99"), ("007", "7"), ("100", None), ("9" * 5000, None), ("unknown", UNKNOWN)]
+)
+def test_a_count_above_the_largest_is_not_understood(shipped, cell, value):
+    """A model cannot answer it (models/answer_form.py), and it is a slip."""
+    assert cell_value(shipped.field("Lanes"), cell) == value

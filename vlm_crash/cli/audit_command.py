@@ -9,6 +9,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from vlm_crash.cli.option_values import check_out_folder
+
 log = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LOGS = 5.0
@@ -48,6 +50,7 @@ def _audit(options: Namespace) -> int:
     from vlm_crash.evaluation.audit_page import write_audit_page
     from vlm_crash.schema.fields import load_schema
 
+    check_out_folder(options.out)
     with _Progress() as progress:
         report = audit(
             options.dataset,

@@ -12,11 +12,10 @@ from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namesp
 from vlm_crash.cli import audit_command, check_command, checkpoint_commands, compare_command, frames_command
 from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys
 from vlm_crash.cli.config_files import resolve_configs
+from vlm_crash.cli.option_values import check_out_folder
 
 
 def _prepare_parser(parser: ArgumentParser) -> None:
-    from vlm_crash.data.splits import DEFAULT_FRACTIONS
-
     add = parser.add_argument
     add("--crash_csv", type=Path | None, help="Annotations of the crash clips.")
     add("--crash_dir", type=Path | None, help="Folder of the crash clips.")
@@ -30,12 +29,17 @@ def _prepare_parser(parser: ArgumentParser) -> None:
     add("--event_of", type=dict[str, str], default={}, help="By label of it the event that it is, or none (left out).")
     add("--out", type=Path, required=True, help="Folder for the dataset.")
     add("--schema", type=Path | None, help="YAML with events and fields; unset: the crash and near-miss form.")
-    add("--fractions", type=tuple[float, float, float], default=DEFAULT_FRACTIONS, help="Shares of train, val, test.")
-    add("--seed", type=int, default=0, help="Seed of the splits.")
+    add(
+        "--fractions",
+        type=tuple[float, float, float] | None,
+        help="Shares of train, val, test; unset: those of the splits in the folder, else 0.7, 0.1, 0.2.",
+    )
+    add("--seed", type=int | None, help="Seed of the splits; unset: that of the splits in the folder, else 0.")
     add(
         "--group_column",
         type=str | None,
-        help="CSV column whose equal values stay in one split; unset: equal clips do.",
+        help="CSV column whose equal values stay in one split; unset: that of the splits in the folder, else none "
+        "(equal clips always do).",
     )
     add(
         "--corrections",
@@ -135,36 +139,36 @@ def _evaluate_parser(parser: ArgumentParser) -> None:
         type=Path,
         nargs="+",
         default=[],
-        help="Two people's annotation CSVs (or labels.csv of the page) of the same clips: the ceiling, as kappa.",
+        help="Two people's annotation CSVs (or labels.csv of the page) of the same clips: their agreement, as kappa.",
     )
 
 
 def _evaluate(options: Namespace) -> int:
-    from vlm_crash.evaluation.consistency import consistency_line
-    from vlm_crash.evaluation.evaluate import evaluate
+    from vlm_crash.evaluation.inputs import check_inputs
     from vlm_crash.evaluation.settings import EvaluationSettings
-    from vlm_crash.evaluation.tables import format_table
     from vlm_crash.schema.fields import load_schema
 
-    schema = load_schema(options.schema)
-    metrics = evaluate(
-        options.predictions,
-        options.truth,
-        options.out,
-        schema,
-        EvaluationSettings(
-            embedder=options.embedder,
-            split=options.split,
-            only_predicted=options.only_predicted,
-            seed=options.seed,
-            num_draws=options.num_draws,
-            group_column=options.group_column,
-            blind=tuple(options.blind),
-            annotators=tuple(options.annotators),
-            calibrate_on=tuple(options.calibrate_on),
-            wanted_accuracy=options.wanted_accuracy,
-        ),
+    settings = EvaluationSettings(
+        embedder=options.embedder,
+        split=options.split,
+        only_predicted=options.only_predicted,
+        seed=options.seed,
+        num_draws=options.num_draws,
+        group_column=options.group_column,
+        blind=tuple(options.blind),
+        annotators=tuple(options.annotators),
+        calibrate_on=tuple(options.calibrate_on),
+        wanted_accuracy=options.wanted_accuracy,
     )
+    schema = load_schema(options.schema)
+    check_inputs(options.predictions, options.truth, settings)
+    check_out_folder(options.out)
+    # From here on torch and scikit-learn are loaded.
+    from vlm_crash.evaluation.consistency import consistency_line
+    from vlm_crash.evaluation.evaluate import evaluate
+    from vlm_crash.evaluation.tables import format_table
+
+    metrics = evaluate(options.predictions, options.truth, options.out, schema, settings)
     print(format_table(metrics, schema))
     if line := consistency_line(metrics["consistency"]):
         print(line)

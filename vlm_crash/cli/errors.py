@@ -18,6 +18,8 @@ from pathlib import Path
 
 from vlm_crash.cli.interrupt import ctrl_c_arrives
 
+#: Commands that write all of their files at the end, or none.
+WRITE_AT_THE_END = ("evaluate", "compare", "report")
 PACKAGE = Path(__file__).resolve().parents[1]
 DONE, USER_ERROR, OUR_ERROR, INTERRUPTED, TERMINATED = 0, 2, 3, 130, 143
 
@@ -62,7 +64,8 @@ def run_guarded(command: str, args: Sequence[str], module: str) -> int:
 
 
 def _interrupted(command: str) -> int:
-    print(f"vlm_crash {command}: interrupted; what was finished is kept", file=sys.stderr)
+    kept = "nothing was written" if command in WRITE_AT_THE_END else "what was finished is kept"
+    print(f"vlm_crash {command}: interrupted; {kept}", file=sys.stderr)
     return INTERRUPTED
 
 

@@ -1,4 +1,4 @@
-"""Numbers that Lightning takes and cannot work with.
+"""Numbers that Lightning takes and cannot work with, and folders that are none.
 
 Enters: what a command was given. Leaves: a ValueError, before anything is made or written. A negative gradient_clip_val
 would turn the gradients round, an accumulate_grad_batches of 0 end in a division by it.
@@ -6,6 +6,7 @@ would turn the gradients round, an accumulate_grad_batches of 0 end in a divisio
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 from jsonargparse import Namespace
 
@@ -41,3 +42,10 @@ def check(config: Namespace) -> None:
             f"val_check_interval={interval} is not above 0; set --trainer.val_check_interval to a share of an epoch "
             "(1.0: at its end) or a number of batches"
         )
+
+
+def check_out_folder(out: Path | None) -> None:
+    """Raises ValueError where --out, a folder to write into, is a file or lies below one."""
+    file = next((path for path in (out, *out.parents) if path.is_file()), None) if out is not None else None
+    if file is not None:
+        raise ValueError(f"--out {out}: {file} is a file; give a folder, which is made when missing")

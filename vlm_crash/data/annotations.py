@@ -18,7 +18,7 @@ from pathlib import Path
 
 from vlm_crash.data.csv_table import Table, column_key, is_missing, read_table
 from vlm_crash.data.problems import InputProblems, Problem
-from vlm_crash.schema.fields import UNKNOWN, Event, Field, Schema
+from vlm_crash.schema.fields import MAX_COUNT, UNKNOWN, Event, Field, Schema
 from vlm_crash.schema.records import Annotation, VideoSample, cell_value
 from vlm_crash.schema.wording import closest
 from vlm_crash.video.clip_files import VIDEO_SUFFIXES, list_clips
@@ -191,7 +191,8 @@ def _read_row(
         value = UNKNOWN if is_missing(cells[index]) else cell_value(field, cells[index])
         if value is None:
             what = f"{table.header[index]} is {cells[index].strip()!r}, which is no value of {field.name}"
-            remedy = "write a whole number" if field.kind == "count" else f"use one of {', '.join(field.vocabulary)}"
+            whole = f"write a whole number up to {MAX_COUNT}"
+            remedy = whole if field.kind == "count" else f"use one of {', '.join(field.vocabulary)}"
             problems.append(Problem(file, number, name, what, f"{remedy}; the field counts as {UNKNOWN}"))
         values[field.name] = value or UNKNOWN
     annotation = Annotation.of(columns.schema, columns.event.name, values)

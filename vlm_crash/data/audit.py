@@ -17,7 +17,7 @@ from typing import Any
 from vlm_crash.data.audit_copies import Looked, Pair, copy_findings, look, pairs_of, unseen_findings
 from vlm_crash.data.audit_findings import SEVERITIES, Finding
 from vlm_crash.data.audit_labels import balance_findings, label_counts, label_findings, spelling_findings
-from vlm_crash.data.audit_rows import Rows, group_findings, read_sources, row_findings
+from vlm_crash.data.audit_rows import Rows, check_given, group_findings, read_sources, row_findings
 from vlm_crash.data.audit_shortcuts import Shortcut, shortcut_findings, shortcuts
 from vlm_crash.data.clip_metadata import clip_metadata
 from vlm_crash.data.near_copies import LEAST_SHARE, MAX_BITS
@@ -121,6 +121,7 @@ def audit(
     checks = Checks.of(dataset)
     splits = checks.marked(load_prepared(dataset, schema))
     samples = [sample for found in splits.values() for sample in found]
+    check_given(csvs or {}, samples)
     split_of = {sample.id: split for split, found in splits.items() for sample in found}
     kept_column, kept = kept_groups(dataset)
     column = group_column or kept_column

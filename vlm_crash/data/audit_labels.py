@@ -189,7 +189,7 @@ def _unseen(by_split: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
 
 def _differs(by_split: Mapping[str, Mapping[str, int]]) -> float | None:
     """p of the terms being spread in the same way; None where there is too little for an answer."""
-    from scipy.stats import chi2_contingency  # type: ignore[import-untyped]
+    from scipy.stats import chi2_contingency
 
     splits = [terms for terms in by_split.values() if terms]
     terms = [term for term, n in _all(by_split).items() if n >= 2 * LEAST_CLIPS]

@@ -19,6 +19,7 @@ from vlm_crash.data.inspection import UNREADABLE, unlisted
 from vlm_crash.data.problems import InputProblems, Problem
 from vlm_crash.schema.fields import Schema
 from vlm_crash.schema.records import VideoSample
+from vlm_crash.schema.wording import nearest
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,20 @@ def read_sources(
         found.problems += unlisted(used, found.rows, found.problems)
     found.groups = {row.sample.id: row.group for row in found.rows if row.group}
     return found
+
+
+def check_given(csvs: Mapping[str, Path], samples: Sequence[VideoSample]) -> None:
+    """Raises ValueError where a CSV that was given is of no event of the dataset, or no file."""
+    events = list(dict.fromkeys(str(sample.event) for sample in samples))
+    for event, csv in csvs.items():
+        if event not in events:
+            raise ValueError(
+                f"--csvs.{event}: {event!r} is no event of the dataset{nearest(event, events)}; "
+                f"allowed: {', '.join(events)}"
+            )
+        if not csv.is_file():
+            what = "it is a folder" if csv.is_dir() else "no such file"
+            raise ValueError(f"--csvs.{event} {csv}: {what}; give the path of the annotation CSV, or leave it out")
 
 
 def row_findings(rows: Rows, samples: Sequence[VideoSample], recorded: Sequence[Problem]) -> Iterator[Finding]:

@@ -178,7 +178,7 @@ def _interval(right_N: NDArray[np.bool_], seed: int) -> tuple[float, float]:
 
     Where all are right, or none is, every draw is the same, and says nothing: exact limits (Clopper and Pearson).
     """
-    from scipy.stats import binomtest  # type: ignore[import-untyped]
+    from scipy.stats import binomtest
 
     n, right = len(right_N), int(right_N.sum())
     if right in (0, n):

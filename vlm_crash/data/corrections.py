@@ -19,7 +19,7 @@ from pathlib import Path
 from vlm_crash.data.annotations import AnnotatedRow
 from vlm_crash.data.csv_table import as_meant, harmless, read_table
 from vlm_crash.data.problems import InputProblems, Problem
-from vlm_crash.schema.fields import UNKNOWN, Field, Schema
+from vlm_crash.schema.fields import MAX_COUNT, UNKNOWN, Field, Schema
 from vlm_crash.schema.records import Annotation, cell_value
 from vlm_crash.schema.wording import nearest, normal_form
 
@@ -167,7 +167,7 @@ def _says_nothing_new(
 
 
 def _read(path: Path, problems: list[Problem]) -> list[_Numbered]:
-    table, bad = read_table(path)
+    table, bad = read_table(path, "correction")
     columns = {name: table.column([name]) for name in COLUMNS}
     if missing := [name for name in COLUMNS if columns[name] is None]:
         what = f"missing columns: {', '.join(missing)}"
@@ -211,7 +211,9 @@ def _value(
     field, now = event.field(one.field), values[one.field]
     new = None if not one.new else cell_value(field, one.new)
     if new is None:
-        allowed = "a whole number" if field.kind == "count" else ", ".join(field.vocabulary) or "a text"
+        allowed = (
+            f"a whole number up to {MAX_COUNT}" if field.kind == "count" else ", ".join(field.vocabulary) or "a text"
+        )
         said = f"{one.new!r} is no value of {one.field}" if one.new else f"the new value of {one.field} is empty"
         return said, f"allowed: {allowed}, or {UNKNOWN}"
     if not _same(field, one.old, now) and not _same(field, now, new):

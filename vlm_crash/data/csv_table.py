@@ -17,6 +17,8 @@ from vlm_crash.data.problems import InputProblems, Problem
 
 MISSING = frozenset({"", "nan", "none", "null"})
 _RUN = re.compile(r"'*[=+\-@]")
+#: What a row is about, by kind of CSV.
+_ROW = {"annotation": "clip", "correction": "label", "label": "clip and field"}
 _OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -66,23 +68,41 @@ class Table:
         return next((keys.index(column_key(name)) for name in names if column_key(name) in keys), None)
 
 
-def read_table(path: Path) -> tuple[Table, list[Problem]]:
+def read_table(path: Path, kind: str = "annotation") -> tuple[Table, list[Problem]]:
     """Read a comma-separated UTF-8 file, with or without a byte order mark.
+
+    Args:
+        kind: what a row of it is, for messages: annotation, correction or label.
 
     Raises:
         InputProblems: the file as a whole cannot be used.
     """
     try:
-        lines = list(csv.reader(io.StringIO(_text(path), newline=""), strict=False))
+        return _read(path, kind)
+    except _UnusableError as error:
+        raise InputProblems(f"the {kind}s cannot be used", [error.problem]) from error.__cause__
+
+
+class _UnusableError(Exception):
+    """What spoils the file as a whole."""
+
+    def __init__(self, path: Path, problem: str, remedy: str) -> None:
+        super().__init__(problem)
+        self.problem = Problem(str(path), None, "", problem, remedy)
+
+
+def _read(path: Path, kind: str) -> tuple[Table, list[Problem]]:
+    try:
+        lines = list(csv.reader(io.StringIO(_text(path, kind), newline=""), strict=False))
     except csv.Error as error:
-        raise _whole(path, f"it is no CSV ({error})", "save it again as comma-separated UTF-8") from error
+        raise _UnusableError(path, f"it is no CSV ({error})", "save it again as comma-separated UTF-8") from error
     lines = [line for line in lines if line]
     if not lines:
-        raise _whole(path, "it has no header", "the first line must name the columns")
+        raise _UnusableError(path, "it has no header", "the first line must name the columns")
     header = tuple(name.strip() for name in lines[0])
     _check_header(path, header)
     if len(lines) == 1:
-        raise _whole(path, "it has a header and no rows", "add one row per clip")
+        raise _UnusableError(path, "it has a header and no rows", f"add one row per {_ROW[kind]}")
     rows, problems = {}, []
     for number, cells in enumerate(lines[1:], start=1):
         if len(cells) == len(header) or (len(cells) > len(header) and not any(cells[len(header) :])):
@@ -93,15 +113,15 @@ def read_table(path: Path) -> tuple[Table, list[Problem]]:
     return Table(path, header, rows), problems
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, kind: str) -> str:
     if not path.is_file():
         where = "is a folder" if path.is_dir() else "does not exist"
-        raise _whole(path, f"it {where}", "give the path of the annotation CSV")
+        raise _UnusableError(path, f"it {where}", f"give the path of the {kind} CSV")
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise _whole(
+        raise _UnusableError(
             path, f"line {line} is not UTF-8", "save it as CSV UTF-8 (a choice in the spreadsheet's export)"
         ) from error
 
@@ -110,12 +130,8 @@ def _check_header(path: Path, header: tuple[str, ...]) -> None:
     if len(header) == 1:
         for mark, name in _OTHER_DELIMITERS.items():
             if mark in header[0]:
-                raise _whole(path, f"its columns seem to be separated by {name}", "save it with commas")
+                raise _UnusableError(path, f"its columns seem to be separated by {name}", "save it with commas")
     named = [name for name in header if name]
     twice = sorted({name for name in named if named.count(name) > 1})
     if twice:
-        raise _whole(path, f"columns that are there twice: {', '.join(twice)}", "keep one of each")
-
-
-def _whole(path: Path, problem: str, remedy: str) -> InputProblems:
-    return InputProblems("the annotations cannot be used", [Problem(str(path), None, "", problem, remedy)])
+        raise _UnusableError(path, f"columns that are there twice: {', '.join(twice)}", "keep one of each")

@@ -22,6 +22,7 @@ from vlm_crash.data.adapters import Adapted
 from vlm_crash.data.annotations import AnnotatedRow, read_rows
 from vlm_crash.data.corrections import CORRECTIONS_FILE, correct
 from vlm_crash.data.files import write_files
+from vlm_crash.data.frozen_splits import CONTENT, frozen_splits
 from vlm_crash.data.inspection import contradictions, inspect_clips, unlisted
 from vlm_crash.data.jsonl import to_line
 from vlm_crash.data.prepared import (
@@ -29,14 +30,13 @@ from vlm_crash.data.prepared import (
     DATASET_FILE,
     PROBLEMS_FILE,
     SPLITS_FILE,
-    checked_assign,
     group_facts,
     load_prepared,
     load_vocabularies,
     read_json,
 )
 from vlm_crash.data.problems import MAX_SHOWN, InputProblems, Problem, problems_csv
-from vlm_crash.data.splits import DEFAULT_FRACTIONS, SPLITS, check_fractions, make_splits, unite
+from vlm_crash.data.splits import SPLITS, make_splits, unite
 from vlm_crash.data.vocabularies import observed_vocabularies, same_spellings
 from vlm_crash.schema.fields import Schema
 from vlm_crash.schema.records import VideoSample
@@ -76,8 +76,8 @@ def prepare(
     sources: Mapping[str, tuple[Path, Path]],
     out: Path,
     schema: Schema,
-    seed: int = 0,
-    fractions: Sequence[float] = DEFAULT_FRACTIONS,
+    seed: int | None = None,
+    fractions: Sequence[float] | None = None,
     group_column: str | None = None,
     *,
     question: Callable[[str | None], str],
@@ -91,10 +91,10 @@ def prepare(
         sources: event -> (CSV, folder of its clips), for one event of the schema or more.
         out: folder of the dataset. When it holds splits.json already, its clips keep their split, also under new names.
         schema: events and fields.
-        seed: of the splits.
-        fractions: shares of train, val and test.
-        group_column: CSV column whose equal cells (one trip, one source video) must not be parted; None: clips of the
-            same content only.
+        seed: of the splits; None: that of the splits.json there, else 0.
+        fractions: shares of train, val and test; None: those of the splits.json there, else DEFAULT_FRACTIONS.
+        group_column: CSV column whose equal cells (one trip, one source video) must not be parted; None: that of the
+            splits.json there, else clips of the same content only.
         question: event -> the human turn's words, without the image prefix.
         clip_timeout_s: most seconds to look at a clip; None or 0: no limit.
         adapted: rows of a dataset of another form, whose sources these are; their official splits hold.
@@ -105,15 +105,14 @@ def prepare(
         ValueError: options that contradict each other or the splits.json of an earlier run.
         OSError: the dataset cannot be written; nothing was changed then.
     """
-    check_fractions(fractions)
     for name, value in (("clip_timeout_s", clip_timeout_s), ("seed", seed)):
         if value is not None and not value >= 0:  # nan is not
             raise ValueError(f"{name}={value} is below 0; set --{name} to 0 or more")
     _check_sources(sources, schema)
     out = Path(out)
-    splits_settings = {"seed": seed, "fractions": list(fractions), "group_by": group_column or "clip content"}
-    earlier, of_content = _frozen(out / SPLITS_FILE, splits_settings)
-    rows, problems = _rows(adapted, fractions) if adapted else _read_sources(sources, schema, group_column)
+    held = frozen_splits(out / SPLITS_FILE, seed, fractions, CONTENT if adapted else group_column)
+    earlier, of_content = dict(held.assign), dict(held.of_content)
+    rows, problems = _rows(adapted, fractions) if adapted else _read_sources(sources, schema, held.group_column)
     num_rows = (adapted.num_left_out if adapted else 0) + len(
         {(p.file, p.row) for p in problems if p.row is not None} | {(r.file, r.row) for r in rows}
     )
@@ -131,14 +130,14 @@ def prepare(
     # What a clip shows goes before its name: a renamed clip stays, and one that took over a name comes after.
     official = {row.sample.id: row.split for row in rows if row.split}
     frozen = official | earlier | {id: of_content[content] for id, content in hashes.items() if content in of_content}
-    splits = make_splits(samples, groups, fractions, seed, frozen)
+    splits = make_splits(samples, groups, held.fractions, held.seed, frozen)
     assign = earlier | {id: split for split in SPLITS for id in splits[split]}
     of_content = {hashes[sample.id]: assign[sample.id] for sample in samples} | of_content
     texts = {
         **_conversations(out, sources, samples, schema, question),
-        out / SPLITS_FILE: _splits_json(splits_settings, assign, of_content, groups),
+        out / SPLITS_FILE: _splits_json(held.settings, assign, of_content, groups),
         out / DATASET_FILE: _json(
-            _facts(out, {} if adapted else sources, samples, schema) | group_facts(labels, group_column)
+            _facts(out, {} if adapted else sources, samples, schema) | group_facts(labels, held.group_column)
         ),
         out / PROBLEMS_FILE: problems_csv(problems),
         **corrected.files(out),
@@ -167,24 +166,6 @@ def _check_sources(sources: Mapping[str, tuple[Path, Path]], schema: Schema) -> 
         raise ValueError(f"{', '.join(unknown)}: not an event of the schema; allowed: {', '.join(schema.event_names)}")
 
 
-def _frozen(path: Path, settings: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
-    """Splits of an earlier run, by id and by content hash.
-
-    Its settings must be those of this one, for else they would be ignored.
-    """
-    earlier = read_json(path, None)
-    if earlier is None:
-        return {}, {}
-    assign, of_content = checked_assign(path, earlier), checked_assign(path, earlier, "assign_content")
-    for name, value in settings.items():
-        if earlier.get(name, value) != value:
-            raise ValueError(
-                f"{name}={value} contradicts {path}, which was made with {name}={earlier[name]} and is frozen; "
-                "give the same, another output folder, or delete that file"
-            )
-    return assign, of_content
-
-
 def _splits_json(
     settings: Mapping[str, Any], assign: Mapping[str, str], of_content: Mapping[str, str], groups: Mapping[str, str]
 ) -> str:
@@ -202,8 +183,8 @@ def _stale(out: Path, written: Iterable[Path]) -> list[Path]:
     return [path for path in (out / f"{event}_ft.jsonl" for event in earlier) if path not in written and path.is_file()]
 
 
-def _rows(adapted: Adapted, fractions: Sequence[float]) -> tuple[list[AnnotatedRow], list[Problem]]:
-    if tuple(fractions) != DEFAULT_FRACTIONS and all(row.split for row in adapted.rows):
+def _rows(adapted: Adapted, fractions: Sequence[float] | None) -> tuple[list[AnnotatedRow], list[Problem]]:
+    if fractions is not None and all(row.split for row in adapted.rows):
         raise ValueError(
             f"fractions={list(fractions)} would do nothing: every clip has an official split; leave out --fractions"
         )

@@ -95,12 +95,18 @@ def load_vocabularies(folder: Path) -> dict[str, list[str]]:
 def sources_of(folder: Path) -> dict[str, Path]:
     """The annotation CSV of each event, as `prepare` was given it; none where it did not say.
 
+    One that lies beside the dataset as it did goes before that at the old place: of a copy, its own is meant.
+
     Args:
         folder: as `load_prepared` takes it.
     """
     folder = _data_file(folder).parent
     said = _facts(folder).get("sources", {})
-    return {event: existing(folder, entry["csv"], entry.get("csv_relative")) for event, entry in said.items()}
+    found = {}
+    for event, entry in said.items():
+        beside = folder / entry.get("csv_relative", entry["csv"])
+        found[event] = beside if beside.is_file() else folder / entry["csv"]
+    return found
 
 
 def group_facts(labels: Mapping[str, str], column: str | None) -> dict[str, Any]:
@@ -159,6 +165,8 @@ def _facts(folder: Path) -> dict[str, Any]:
 def _read_data_file(path: Path, schema: Schema) -> list[VideoSample]:
     data = read_json(path, None)
     if data is None:
+        if path.parent.is_file():
+            raise ValueError(f"{path.parent} is a file; give the folder that `prepare` wrote")
         raise FileNotFoundError(f"{path}: no such file; give the folder that `prepare` wrote")
     samples: list[VideoSample] = []
     problems: list[Problem] = []

@@ -1,4 +1,4 @@
-"""Two people's annotations of the same clips -> how far they agree: the ceiling of what a model can be asked for.
+"""Two people's annotations of the same clips -> how far they agree: where they do not, a score speaks of them as well.
 
 Enters: annotation CSVs (the event told by the file name, two of each), or two labels.csv of the report's page, whose
 rows name their event. Leaves: Cohen's kappa (scikit-learn's definition, unweighted) by field, with its interval.
@@ -22,6 +22,7 @@ from vlm_crash.data.annotations import read_annotations
 from vlm_crash.data.csv_table import as_meant, read_table
 from vlm_crash.evaluation.bootstrap import Array, draw_counts, interval, no_interval
 from vlm_crash.evaluation.class_table import MIN_CLIPS
+from vlm_crash.evaluation.inputs import check_annotators_file
 from vlm_crash.evaluation.loading import event_of_file_name
 from vlm_crash.evaluation.settings import EvaluationSettings
 from vlm_crash.metrics.functional import comparable, is_scored
@@ -139,10 +140,11 @@ def load_annotators(paths: Sequence[Path], schema: Schema) -> dict[str, tuple[_S
     Raises:
         ValueError, FileNotFoundError: with every problem of the files.
     """
+    if len(paths) == 1:
+        raise ValueError(f"annotators: {paths[0]} is of one person; give a second file, of another one")
     said: dict[str, list[tuple[Path, _Said]]] = defaultdict(list)
     for path in paths:
-        if not path.is_file():
-            raise FileNotFoundError(f"annotators: {path}: no such file; give two annotation CSVs of each event")
+        check_annotators_file(path)
         for event, values in _read(path, schema).items():
             said[event].append((path, values))
     problems = []
@@ -166,9 +168,19 @@ def _read(path: Path, schema: Schema) -> Mapping[str, _Said]:
     """What one file says, by event."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         header = next(csv.reader(io.StringIO(file.readline())), [])
-    if set(LABEL_COLUMNS) <= {name.strip() for name in header}:
+    missing = [name for name in LABEL_COLUMNS if name not in {column.strip() for column in header}]
+    if not missing:
         return _read_labels(path, schema)
-    event = event_of_file_name(path, schema)
+    if len(missing) == 1:
+        raise ValueError(
+            f"annotators: {path}: the header lacks {missing[0]!r}; allowed: labels.csv of the page, with the columns "
+            f"{', '.join(LABEL_COLUMNS)}, or annotation CSVs with the event in the name of the file"
+        )
+    try:
+        event = event_of_file_name(path, schema)
+    except ValueError as error:
+        columns = ", ".join(LABEL_COLUMNS)
+        raise ValueError(f"annotators: {error}; or give labels.csv of the page, with the columns {columns}") from error
     samples, bad_rows = read_annotations(path, event, schema, None, may_lack=True)
     if bad_rows:
         logger.warning("%s: %d rows or cells cannot be used; the first: %s", path, len(bad_rows), bad_rows[0])
@@ -177,7 +189,7 @@ def _read(path: Path, schema: Schema) -> Mapping[str, _Said]:
 
 def _read_labels(path: Path, schema: Schema) -> Mapping[str, _Said]:
     """A labels.csv of the report's page: a row a clip and field."""
-    table, bad_rows = read_table(path)
+    table, bad_rows = read_table(path, "label")
     columns = [table.column([name]) for name in LABEL_COLUMNS]
     said: dict[str, dict[str, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
     problems = [str(problem) for problem in bad_rows]

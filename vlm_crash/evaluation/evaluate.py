@@ -75,7 +75,8 @@ def evaluate(
     joined = join(loaded, samples, settings.only_predicted)
     if all(clip.loaded is None for clip in joined.clips):
         raise ValueError("none of the predictions is of a clip in the truth; check that both are of the same dataset")
-    _log_join(joined, unused)
+    _check_join(joined, settings.split)
+    _say_unused(unused)
     blind_check = check_blind(list(map(Path, settings.blind)), predictions)
     schema = with_seen_vocabularies(given, joined.clips, _vocabularies(truth))
     groups = clip_groups(truth, schema, settings.group_column, joined.clips)
@@ -197,16 +198,35 @@ def _clip_counts(joined: Joined) -> dict[str, Any]:
     }
 
 
-def _log_join(joined: Joined, unused: TruthProblems) -> None:
+def _check_join(joined: Joined, split: str | None) -> None:
+    """Say which clips stand alone; ValueError where most of both sides do: they are of two datasets."""
     counts = _clip_counts(joined)
-    if absent := counts["without_prediction"]["n"]:
+    absent, extra = counts["without_prediction"], counts["without_truth"]
+    num_predictions = counts["truths"] - absent["n"] + extra["n"]
+    alone = f"{extra['n']} of {num_predictions} predictions are of clips without a truth: {_some(extra['clips'])}"
+    if 2 * extra["n"] > num_predictions and 2 * absent["n"] > counts["truths"]:
+        raise ValueError(
+            f"predictions and truth seem to be of two datasets: {alone}; {absent['n']} of {counts['truths']} clips "
+            f"with a truth have no prediction: {_some(absent['clips'])}; give the truth of these predictions, or "
+            "--only_predicted true to score those that are in both"
+        )
+    if absent["n"]:
         logger.warning(
-            "%d of %d clips with a truth have no prediction and count as wrong (the first: %s); "
-            "give --split for one split of a prepared dataset, or --only_predicted true to leave them out",
-            absent, counts["truths"], counts["without_prediction"]["clips"][0],
+            "%d of %d clips with a truth have no prediction and count as wrong (%s); give %s--only_predicted true to "
+            "leave them out",
+            absent["n"], counts["truths"], _some(absent["clips"]),
+            "" if split else "--split for one split of a prepared dataset, or ",
         )  # fmt: skip
-    if extra := counts["without_truth"]["n"]:
-        logger.warning("%d predictions are of clips without a truth: %s", extra, counts["without_truth"]["clips"][:5])
+    if extra["n"]:
+        logger.warning("%s; they are not scored", alone)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _say_unused(unused: TruthProblems) -> None:
     if unused.num_rows or unused.num_cells:
         logger.warning(
             "%d rows of the truth could not be used, and %d cells of the others were not understood and count as "

@@ -18,10 +18,10 @@ from typing import Any
 
 from vlm_crash.data.annotations import AnnotatedRow, read_rows
 from vlm_crash.data.jsonl import read_jsonl
-from vlm_crash.data.parquet import SHARDS
 from vlm_crash.data.parquet import read_rows as read_parquet_rows
 from vlm_crash.data.prepared import DATA_FILE, load_prepared, load_samples
 from vlm_crash.data.problems import Problem
+from vlm_crash.evaluation.inputs import prediction_files, truth_files
 from vlm_crash.schema.fields import Schema
 from vlm_crash.schema.records import Prediction, VideoSample
 from vlm_crash.schema.response import parse
@@ -171,27 +171,6 @@ def truth_csvs(paths: Sequence[Path], schema: Schema, split: str | None = None) 
     return found
 
 
-def prediction_files(paths: Sequence[Path]) -> list[Path]:
-    """The files that `load_predictions` reads, in their order; FileNotFoundError, ValueError where there are none."""
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(path.glob("*predictions*.jsonl")) or sorted(path.glob("*.jsonl"))
-            inside = inside or sorted(path.glob(SHARDS)) or sorted(path.glob("*_results.json"))
-            if not inside:
-                raise FileNotFoundError(f"{path} holds neither predictions.jsonl nor <event>_results.json")
-            files += inside
-        elif not path.exists():
-            raise FileNotFoundError(f"no such predictions: {path}")
-        elif path.suffix not in (".json", ".jsonl", ".parquet"):
-            raise ValueError(
-                f"{path}: predictions are .jsonl or .parquet (ours) or .json (the old scripts'), not {path.suffix!r}"
-            )
-        else:
-            files.append(path)
-    return list(dict.fromkeys(files))
-
-
 def read_predictions(path: Path) -> list[Prediction]:
     """Lines of one predictions.jsonl, of whatever events.
 
@@ -285,20 +264,6 @@ def _predicted_twice(loaded: Sequence[LoadedPrediction]) -> list[str]:
             )
         first.setdefault(key, item.where)
     return problems
-
-
-def truth_files(path: Path) -> list[Path]:
-    """Files of a truth that is no prepared dataset: the file itself, or the conversation files or CSVs of a folder."""
-    if not path.exists():
-        raise FileNotFoundError(f"no such truth: {path}")
-    if not path.is_dir():
-        if path.suffix.lower() not in (".csv", ".jsonl"):
-            raise ValueError(f"{path}: truth is an annotation .csv or a .jsonl, not {path.suffix!r}")
-        return [path]
-    files = sorted(path.glob("*_ft.jsonl")) or sorted(path.glob("*.csv"))
-    if not files:
-        raise FileNotFoundError(f"{path} holds neither <event>_ft.jsonl nor an annotation CSV")
-    return [file for file in files if file.name not in ("problems.csv", "clips.csv")]
 
 
 def _of_split(path: Path, schema: Schema, split: str) -> list[VideoSample]:

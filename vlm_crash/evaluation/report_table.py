@@ -23,7 +23,7 @@ COLUMNS = (
     ("metadata", "Metadata", "a small classifier on duration, size, rate and file name", True),
     ("blind", "Blind", "the same model on black frames", True),
     ("legacy_score", "Old score", "by the old scripts' rules", True),
-    ("kappa", "Two readers", "Cohen's kappa of two annotators: the ceiling", True),
+    ("kappa", "Two readers", "Cohen's kappa of two annotators: how far they agree", True),
     ("ece", "ECE", "expected calibration error of the answers' probabilities; less is better", True),
     ("n", "n", "clips whose truth is known", False),
     ("missing", "Missing", "the answer does not name the field", False),

@@ -22,7 +22,7 @@ class EvaluationSettings:
         blind: predictions of the same model on black frames, as a baseline.
         calibrate_on: predictions of the same model for other clips of the truth (the val split), on which temperatures
             and thresholds are fitted.
-        annotators: two people's annotations of the same clips, whose agreement is the ceiling.
+        annotators: two people's annotations of the same clips, whose agreement stands beside the scores.
         wanted_accuracy: share of right answers that those accepted without a look should reach.
 
     Raises:

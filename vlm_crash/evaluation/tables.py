@@ -213,7 +213,7 @@ def _table_row(name: str, entry: dict[str, Any]) -> list[str]:
 
 
 def _kappa(field: dict[str, Any]) -> list[str]:
-    """A cell more: how far two annotators agree, the ceiling; nothing where there are none."""
+    """A cell more: how far two annotators agree; nothing where there are none."""
     return [_share(field["kappa"]["value"])] if "kappa" in field else []
 
 

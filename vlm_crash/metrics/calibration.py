@@ -111,7 +111,7 @@ def fit_temperature(probability_NK: Array, truth_N: NDArray[np.intp]) -> Tempera
     The log-likelihood is concave in 1 / temperature, so there is one best. A truth with a probability of 0 (or of no
     term: -1) counts as LEAST_PROBABILITY; other terms of probability 0 keep it.
     """
-    from scipy.optimize import brentq  # type: ignore[import-untyped]
+    from scipy.optimize import brentq
 
     log_NK = _log(probability_NK)
     clips_N = np.arange(len(truth_N))
@@ -200,7 +200,7 @@ def exact_interval(right: int, n: int) -> tuple[float, float]:
     >>> [round(limit, 3) for limit in exact_interval(20, 20)]
     [0.832, 1.0]
     """
-    from scipy.stats import beta  # type: ignore[import-untyped]
+    from scipy.stats import beta
 
     tail = (1 - LEVEL) / 2
     low = 0.0 if right == 0 else float(beta.ppf(tail, right, n - right + 1))

@@ -16,11 +16,11 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from vlm_crash.models.term_tree import TermTree, best_term
-from vlm_crash.schema.fields import UNKNOWN, Event, Field, Schema
+from vlm_crash.schema.fields import MAX_COUNT, UNKNOWN, Event, Field, Schema
 from vlm_crash.schema.response import parse
 
 #: What a count may be.
-COUNTS = tuple(map(str, range(100)))
+COUNTS = tuple(map(str, range(MAX_COUNT + 1)))
 #: Line breaks of str.splitlines, by which responses are read.
 LINE_BREAK = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 

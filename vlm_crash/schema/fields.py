@@ -36,6 +36,9 @@ from vlm_crash.schema.yaml_form import (
 )
 
 UNKNOWN = "Unknown"  # a field whose value is not known; kept apart from every value
+#: The largest count that is a value: a model can answer no larger one, and a larger one in a CSV is a slip.
+MAX_COUNT = 99
+
 Kind = Literal["categorical", "count", "text"]
 OldMetric = Literal["exact_match", "cosine_similarity"]
 SHIPPED = Path(__file__).with_name("crash.yaml")

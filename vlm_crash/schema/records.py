@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vlm_crash.schema.fields import UNKNOWN, Event, Field, Schema
+from vlm_crash.schema.fields import MAX_COUNT, UNKNOWN, Event, Field, Schema
 from vlm_crash.schema.terminology import to_term
 from vlm_crash.schema.wording import clean_text, nearest
 
@@ -22,7 +22,15 @@ def cell_value(field: Field, cell: object) -> str | None:
     """What a cell of a CSV says: a term, a count, a text, or UNKNOWN; None where it is not understood."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return UNKNOWN
-    return to_term(field, str(cell))
+    value = to_term(field, str(cell))
+    if field.kind == "count" and value is not None and value != UNKNOWN and not _is_count(value):
+        return None
+    return value
+
+
+def _is_count(value: str) -> bool:
+    """Digits up to MAX_COUNT; int() takes no text of thousands of digits."""
+    return len(value) <= len(str(MAX_COUNT)) and int(value) <= MAX_COUNT
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ class Annotation:
 def _allowed(event: Event, name: str) -> str:
     field = event.field(name)
     if field.kind == "count":
-        return "write a whole number, or leave it empty"
+        return f"write a whole number up to {MAX_COUNT}, or leave it empty"
     return f"allowed: {', '.join(field.vocabulary)}, or leave it empty"
 
 

@@ -19,7 +19,6 @@ from vlm_crash.data.inspection import UNREADABLE, unlisted
 from vlm_crash.data.problems import InputProblems, Problem
 from vlm_crash.schema.fields import Schema
 from vlm_crash.schema.records import VideoSample
-from vlm_crash.schema.wording import nearest
 
 logger = logging.getLogger(__name__)
 
@@ -86,10 +85,7 @@ def check_given(csvs: Mapping[str, Path], samples: Sequence[VideoSample]) -> Non
     events = list(dict.fromkeys(str(sample.event) for sample in samples))
     for event, csv in csvs.items():
         if event not in events:
-            raise ValueError(
-                f"--csvs.{event}: {event!r} is no event of the dataset{nearest(event, events)}; "
-                f"allowed: {', '.join(events)}"
-            )
+            raise ValueError(f"--csvs.{event}: {event!r} is no event of the dataset; allowed: {', '.join(events)}")
         if not csv.is_file():
             what = "it is a folder" if csv.is_dir() else "no such file"
             raise ValueError(f"--csvs.{event} {csv}: {what}; give the path of the annotation CSV, or leave it out")

@@ -39,7 +39,10 @@ CONFIGS = sorted(ROOT.glob("configs/*.yaml"))
         ("fit --data.num_frames abc", "--data.num_frames cannot be that: expected int or null, got abc"),
         ("fit --data.batch_size 1.5", "--data.batch_size cannot be that: expected int, got 1.5"),
         ("demo --num_clips abc", "--num_clips cannot be that: expected int, got abc"),
-        ("prepare --out x --fractions [1,2]", "--fractions cannot be that: expected tuple with 3 elements, got [1, 2]"),
+        (
+            "prepare --out x --fractions [1,2]",
+            "--fractions cannot be that: expected tuple[float, float, float] or null, got [1, 2]",
+        ),
         ("fit --config titann.yaml", "did you mean titan.yaml?"),
         ("prepare --config demmo.yaml", "did you mean demo.yaml?"),
         ("demo --config demo.yaml", "no option 'model.attention' in demo: a config with model, data and trainer"),

@@ -6,6 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vlm_crash.schema import UNKNOWN, Annotation, Schema, load_schema, parse, render, tell_event
+from vlm_crash.schema.fields import MAX_COUNT
 
 CRASH = """This is a crash scenario.
 
@@ -142,7 +143,7 @@ TEXT = st.one_of(st.sampled_from(_NASTY), st.text(), st.lists(st.sampled_from(_N
 def cells(schema: Schema, event: str) -> st.SearchStrategy[dict[str, object]]:
     def of(field):
         if field.kind == "count":
-            return st.none() | st.integers(min_value=0).map(str)
+            return st.none() | st.integers(min_value=0, max_value=MAX_COUNT).map(str)
         if field.vocabulary:
             return st.sampled_from([*field.vocabulary, "", None, "nan", *(t.upper() for t in field.vocabulary)])
         return TEXT

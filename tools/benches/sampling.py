@@ -17,7 +17,7 @@ from benches.commands import command
 from benches.common import Bar, Result, Table
 from vlm_crash.data.prepared import load_prepared
 from vlm_crash.demo.clips import drawn_place, plan_dataset, write_dataset
-from vlm_crash.evaluation.bootstrap import Resamples, interval, row_means
+from vlm_crash.evaluation.bootstrap import Resamples, interval, row_means, share_interval
 from vlm_crash.schema.fields import load_schema
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.video import FrameSampling, read_frames
@@ -160,7 +160,13 @@ def balanced(answers: Sequence[tuple[str, str | None]]) -> tuple[float, float, f
     events = sorted({event for event, _ in answers})
     right_NE = np.array([[float(said == event) if event == of else np.nan for of in events] for event, said in answers])
     mean = np.nanmean(right_NE, axis=0).mean()
-    found = interval(row_means(Resamples.of_clips(len(answers), NUM_DRAWS, seed=0).means(right_NE)))
+    draws_RE = Resamples.of_clips(len(answers), NUM_DRAWS, seed=0).means(right_NE)
+    found = interval(row_means(draws_RE))
+    if found is None:  # every draw is the same: the mean of each event's exact limits
+        counts_E = (~np.isnan(right_NE)).sum(axis=0)
+        limits = [share_interval(draws_R, int(n)) for draws_R, n in zip(draws_RE.T, counts_E, strict=True)]
+        known = np.array([one for one in limits if one is not None])
+        found = tuple(known.mean(axis=0).tolist()) if len(known) == len(limits) else None
     if found is None:
         raise ValueError(f"{len(answers)} clips are too few for an interval; raise --clips")
     return 100 * float(mean), 100 * found[0], 100 * found[1]

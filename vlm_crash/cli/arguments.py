@@ -100,7 +100,8 @@ def _readable(what: str) -> str:
     plain = re.sub(r"(?:typing\.)?Literal\[([^\]]*)\]", r"\1", plain)
     union = re.search(r"Subtypes: \[(.+?)\] Errors: .*Given value: (.*)", plain)
     if union:
-        return f"expected {union[1].replace(', ', ' or ')}, got {union[2]}"
+        kinds = re.split(r", (?![^\[]*\])", union[1])
+        return f"expected {' or '.join(kinds)}, got {union[2]}"
     single = re.search(r"Expected an? (.+?)\. Got value: (.*)", plain)
     return f"expected {single[1]}, got {single[2]}" if single else plain
 

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vlm_crash.data.prepared import DATA_FILE, SPLITS_FILE, load_prepared, read_json
+from vlm_crash.data.prepared import DATA_FILE, SPLITS_FILE, load_prepared
+from vlm_crash.evaluation.grouping import kept_together
 from vlm_crash.evaluation.joining import Joined, join
 from vlm_crash.evaluation.loading import load_predictions, load_truth
 from vlm_crash.evaluation.scoring import ScoredEvent, score_clips
@@ -45,7 +46,8 @@ def calibration_clips(
         raise ValueError(
             "none of the predictions of calibrate_on is of a clip in the truth; give those of the val split"
         )
-    _check_apart(joined, evaluated, {"the group column": groups, SPLITS_FILE: _kept_together(truth)})
+    named = {id: f"{n} {group}" for n, kept in enumerate(kept_together(truth)) for id, group in kept.items()}
+    _check_apart(joined, evaluated, {"the group column": groups, SPLITS_FILE: named})
     _check_model(joined, evaluated)
     if joined.without_truth:
         logger.warning("%d predictions of calibrate_on are of clips without a truth", len(joined.without_truth))
@@ -70,16 +72,6 @@ def _check_apart(joined: Joined, evaluated: Joined, groups: Mapping[str, Mapping
                 f"{len(near)} clips of calibrate_on are of evaluated groups, by {what} ({', '.join(near[:5])}); "
                 "a threshold must be chosen on other clips: leave their predictions out of it"
             )
-
-
-def _kept_together(truth: Sequence[Path]) -> dict[str, str]:
-    """id -> group of the clips that `prepare` parts in no split (equal ones, near copies, one group column's cell)."""
-    groups: dict[str, str] = {}
-    for folder in {path if path.is_dir() else path.parent for path in map(Path, truth) if path.suffix != ".csv"}:
-        splits = read_json(folder / SPLITS_FILE, {})
-        found = splits.get("groups") if isinstance(splits, dict) and (folder / DATA_FILE).is_file() else None
-        groups |= found if isinstance(found, dict) else {}
-    return groups
 
 
 def _check_model(joined: Joined, evaluated: Joined) -> None:

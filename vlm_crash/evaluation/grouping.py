@@ -44,9 +44,8 @@ def clip_groups(truth: Sequence[Path], schema: Schema, column: str | None, clips
     Raises:
         ValueError: a file has no such column, or a dataset was prepared without it, or its splits.json is none.
     """
-    kept = [_kept_together(folder) for folder in dict.fromkeys(filter(None, map(_prepared_folder, truth)))]
     cells = column_cells(truth, schema, column)
-    return united(cells, kept, column, [clip.truth.id for clip in clips])
+    return united(cells, kept_together(truth), column, [clip.truth.id for clip in clips])
 
 
 def column_cells(truth: Sequence[Path], schema: Schema, column: str | None) -> dict[str, str]:
@@ -86,8 +85,12 @@ def _prepared_folder(path: Path) -> Path | None:
     return folder if path.suffix.lower() != ".csv" and (folder / DATA_FILE).is_file() else None
 
 
-def _kept_together(folder: Path) -> dict[str, str]:
-    """id -> group, of splits.json; nothing where an older `prepare` has not named them."""
+def kept_together(truth: Sequence[Path]) -> list[dict[str, str]]:
+    """Of each prepared dataset id -> group, by its splits.json; nothing where an older `prepare` has not named them."""
+    return [_named_groups(folder) for folder in dict.fromkeys(filter(None, map(_prepared_folder, truth)))]
+
+
+def _named_groups(folder: Path) -> dict[str, str]:
     splits = read_json(folder / SPLITS_FILE, {})
     groups = splits.get("groups", {}) if isinstance(splits, dict) else None
     if not isinstance(groups, dict):

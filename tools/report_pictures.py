@@ -42,7 +42,7 @@ def take_pictures(browser: Any, address: str, clip: str, out: Path) -> None:
     """The three pictures."""
     page = _opened(browser, 1280, 900, "light", address)
     page.screenshot(path=out / "report_fields.png")
-    page = _opened(browser, 1280, 900, "dark", f"{address}#order=given&clip={clip}", scale=0.625)
+    page = _opened(browser, 1280, 1500, "dark", f"{address}#order=given&clip={clip}", scale=0.625)
     page.keyboard.press("m")
     page.locator(".saying").first.wait_for()
     page.evaluate("document.getElementById('clips').scrollIntoView()")

@@ -18,7 +18,7 @@ from typing import Literal
 
 from vlm_crash.metrics.role_actions import actions_of, told_of
 from vlm_crash.metrics.role_places import ends_told, opposites_told, sides_told
-from vlm_crash.metrics.role_words import is_fault, items_of, kind_of_party
+from vlm_crash.metrics.role_words import is_fault, items_of, kind_of_party, opposite_patterns
 from vlm_crash.schema.mirror import Mirror
 
 Verdict = Literal["same", "swapped"]
@@ -70,8 +70,10 @@ def compare_roles(truth: str, answer: str, mirror: Mirror | None = None) -> list
     if is_blurred and truth != answer and roles_verdict(facets) == "same":
         # Which left or front is whose can have been swapped: that the rest agrees does not make it right.
         return []
-    # That both speak of some other vehicle is nothing that could have been swapped.
-    return [facet for facet in facets if not (facet.name == "party" and facet.truth == facet.answer == "vehicle")]
+    # That both speak of some other vehicle is nothing that could have been swapped, and that both name the car ahead or
+    # the nearside says nothing of who did what.
+    weak = {"party": {"vehicle"}} | {name: {way for _, way in ways} for name, ways in opposite_patterns().items()}
+    return [f for f in facets if f.verdict == "swapped" or f.truth not in weak.get(f.name, ())]
 
 
 def _walks(parties: set[str]) -> str:

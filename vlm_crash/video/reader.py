@@ -202,7 +202,8 @@ class _Decoding:
     """One pass over the first video stream of a clip.
 
     Attributes:
-        num_damaged: packets that are marked as damaged, or could not be decoded (these are left out), so far.
+        num_damaged: packets that are marked as damaged, or could not be decoded (these are left out), so far; one more
+            where reading stops before the end of the file.
         time_base: seconds of a tick.
     """
 
@@ -219,10 +220,14 @@ class _Decoding:
             while True:
                 try:
                     packet = next(packets, None)
-                    if packet is None:
-                        return
+                except av.error.FFmpegError:  # no packet comes after it
+                    self.num_damaged += 1
+                    return
+                if packet is None:
+                    return
+                try:
                     frames = packet.decode()
-                except av.error.InvalidDataError:
+                except av.error.FFmpegError:  # of a bad packet H.263, DV and ProRes say "operation not permitted"
                     self.num_damaged += 1
                     continue
                 self.num_damaged += bool(packet.is_corrupt)

@@ -1,0 +1,64 @@
+"""Clips with random bytes in them: `check`, which decodes everything, and the reader come to the same."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from vlm_crash.video import FrameSampling, read_frames
+from vlm_crash.video.preflight import examine
+
+FORMATS = (
+    ("a.3gp", "h263", (128, 96), "yuv420p", {}),
+    ("a.mov", "prores_ks", (64, 48), "yuv422p10le", {}),
+    ("a.ts", "libx264", (64, 48), "yuv420p", {"g": "10", "bf": "2"}),
+    ("a.flv", "libx264", (64, 48), "yuv420p", {"g": "10", "bf": "2"}),
+    ("a.mp4", "libx264", (64, 48), "yuv420p", {"g": "10", "bf": "2"}),
+    ("a.avi", "mpeg4", (64, 48), "yuv420p", {"g": "10", "bf": "2"}),
+)
+
+
+def write_noise(path: Path, codec: str, size: tuple[int, int], pix_fmt: str, options: dict[str, str]) -> Path:
+    """20 frames of moving noise."""
+    noise_HWC = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=24, options=options)
+        (stream.width, stream.height), stream.pix_fmt = size, pix_fmt
+        for number in range(20):
+            picture_HWC = np.ascontiguousarray(np.roll(noise_HWC, 3 * number, axis=1))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture_HWC, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def damage(path: Path, seed: int) -> None:
+    """Bytes anywhere, and at the beginnings of three packets."""
+    rng = np.random.default_rng(seed)
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    content = bytearray(path.read_bytes())
+    starts = [pos + offset for pos, _ in packets[5:8] if pos is not None for offset in range(2, 12)]
+    anywhere = rng.integers(packets[3][0], packets[-1][0] + packets[-1][1], 6)
+    for place in [*rng.permutation(starts)[: len(starts) // 2 * (seed % 2)], *anywhere]:
+        content[place] = rng.integers(256)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form[0])
+def test_check_and_reader_see_the_same_of_damaged_clips(tmp_path, form):
+    """Not all decoders call a bad packet invalid data: H.263 says "operation not permitted"."""
+    name, *how = form
+    path = write_noise(tmp_path / name, *how)
+    whole = path.read_bytes()
+    found = []
+    for seed in range(8):
+        path.write_bytes(whole)
+        damage(path, seed)
+        facts, frames = examine(path), read_frames(path, FrameSampling(20))
+        bad_packets = facts.bad_packets + (facts.end is not None)
+        assert (frames.info.num_frames, frames.num_damaged, frames.num_bad) == (
+            facts.num_frames, bad_packets, facts.bad_frames
+        )  # fmt: skip
+        found.append(facts.damage)
+    assert sum(damage is not None for damage in found) >= 4

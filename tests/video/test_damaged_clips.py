@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 
+from tests.video.conftest import write_noise
 from vlm_crash.video import FrameSampling, read_frames
 from vlm_crash.video.preflight import examine
 
@@ -17,19 +18,6 @@ FORMATS = (
     ("a.mp4", "libx264", (64, 48), "yuv420p", {"g": "10", "bf": "2"}),
     ("a.avi", "mpeg4", (64, 48), "yuv420p", {"g": "10", "bf": "2"}),
 )
-
-
-def write_noise(path: Path, codec: str, size: tuple[int, int], pix_fmt: str, options: dict[str, str]) -> Path:
-    """20 frames of moving noise."""
-    noise_HWC = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=24, options=options)
-        (stream.width, stream.height), stream.pix_fmt = size, pix_fmt
-        for number in range(20):
-            picture_HWC = np.ascontiguousarray(np.roll(noise_HWC, 3 * number, axis=1))
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture_HWC, format="rgb24")))
-        container.mux(stream.encode())
-    return path
 
 
 def damage(path: Path, seed: int) -> None:

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.video.conftest import LEVEL_STEP, frame_numbers, write_clip
+from tests.video.conftest import LEVEL_STEP, frame_numbers, write_clip, write_noise
 from vlm_crash.video import FrameSampling, comparison, guarded, probe, read_frames
 from vlm_crash.video.comparison import decord_disagreements
 from vlm_crash.video.preflight import examine
@@ -118,6 +118,29 @@ def test_a_turned_clip_is_shown_upright(tmp_path, matrix, turns):
     patched(path, b"tkhd", 40, ">5i", a, b, 0, c, d)
     shown = read_frames(path, FrameSampling(2)).frames_FHWC
     np.testing.assert_array_equal(shown, np.rot90(stored, turns, axes=(1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "place"),
+    [
+        ((-1, 0, 0, 1), lambda x, y: (63 - x, y)),
+        ((1, 0, 0, -1), lambda x, y: (x, 47 - y)),
+        ((0, 1, 1, 0), lambda x, y: (y, x)),
+        ((0, -1, -1, 0), lambda x, y: (47 - y, 63 - x)),
+    ],
+)
+def test_a_mirrored_clip_is_shown_as_its_matrix_says(tmp_path, matrix, place):
+    """[x' y'] = [x y] [[a b] [c d]], moved into the picture (ISO 14496-12, 8.3.2), pixel by pixel."""
+    path = write_noise(tmp_path / "mirrored.mp4", "libx264", (64, 48), "yuv444p", {"crf": "1"})
+    stored = read_frames(path, FrameSampling(1)).frames_FHWC[0]
+    a, b, c, d = (value * 2**16 for value in matrix)
+    patched(path, b"tkhd", 40, ">5i", a, b, 0, c, d)
+    shown = read_frames(path, FrameSampling(1)).frames_FHWC[0]
+    assert shown.shape == ((64, 48, 3) if a == 0 else (48, 64, 3))
+    for x in (0, 5, 63):
+        for y in (0, 7, 47):
+            at_x, at_y = place(x, y)
+            np.testing.assert_array_equal(shown[at_y, at_x], stored[y, x])
 
 
 @pytest.mark.parametrize(("aspect", "shape"), [(Fraction(4, 3), (48, 85)), (Fraction(3, 4), (64, 64))])

@@ -20,7 +20,8 @@ from typing import Any
 import av
 import numpy as np
 
-from vlm_crash.video.container import UnreadableClipError, believed_times, frame_rate, impossible_fps, open_video
+from vlm_crash.video.container import UnreadableClipError, open_video
+from vlm_crash.video.frame_times import believed_times, frame_rate, impossible_fps
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S, ReaderProcess
 from vlm_crash.video.reader import check_reader
 

@@ -48,5 +48,6 @@ def test_check_and_reader_see_the_same_of_damaged_clips(tmp_path, form):
         assert (frames.info.num_frames, frames.num_damaged, frames.num_bad) == (
             facts.num_frames, bad_packets, facts.bad_frames
         )  # fmt: skip
+        assert (frames.damage is None) == (facts.damage is None)
         found.append(facts.damage)
     assert sum(damage is not None for damage in found) >= 4

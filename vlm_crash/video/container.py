@@ -90,10 +90,15 @@ class PacketScan:
     is_closed: bool = False
     container: str = ""
 
-    @property
-    def promised(self) -> int:
-        """Frames that there should be: by the packets, or by the header, where a file that was cut off has fewer."""
-        return max(self.info.num_frames, (self.info.header_frames or 0) - self.num_hidden)
+    def num_missing(self, num_decoded: int, num_interlaced: int) -> int:
+        """Frames that there should be, by the packets or by the header, and that were not decoded.
+
+        Args:
+            num_decoded: frames that were.
+            num_interlaced: of these; each may have come in two packets, a field in each.
+        """
+        promised = max(self.info.num_frames - num_interlaced, (self.info.header_frames or 0) - self.num_hidden)
+        return max(0, promised - num_decoded)
 
     def decoded(self, pts: Sequence[int | None], time_base: float) -> PacketScan:
         """The scan of a clip of which only these frames can be decoded; their time stamps in display order."""
@@ -164,7 +169,7 @@ def scan_packets(path: Path) -> PacketScan:
         packets = _Packets()
         try:
             for packet in container.demux(stream):
-                if packet.size:
+                if packet.size and not is_unseen(packet, stream):
                     packets.add(packet)
         except av.error.FFmpegError as error:
             packets.problem = f"the packets end early: {error.strerror}"
@@ -202,6 +207,13 @@ def scan_packets(path: Path) -> PacketScan:
         is_closed=packets.is_closed(pts),
         container=form,
     )
+
+
+def is_unseen(packet: Any, stream: Any) -> bool:
+    """Whether no frame comes of a packet with which nothing is wrong: of VP8's that are only looked back to (RFC 6386,
+    9.1: show_frame), as an encoder of two passes makes them.
+    """
+    return stream.codec_context.name == "vp8" and packet.size > 0 and not memoryview(packet)[0] & 0x10
 
 
 def broken_times(path: Path) -> ClipInfo | None:

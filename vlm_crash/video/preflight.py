@@ -20,7 +20,7 @@ from typing import Any
 import av
 import numpy as np
 
-from vlm_crash.video.container import UnreadableClipError, open_video
+from vlm_crash.video.container import UnreadableClipError, is_unseen, open_video
 from vlm_crash.video.frame_times import believed_times, frame_rate, impossible_fps
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S, ReaderProcess
 from vlm_crash.video.reader import check_reader
@@ -53,6 +53,7 @@ class ClipFacts:
         sizes: different sizes of frames.
         end: why reading stopped before the end of the file; None: it did not.
         told_fps: frames a second by the time stamps, which cannot be right; None: they can.
+        packet_frames: frames that should come of its packets, at least: of interlaced ones two may make one.
     """
 
     codec: str
@@ -70,6 +71,7 @@ class ClipFacts:
     sizes: int
     end: str | None
     told_fps: float | None = None
+    packet_frames: int = 0
 
     @property
     def damage(self) -> str | None:
@@ -87,6 +89,8 @@ class ClipFacts:
             said.append(f"frames of {self.sizes} sizes")
         if self.header_frames is not None and self.header_frames - self.hidden_packets > self.num_frames:
             said.append(f"the header promises {self.header_frames} frames, {self.num_frames} can be decoded")
+        elif self.packet_frames > self.num_frames:
+            said.append(f"there are packets of {self.packet_frames} frames, {self.num_frames} can be decoded")
         return "; ".join(said) or None
 
 
@@ -197,6 +201,7 @@ def _examine(path: Path, see: Callable[[Any], None]) -> ClipFacts:
         sizes=len(found.sizes),
         end=found.end,
         told_fps=told_fps,
+        packet_frames=found.num_packets - found.num_interlaced,
     )
 
 
@@ -205,6 +210,7 @@ class _Found:
 
     def __init__(self) -> None:
         self.num_frames = self.bad_packets = self.bad_frames = self.hidden_packets = 0
+        self.num_packets = self.num_interlaced = 0
         self.sizes: list[tuple[int, int]] = []
         self.times_s: list[float] = []
         self.end: str | None = None
@@ -212,6 +218,7 @@ class _Found:
     def add(self, frame: Any) -> None:
         self.num_frames += 1
         self.bad_frames += bool(frame.is_corrupt)
+        self.num_interlaced += frame.interlaced_frame
         if (frame.width, frame.height) not in self.sizes:
             self.sizes.append((frame.width, frame.height))
         if frame.time is not None:
@@ -228,6 +235,7 @@ def _decoded(container: Any, stream: Any, found: _Found) -> Iterator[Any]:
             return
         if packet is None:
             return
+        found.num_packets += packet.size > 0 and not packet.is_discard and not is_unseen(packet, stream)
         try:
             frames = packet.decode()
         except av.error.FFmpegError:

@@ -173,14 +173,15 @@ def _read_pyav(scan: PacketScan, choose: Callable[[PacketScan], list[int]]) -> F
     if frames_FHWC is not None:
         return _frames(scan, frames_FHWC, indices, "pyav")
     logger.debug("%s: read through (%s)", path, scan.problem or "not what its packets promise")
-    promised = scan.promised
+    promised = scan
     for _attempt in range(2):
         chosen = Chosen(indices, scan.info.sample_aspect)
-        decoding, pts, bad = _Decoding(path), list[int | None](), set[int]()
+        decoding, pts, bad, num_interlaced = _Decoding(path), list[int | None](), set[int](), 0
         for frame in decoding.frames():
             chosen.put(len(pts), frame)
             if frame.is_corrupt:
                 bad.add(len(pts))
+            num_interlaced += frame.interlaced_frame
             pts.append(frame.pts)
         if not pts:
             raise UnreadableClipError(path, "no frame of it can be decoded")
@@ -188,7 +189,7 @@ def _read_pyav(scan: PacketScan, choose: Callable[[PacketScan], list[int]]) -> F
             frames = _frames(
                 scan, chosen.frames_FHWC, indices, "pyav",
                 num_damaged=decoding.num_damaged, num_bad=len(bad), num_bad_chosen=len(bad.intersection(indices)),
-                num_missing=max(0, promised - len(pts)),
+                num_missing=promised.num_missing(len(pts), num_interlaced),
             )  # fmt: skip
             if frames.damage is not None:
                 logger.warning("%s: damaged: %s", path, frames.damage)

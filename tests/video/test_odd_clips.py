@@ -109,6 +109,36 @@ def test_an_edit_list_hides_what_a_player_does_not_show(tmp_path):
     assert said is not None and re.match(r"decord counts \d+ frames, its packets 25: it would give wrong ones", said)
 
 
+def test_what_an_edit_list_cuts_off_is_not_missing(tmp_path):
+    """FFmpeg gives no packet of the first GOP; of a file that was cut off, too, what is missing is."""
+    path = write_clip(tmp_path / "cut.mp4", num_frames=40, g="20", bf="0", crf="0", movflags="faststart")
+    content = path.read_bytes()
+    duration, media_time = struct.unpack_from(">ii", content, content.index(b"elst") + 12)
+    patched(path, b"elst", 8, ">ii", duration - 2500, media_time + 25 * 1024)
+    frames = read_frames(path, FrameSampling(15))
+    assert frame_numbers(frames.frames_FHWC) == list(range(25, 40))
+    assert (examine(path).header_frames, examine(path).damage, frames.damage) == (40, None, None)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 9 // 10])
+    facts, frames = examine(path), read_frames(path, FrameSampling(15))
+    assert 0 < facts.num_frames == frames.info.num_frames < 15 and frames.num_missing == 15 - facts.num_frames
+    assert f"the header promises 40 frames, {facts.num_frames} can be decoded" in str(facts.damage)
+
+
+def test_empty_chunks_of_avi_are_not_missing(tmp_path):
+    """A stream that may have 50 frames a second, and has 25."""
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=50)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 50)
+        for number in range(20):
+            add_grey(stream, container, number, 2 * number)
+        container.mux(stream.encode())
+    facts, frames = examine(path), read_frames(path, FrameSampling(20))
+    assert facts.header_frames == 39 and facts.num_frames == 20
+    assert facts.damage is None and frames.damage is None
+
+
 @pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0), 3), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)])
 def test_a_turned_clip_is_shown_upright(tmp_path, matrix, turns):
     """The white edge is on the left of what is stored; `turns`: quarters counterclockwise."""

@@ -122,8 +122,10 @@ def one_line(reason: str) -> str:
 
 
 @contextmanager
-def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
-    """PyAV container and its first real video stream; PyAV's errors leave as UnreadableClipError."""
+def open_video(path: Path, **options: str) -> Iterator[tuple[Any, Any]]:
+    """PyAV container, opened with FFmpeg's options, and its first real video stream; PyAV's errors leave as
+    UnreadableClipError.
+    """
     try:
         status = path.stat()
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
@@ -134,7 +136,7 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
         raise UnreadableClipError(path, "the file is empty (0 bytes)")
     try:
         # An absolute path: FFmpeg takes "a:b.mp4" for a protocol and "-a.mp4" is nobody's option here.
-        with av.open(str(path.absolute()), metadata_errors="replace") as container:
+        with av.open(str(path.absolute()), options=options, metadata_errors="replace") as container:
             yield container, _video_stream(path, container)
     except UnreadableClipError:
         raise
@@ -176,6 +178,7 @@ def scan_packets(path: Path) -> PacketScan:
             packets.is_regular = False
         if not packets.pts:
             raise UnreadableClipError(path, "its video stream holds no frames")
+        form = container.format.name
         pts = np.sort(packets.pts)
         told_fps = None if packets.timeless else impossible_fps((pts - pts[0]) * float(stream.time_base))
         fps = frame_rate(stream, told_fps is not None)
@@ -195,7 +198,7 @@ def scan_packets(path: Path) -> PacketScan:
             float(stream.sample_aspect_ratio or 1),
             told_fps,
         )
-        form = container.format.name
+    num_hidden = packets.num_hidden + num_uncounted(path, form, info.header_frames, packets.num_read, packets.last_dts)
     return PacketScan(
         info,
         times_s,
@@ -203,7 +206,7 @@ def scan_packets(path: Path) -> PacketScan:
         packets.keyframes(pts),
         is_timed=not packets.timeless and bool((np.diff(pts) > 0).all()),
         problem=packets.problem,
-        num_hidden=packets.num_hidden,
+        num_hidden=num_hidden,
         is_closed=packets.is_closed(pts),
         container=form,
     )
@@ -214,6 +217,30 @@ def is_unseen(packet: Any, stream: Any) -> bool:
     9.1: show_frame), as an encoder of two passes makes them.
     """
     return stream.codec_context.name == "vp8" and packet.size > 0 and not memoryview(packet)[0] & 0x10
+
+
+def num_uncounted(path: Path, form: str, header_frames: int | None, num_read: int, last_dts: int | None) -> int:
+    """Frames that a header counts, of which no packet is read, and which are not missing.
+
+    FFmpeg leaves out what an edit list cuts off, unless a frame that is shown needs it; and AVI counts empty chunks, in
+    whose place the frame before them is shown on.
+
+    Args:
+        form: PacketScan's container.
+        num_read: packets with data.
+        last_dts: of the last one.
+    """
+    if header_frames is None or header_frames <= num_read:
+        return 0
+    if form == "avi" and last_dts is not None and num_read > 1:
+        return max(0, last_dts + round(last_dts / (num_read - 1)) - num_read)
+    if "mov" not in form.split(","):
+        return 0
+    count = 0
+    with open_video(path, ignore_editlist="1") as (container, stream), suppress(av.error.FFmpegError):
+        for packet in container.demux(stream):
+            count += packet.size > 0
+    return max(0, count - num_read)
 
 
 def broken_times(path: Path) -> ClipInfo | None:
@@ -243,7 +270,7 @@ class _Packets:
         self.is_regular = True
         self.problem: str | None = None
         self.num_hidden = 0
-        self._last_dts: int | None = None
+        self.last_dts: int | None = None
 
     def add(self, packet: Any) -> None:
         pts, dts = packet.pts, packet.dts
@@ -259,9 +286,14 @@ class _Packets:
             self.keys.append(pts or 0)
         if packet.is_corrupt:
             self.problem, self.is_regular = "damaged packets", False
-        if dts is not None and self._last_dts is not None and dts <= self._last_dts:
+        if dts is not None and self.last_dts is not None and dts <= self.last_dts:
             self.is_regular = False
-        self._last_dts = self._last_dts if dts is None else dts  # Matroska leaves some out
+        self.last_dts = self.last_dts if dts is None else dts  # Matroska leaves some out
+
+    @property
+    def num_read(self) -> int:
+        """Those with data, hidden ones among them."""
+        return len(self.pts) + self.num_hidden
 
     def keyframes(self, ordered: np.ndarray) -> np.ndarray | None:
         """Ascending; None where time stamps are absent, the same or leap, or the first frame shown is none."""

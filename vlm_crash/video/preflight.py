@@ -20,7 +20,7 @@ from typing import Any
 import av
 import numpy as np
 
-from vlm_crash.video.container import UnreadableClipError, is_unseen, open_video
+from vlm_crash.video.container import UnreadableClipError, is_unseen, num_uncounted, open_video
 from vlm_crash.video.frame_times import believed_times, frame_rate, impossible_fps
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S, ReaderProcess
 from vlm_crash.video.reader import check_reader
@@ -49,7 +49,7 @@ class ClipFacts:
         first_s, last_s: presentation times of the first and the last decoded frame, in the container's own seconds.
         bad_packets: packets that are marked as damaged, or that the decoder refuses.
         bad_frames: frames that the decoder gives, and calls damaged.
-        hidden_packets: packets that the container says not to show (an edit list).
+        hidden_packets: packets that the container says not to show, or leaves out for that (an edit list).
         sizes: different sizes of frames.
         end: why reading stopped before the end of the file; None: it did not.
         told_fps: frames a second by the time stamps, which cannot be right; None: they can.
@@ -179,6 +179,9 @@ def _examine(path: Path, see: Callable[[Any], None]) -> ClipFacts:
             see(frame)
         told_fps = impossible_fps(np.array(found.times_s))
         shown_s = believed_times(np.array(found.times_s), frame_rate(stream, told_fps is not None))
+        form = container.format.name
+    num_read = found.num_packets + found.hidden_packets
+    num_cut = num_uncounted(path, form, header_frames, num_read, found.last_dts)
     if not found.sizes:
         raise UnreadableClipError(path, found.end or "no frame of it can be decoded")
     times_s = np.array(found.times_s)
@@ -197,7 +200,7 @@ def _examine(path: Path, see: Callable[[Any], None]) -> ClipFacts:
         last_s=float(times_s.max()) if has_times else None,
         bad_packets=found.bad_packets,
         bad_frames=found.bad_frames,
-        hidden_packets=found.hidden_packets,
+        hidden_packets=found.hidden_packets + num_cut,
         sizes=len(found.sizes),
         end=found.end,
         told_fps=told_fps,
@@ -214,6 +217,7 @@ class _Found:
         self.sizes: list[tuple[int, int]] = []
         self.times_s: list[float] = []
         self.end: str | None = None
+        self.last_dts: int | None = None
 
     def add(self, frame: Any) -> None:
         self.num_frames += 1
@@ -235,6 +239,7 @@ def _decoded(container: Any, stream: Any, found: _Found) -> Iterator[Any]:
             return
         if packet is None:
             return
+        found.last_dts = found.last_dts if packet.dts is None else packet.dts
         found.num_packets += packet.size > 0 and not packet.is_discard and not is_unseen(packet, stream)
         try:
             frames = packet.decode()

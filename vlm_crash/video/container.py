@@ -198,18 +198,27 @@ def scan_packets(path: Path) -> PacketScan:
             float(stream.sample_aspect_ratio or 1),
             told_fps,
         )
+        is_counted = packets.timeless or _is_counted(packets, form, context)
     num_hidden = packets.num_hidden + num_uncounted(path, form, info.header_frames, packets.num_read, packets.last_dts)
     return PacketScan(
         info,
         times_s,
         pts,
-        packets.keyframes(pts),
-        is_timed=not packets.timeless and bool((np.diff(pts) > 0).all()),
+        None if is_counted else packets.keyframes(pts),
+        is_timed=not is_counted and bool((np.diff(pts) > 0).all()),
         problem=packets.problem,
         num_hidden=num_hidden,
         is_closed=packets.is_closed(pts),
         container=form,
     )
+
+
+def _is_counted(packets: _Packets, form: str, context: Any) -> bool:
+    """Whether time stamps that ascend are those of packets, and not of frames, which come in another order.
+
+    AVI has none at all. Of some codecs (H.264) FFmpeg counts packets for it, and each frame takes its packet's.
+    """
+    return form == "avi" and context.has_b_frames and bool((np.diff(packets.pts) > 0).all())
 
 
 def is_unseen(packet: Any, stream: Any) -> bool:

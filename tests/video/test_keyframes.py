@@ -140,7 +140,7 @@ def test_other_codecs_decode_them_all(make_clip, monkeypatch, numbers):
 
 @pytest.mark.usefixtures("way")
 def test_time_stamps_of_packets_are_not_those_of_frames(make_clip, numbers):
-    """H.264 with B-frames in AVI, where FFmpeg counts packets in their own order. Without B-frames it may be entered."""
+    """H.264 with B-frames in AVI, where FFmpeg counts packets in their own order. Without them it may be entered."""
     path = make_clip("b_frames.avi", num_frames=40, g="8", bf="3", **{"x264-params": "b-adapt=0:scenecut=0"})
     for indices in choices(40):
         assert read_needed(scan_packets(path), indices) is None

@@ -19,7 +19,7 @@ from typing import Any
 import av
 import numpy as np
 
-from vlm_crash.video.frame_times import MOST_FPS, display_times, frame_rate, impossible_fps
+from vlm_crash.video.frame_times import MOST_FPS, decoded_times, display_times, frame_rate, impossible_fps
 
 # Beyond this a header is broken; it would only exhaust the memory.
 _MAX_PIXELS = 16384 * 16384
@@ -102,9 +102,7 @@ class PacketScan:
 
     def decoded(self, pts: Sequence[int | None], time_base: float) -> PacketScan:
         """The scan of a clip of which only these frames can be decoded; their time stamps in display order."""
-        stamps = np.array([stamp or 0 for stamp in pts])
-        timeless = None in pts or bool((np.diff(stamps) < 0).any())
-        times_s = display_times(stamps, timeless, time_base, self.info.fps)
+        times_s = decoded_times(pts, time_base, self.info.fps)
         step_s = self.info.duration_s - float(self.times_s[-1])
         info = replace(self.info, num_frames=len(pts), duration_s=float(times_s[-1]) + step_s)
         return replace(self, info=info, times_s=times_s)

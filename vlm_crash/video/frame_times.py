@@ -6,6 +6,8 @@ right is kept; what stands in for one that cannot is between those of its neighb
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,47 @@ def display_times(pts: np.ndarray, timeless: bool, time_base: float, fps: float)
     if timeless or (len(pts) > 1 and pts[0] == pts[-1]):
         return np.arange(len(pts)) / fps
     return believed_times(np.asarray((pts - pts[0]) * time_base), fps)
+
+
+def decoded_times(stamps: Sequence[int | None], time_base: float, fps: float) -> np.ndarray:
+    """[N] seconds from the first frame on, of decoded frames in display order; some may be lost.
+
+    A decoder that misses frames gives some of those after it a wrong stamp, or shows them too early or too late: stamps
+    that do not ascend with the most of the others give way to the middle between their neighbours. Where that would be
+    more than half of them, the frame rate gives the times.
+
+    >>> decoded_times([0, 1, 2, 9, 4, None, 6], time_base=1.0, fps=1.0).tolist()
+    [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    """
+    right = _ascending(stamps)
+    if len(right) < max(2, len(stamps) / 2):
+        return np.arange(len(stamps)) / fps
+    seconds = np.array([stamps[place] for place in right], np.float64) * time_base
+    places = np.arange(len(stamps))
+    times_s = np.interp(places, right, seconds)
+    before, after = places < right[0], places > right[-1]
+    times_s[before] = seconds[0] - (right[0] - places[before]) / fps
+    times_s[after] = seconds[-1] + (places[after] - right[-1]) / fps
+    return believed_times(times_s - times_s[0], fps)
+
+
+def _ascending(stamps: Sequence[int | None]) -> list[int]:
+    """Places of the most stamps that ascend from each to the next (patience sorting: n log n)."""
+    ends: list[int] = []  # [i]: the least stamp that i others ascend to
+    at: list[int] = []
+    before: list[int] = [-1] * len(stamps)
+    for place, stamp in enumerate(stamps):
+        if stamp is None:
+            continue
+        length = bisect_left(ends, stamp)
+        before[place] = at[length - 1] if length else -1
+        ends[length : length + 1], at[length : length + 1] = [stamp], [place]
+    found = []
+    place = at[-1] if at else -1
+    while place >= 0:
+        found.append(place)
+        place = before[place]
+    return found[::-1]
 
 
 def believed_times(times_s: np.ndarray, fps: float) -> np.ndarray:

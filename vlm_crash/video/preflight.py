@@ -21,7 +21,7 @@ import av
 import numpy as np
 
 from vlm_crash.video.container import UnreadableClipError, is_unseen, num_uncounted, open_video
-from vlm_crash.video.frame_times import believed_times, frame_rate, impossible_fps
+from vlm_crash.video.frame_times import decoded_times, frame_rate, impossible_fps
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S, ReaderProcess
 from vlm_crash.video.reader import check_reader
 
@@ -178,7 +178,8 @@ def _examine(path: Path, see: Callable[[Any], None]) -> ClipFacts:
             found.add(frame)
             see(frame)
         told_fps = impossible_fps(np.array(found.times_s))
-        shown_s = believed_times(np.array(found.times_s), frame_rate(stream, told_fps is not None))
+        rate = frame_rate(stream, told_fps is not None)
+        shown_s = decoded_times(found.pts, float(stream.time_base), rate)
         form = container.format.name
     num_read = found.num_packets + found.hidden_packets
     num_cut = num_uncounted(path, form, header_frames, num_read, found.last_dts)
@@ -209,12 +210,13 @@ def _examine(path: Path, see: Callable[[Any], None]) -> ClipFacts:
 
 
 class _Found:
-    """What has been counted so far; eight bytes a frame."""
+    """What has been counted so far; a few bytes a frame."""
 
     def __init__(self) -> None:
         self.num_frames = self.bad_packets = self.bad_frames = self.hidden_packets = 0
         self.num_packets = self.num_interlaced = 0
         self.sizes: list[tuple[int, int]] = []
+        self.pts: list[int | None] = []
         self.times_s: list[float] = []
         self.end: str | None = None
         self.last_dts: int | None = None
@@ -225,6 +227,7 @@ class _Found:
         self.num_interlaced += frame.interlaced_frame
         if (frame.width, frame.height) not in self.sizes:
             self.sizes.append((frame.width, frame.height))
+        self.pts.append(frame.pts)
         if frame.time is not None:
             self.times_s.append(frame.time)
 

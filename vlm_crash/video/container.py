@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import stat
-from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ import av
 import numpy as np
 
 from vlm_crash.video.frame_times import MOST_FPS, decoded_times, display_times, frame_rate, impossible_fps
+from vlm_crash.video.packets import Packets, is_counted, is_unseen
 
 # Beyond this a header is broken; it would only exhaust the memory.
 _MAX_PIXELS = 16384 * 16384
@@ -166,7 +166,7 @@ def _is_real(stream: Any) -> bool:
 def scan_packets(path: Path) -> PacketScan:
     """Read the packets, decode nothing: true count, times, and where the clip can be entered."""
     with open_video(path) as (container, stream):
-        packets = _Packets()
+        packets = Packets()
         try:
             for packet in container.demux(stream):
                 if packet.size and not is_unseen(packet, stream):
@@ -196,34 +196,19 @@ def scan_packets(path: Path) -> PacketScan:
             float(stream.sample_aspect_ratio or 1),
             told_fps,
         )
-        is_counted = packets.timeless or _is_counted(packets, form, context)
+        counted = packets.timeless or is_counted(packets, form, context)
     num_hidden = packets.num_hidden + num_uncounted(path, form, info.header_frames, packets.num_read, packets.last_dts)
     return PacketScan(
         info,
         times_s,
         pts,
-        None if is_counted else packets.keyframes(pts),
-        is_timed=not is_counted and bool((np.diff(pts) > 0).all()),
+        None if counted else packets.keyframes(pts),
+        is_timed=not counted and bool((np.diff(pts) > 0).all()),
         problem=packets.problem,
         num_hidden=num_hidden,
         is_closed=packets.is_closed(pts),
         container=form,
     )
-
-
-def _is_counted(packets: _Packets, form: str, context: Any) -> bool:
-    """Whether time stamps that ascend are those of packets, and not of frames, which come in another order.
-
-    AVI has none at all. Of some codecs (H.264) FFmpeg counts packets for it, and each frame takes its packet's.
-    """
-    return form == "avi" and context.has_b_frames and bool((np.diff(packets.pts) > 0).all())
-
-
-def is_unseen(packet: Any, stream: Any) -> bool:
-    """Whether no frame comes of a packet with which nothing is wrong: of VP8's that are only looked back to (RFC 6386,
-    9.1: show_frame), as an encoder of two passes makes them.
-    """
-    return stream.codec_context.name == "vp8" and packet.size > 0 and not memoryview(packet)[0] & 0x10
 
 
 def num_uncounted(path: Path, form: str, header_frames: int | None, num_read: int, last_dts: int | None) -> int:
@@ -266,49 +251,3 @@ def broken_times(path: Path) -> ClipInfo | None:
             return None
     info = scan_packets(path).info
     return info if info.told_fps is not None else None
-
-
-class _Packets:
-    """Time stamps of a stream's packets, eight bytes each: hours of video have hundreds of thousands."""
-
-    def __init__(self) -> None:
-        self.pts, self.keys, self._key_numbers = array("q"), array("q"), array("q")
-        self.timeless = False
-        self.is_regular = True
-        self.problem: str | None = None
-        self.num_hidden = 0
-        self.last_dts: int | None = None
-
-    def add(self, packet: Any) -> None:
-        pts, dts = packet.pts, packet.dts
-        if packet.is_discard:  # an edit list: what is left out may still be needed to decode
-            self.is_regular = False
-            self.num_hidden += 1
-            return
-        if pts is None:
-            self.timeless = True
-        self.pts.append(pts or 0)
-        if packet.is_keyframe:
-            self._key_numbers.append(len(self.pts) - 1)
-            self.keys.append(pts or 0)
-        if packet.is_corrupt:
-            self.problem, self.is_regular = "damaged packets", False
-        if dts is not None and self.last_dts is not None and dts <= self.last_dts:
-            self.is_regular = False
-        self.last_dts = self.last_dts if dts is None else dts  # Matroska leaves some out
-
-    @property
-    def num_read(self) -> int:
-        """Those with data, hidden ones among them."""
-        return len(self.pts) + self.num_hidden
-
-    def keyframes(self, ordered: np.ndarray) -> np.ndarray | None:
-        """Ascending; None where time stamps are absent, the same or leap, or the first frame shown is none."""
-        keys = np.array(self.keys)
-        if self.timeless or not self.is_regular or not len(keys) or keys[0] != ordered[0]:
-            return None
-        return keys if bool((np.diff(ordered) > 0).all() and (np.diff(keys) > 0).all()) else None
-
-    def is_closed(self, ordered: np.ndarray) -> bool:
-        """Whether each keyframe has as many frames shown before it as packets."""
-        return bool((np.searchsorted(ordered, np.array(self.keys)) == np.array(self._key_numbers)).all())

@@ -20,9 +20,10 @@ from typing import Any
 import av
 import numpy as np
 
-from vlm_crash.video.container import UnreadableClipError, is_unseen, num_uncounted, open_video
+from vlm_crash.video.container import UnreadableClipError, num_uncounted, open_video
 from vlm_crash.video.frame_times import decoded_times, frame_rate, impossible_fps
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S, ReaderProcess
+from vlm_crash.video.packets import is_unseen
 from vlm_crash.video.reader import check_reader
 
 #: What the process runs.

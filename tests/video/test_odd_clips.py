@@ -93,6 +93,27 @@ def test_times_count_from_the_first_frame_shown(tmp_path):
         np.testing.assert_allclose(frames.times_s, np.array(frames.indices) / 25, atol=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("first_s", "second_s", "num_jumps"), [(0, 0, 1), (0, 0.02, 1), (0, 1000, 1), (1000, 0, 1), (0, 5.8, 0)]
+)
+def test_recordings_that_are_put_together_follow_one_another(tmp_path, caplog, first_s, second_s, num_jumps):
+    """MPEG-TS, as `cat` makes it: each part has a clock of its own. A hole of five seconds is a hole."""
+    parts = [
+        write_times(tmp_path / f"{start_s}.ts", list(range(0, 800, 40)), output_ts_offset=str(start_s)).read_bytes()
+        for start_s in (first_s, second_s)
+    ]
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(parts))
+    frames, facts = read_frames(path, FrameSampling(40)), examine(path)
+    assert frames.info.duration_s == (pytest.approx(1.6, abs=1e-3) if num_jumps else pytest.approx(6.6, abs=0.1))
+    assert facts.duration_s == pytest.approx(frames.info.duration_s)
+    said = f"the clock jumps ({num_jumps} times): what follows is taken to go on from there"
+    assert (said in str(facts.damage)) == (num_jumps > 0) == ("its clock jumps (1 times)" in caplog.text)
+    if num_jumps:
+        assert frame_numbers(frames.frames_FHWC) == [*range(20), *range(20)]
+        np.testing.assert_allclose(frames.times_s, np.arange(40) / 25, atol=1e-3)
+
+
 def test_an_edit_list_hides_what_a_player_does_not_show(tmp_path):
     """15 of 40 frames, the entry in the middle of a GOP; decord shows them."""
     path = write_clip(tmp_path / "cut.mp4", num_frames=40, g="20", bf="0")

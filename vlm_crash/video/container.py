@@ -18,7 +18,7 @@ from typing import Any
 import av
 import numpy as np
 
-from vlm_crash.video.frame_times import MOST_FPS, decoded_times, display_times, frame_rate, impossible_fps
+from vlm_crash.video.frame_times import MOST_FPS, decoded_times, display_times, frame_rate, impossible_fps, on_one_clock
 from vlm_crash.video.packets import Packets, is_counted, is_unseen
 
 # Beyond this a header is broken; it would only exhaust the memory.
@@ -54,6 +54,7 @@ class ClipInfo:
         sample_aspect: width of a stored pixel by its height.
         told_fps: frames a second by its time stamps, which cannot be right, so that `fps` gives the times; None: they
             are believed, or there are none.
+        num_jumps: how often its clock jumps; what follows is taken to go on from there.
     """
 
     path: Path
@@ -67,6 +68,7 @@ class ClipInfo:
     num_videos: int = 1
     sample_aspect: float = 1.0
     told_fps: float | None = None
+    num_jumps: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ class PacketScan:
 
     def decoded(self, pts: Sequence[int | None], time_base: float) -> PacketScan:
         """The scan of a clip of which only these frames can be decoded; their time stamps in display order."""
+        if self.info.num_jumps:
+            pts = on_one_clock(pts, time_base)
         times_s = decoded_times(pts, time_base, self.info.fps)
         step_s = self.info.duration_s - float(self.times_s[-1])
         info = replace(self.info, num_frames=len(pts), duration_s=float(times_s[-1]) + step_s)
@@ -166,7 +170,8 @@ def _is_real(stream: Any) -> bool:
 def scan_packets(path: Path) -> PacketScan:
     """Read the packets, decode nothing: true count, times, and where the clip can be entered."""
     with open_video(path) as (container, stream):
-        packets = Packets()
+        form = container.format.name
+        packets = Packets(form)
         try:
             for packet in container.demux(stream):
                 if packet.size and not is_unseen(packet, stream):
@@ -176,8 +181,8 @@ def scan_packets(path: Path) -> PacketScan:
             packets.is_regular = False
         if not packets.pts:
             raise UnreadableClipError(path, "its video stream holds no frames")
-        form = container.format.name
-        pts = np.sort(packets.pts)
+        pts, num_jumps = packets.on_one_clock(float(stream.time_base))
+        pts.sort()
         told_fps = None if packets.timeless else impossible_fps((pts - pts[0]) * float(stream.time_base))
         fps = frame_rate(stream, told_fps is not None)
         times_s = display_times(pts, packets.timeless, float(stream.time_base), fps)
@@ -195,8 +200,9 @@ def scan_packets(path: Path) -> PacketScan:
             sum(_is_real(video) for video in container.streams.video),
             float(stream.sample_aspect_ratio or 1),
             told_fps,
+            num_jumps,
         )
-        counted = packets.timeless or is_counted(packets, form, context)
+        counted = packets.timeless or num_jumps > 0 or is_counted(packets, form, context)
     num_hidden = packets.num_hidden + num_uncounted(path, form, info.header_frames, packets.num_read, packets.last_dts)
     return PacketScan(
         info,

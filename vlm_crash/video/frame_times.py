@@ -16,6 +16,37 @@ import numpy as np
 MOST_FPS = 1000.0
 #: Where they are broken, the most that is believed of what else the file says, and what is taken if that is more.
 _MOST_OTHER_FPS, _USUAL_FPS = 240.0, 25.0
+#: Containers, by FFmpeg's names, of recordings that are put together end to end: each brings its own clock.
+CLOCKED = frozenset({"mpegts", "mpeg"})
+#: Seconds by which a clock may leap or go back before FFmpeg takes it for another one (ffmpeg_demux.c,
+#: ts_discontinuity_process: dts_delta_threshold, and a tenth of a second).
+_LEAP_S, _BACK_S = 10.0, 0.1
+
+
+def clock_shifts(stamps: np.ndarray, time_base: float) -> tuple[np.ndarray, int]:
+    """What to add to time stamps [N], and how often their clock jumps: what follows goes on from there, as in FFmpeg.
+
+    Args:
+        stamps: ticks, ascending but for the jumps.
+
+    >>> shifts, num_jumps = clock_shifts(np.array([100, 101, 102, 7, 8, 900, 901]), time_base=1.0)
+    >>> shifts.tolist(), num_jumps
+    ([0, 0, 0, 96, 96, -795, -795], 2)
+    """
+    steps = np.diff(stamps)
+    if not len(steps):
+        return np.zeros(len(stamps), np.int64), 0
+    usual = max(1, int(np.median(steps)))
+    jumps = (steps < -_BACK_S / time_base) | (steps - usual > _LEAP_S / time_base)
+    shifts = np.concatenate([[0], np.cumsum(np.where(jumps, usual - steps, 0))])
+    return shifts.astype(np.int64), int(jumps.sum())
+
+
+def on_one_clock(stamps: Sequence[int | None], time_base: float) -> list[int | None]:
+    """Time stamps of frames in display order, shifted so; those that are missing stay so."""
+    known = np.array([stamp for stamp in stamps if stamp is not None], np.int64)
+    shifted = iter((known + clock_shifts(known, time_base)[0]).tolist())
+    return [None if stamp is None else next(shifted) for stamp in stamps]
 
 
 def display_times(pts: np.ndarray, timeless: bool, time_base: float, fps: float) -> np.ndarray:

@@ -11,11 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from vlm_crash.video.frame_times import CLOCKED, clock_shifts
+
 
 class Packets:
-    """Time stamps of a stream's packets, eight bytes each: hours of video have hundreds of thousands."""
+    """Time stamps of a stream's packets, eight bytes each: hours of video have hundreds of thousands.
 
-    def __init__(self) -> None:
+    Args:
+        form: FFmpeg's name of the container.
+    """
+
+    def __init__(self, form: str) -> None:
+        self._has_clock = form in CLOCKED
+        self._dts = array("q")
         self.pts, self.keys, self._key_numbers = array("q"), array("q"), array("q")
         self.timeless = False
         self.is_regular = True
@@ -40,11 +48,21 @@ class Packets:
         if dts is not None and self.last_dts is not None and dts <= self.last_dts:
             self.is_regular = False
         self.last_dts = self.last_dts if dts is None else dts  # Matroska leaves some out
+        if self._has_clock:
+            self._dts.append(self.last_dts or 0)
 
     @property
     def num_read(self) -> int:
         """Those with data, hidden ones among them."""
         return len(self.pts) + self.num_hidden
+
+    def on_one_clock(self, time_base: float) -> tuple[np.ndarray, int]:
+        """Presentation time stamps in the order of the packets without their clock's jumps, and how many it has."""
+        pts = np.array(self.pts)
+        if not self._has_clock or self.timeless:
+            return pts, 0
+        shifts, num_jumps = clock_shifts(np.array(self._dts), time_base)
+        return pts + shifts, num_jumps
 
     def keyframes(self, ordered: np.ndarray) -> np.ndarray | None:
         """Ascending; None where time stamps are absent, the same or leap, or the first frame shown is none."""

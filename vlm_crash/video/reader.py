@@ -139,6 +139,9 @@ def _mention(info: ClipInfo) -> None:
             "%s: its time stamps say %.0f frames a second, which cannot be; it is taken to have %g, and to last %.2f s"
         )
         logger.warning(text, info.path, info.told_fps, info.fps, info.duration_s)
+    if info.num_jumps:
+        text = "%s: its clock jumps (%d times): what follows is taken to go on from there, and the clip to last %.2f s"
+        logger.warning(text, info.path, info.num_jumps, info.duration_s)
     if info.header_frames is not None and info.header_frames != info.num_frames:
         told, true = info.header_frames, info.num_frames
         logger.info("%s: its header promises %d frames, and %d are shown", info.path, told, true)

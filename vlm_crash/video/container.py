@@ -19,7 +19,7 @@ import av
 import numpy as np
 
 from vlm_crash.video.frame_times import MOST_FPS, decoded_times, display_times, frame_rate, impossible_fps, on_one_clock
-from vlm_crash.video.packets import Packets, is_counted, is_unseen
+from vlm_crash.video.packets import Packets, is_counted
 
 # Beyond this a header is broken; it would only exhaust the memory.
 _MAX_PIXELS = 16384 * 16384
@@ -171,10 +171,10 @@ def scan_packets(path: Path) -> PacketScan:
     """Read the packets, decode nothing: true count, times, and where the clip can be entered."""
     with open_video(path) as (container, stream):
         form = container.format.name
-        packets = Packets(form)
+        packets = Packets(form, stream.codec_context.name)
         try:
             for packet in container.demux(stream):
-                if packet.size and not is_unseen(packet, stream):
+                if packet.size:
                     packets.add(packet)
         except av.error.FFmpegError as error:
             packets.problem = f"the packets end early: {error.strerror}"

@@ -19,10 +19,11 @@ class Packets:
 
     Args:
         form: FFmpeg's name of the container.
+        codec: and of the codec.
     """
 
-    def __init__(self, form: str) -> None:
-        self._has_clock = form in CLOCKED
+    def __init__(self, form: str, codec: str) -> None:
+        self._has_clock, self._is_vp8 = form in CLOCKED, codec == "vp8"
         self._dts = array("q")
         self.pts, self.keys, self._key_numbers = array("q"), array("q"), array("q")
         self.timeless = False
@@ -32,6 +33,13 @@ class Packets:
         self.last_dts: int | None = None
 
     def add(self, packet: Any) -> None:
+        """The next one that has data.
+
+        A frame of VP8 that is only looked back to, as an encoder of two passes makes it, is not shown (RFC 6386, 9.1:
+        show_frame), and its packet does not count.
+        """
+        if self._is_vp8 and not memoryview(packet)[0] & 0x10:
+            return
         pts, dts = packet.pts, packet.dts
         if packet.is_discard:  # an edit list: what is left out may still be needed to decode
             self.is_regular = False
@@ -53,7 +61,7 @@ class Packets:
 
     @property
     def num_read(self) -> int:
-        """Those with data, hidden ones among them."""
+        """Those that count, hidden ones among them."""
         return len(self.pts) + self.num_hidden
 
     def on_one_clock(self, time_base: float) -> tuple[np.ndarray, int]:
@@ -74,13 +82,6 @@ class Packets:
     def is_closed(self, ordered: np.ndarray) -> bool:
         """Whether each keyframe has as many frames shown before it as packets."""
         return bool((np.searchsorted(ordered, np.array(self.keys)) == np.array(self._key_numbers)).all())
-
-
-def is_unseen(packet: Any, stream: Any) -> bool:
-    """Whether no frame comes of a packet with which nothing is wrong: of VP8's that are only looked back to (RFC 6386,
-    9.1: show_frame), as an encoder of two passes makes them.
-    """
-    return stream.codec_context.name == "vp8" and packet.size > 0 and not memoryview(packet)[0] & 0x10
 
 
 def is_counted(packets: Packets, form: str, context: Any) -> bool:

@@ -23,7 +23,7 @@ import numpy as np
 from vlm_crash.video.container import UnreadableClipError, num_uncounted, open_video
 from vlm_crash.video.frame_times import decoded_times, frame_rate, impossible_fps, on_one_clock
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S, ReaderProcess
-from vlm_crash.video.packets import Packets, is_unseen
+from vlm_crash.video.packets import Packets
 from vlm_crash.video.reader import check_reader
 
 #: What the process runs.
@@ -176,9 +176,9 @@ def examine(path: Path, memory_gib: float | None = None, see: Callable[[Any], No
 
 def _examine(path: Path, see: Callable[[Any], None]) -> ClipFacts:
     with open_video(path) as (container, stream):
-        found = _Found(container.format.name)
+        found = _Found(container.format.name, stream.codec_context.name)
         fps = stream.average_rate or stream.guessed_rate
-        header_frames, codec, time_base = stream.frames or None, stream.codec_context.name, float(stream.time_base)
+        header_frames, time_base = stream.frames or None, float(stream.time_base)
         for frame in _decoded(container, stream, found):
             found.add(frame)
             see(frame)
@@ -194,7 +194,7 @@ def _examine(path: Path, see: Callable[[Any], None]) -> ClipFacts:
     step_s = float(np.median(np.diff(shown_s))) if len(shown_s) > 1 else 1 / float(fps) if fps else 0.0
     width, height = found.sizes[0]
     return ClipFacts(
-        codec=codec,
+        codec=found.codec,
         width=width,
         height=height,
         fps=float(fps) if fps else None,
@@ -219,10 +219,11 @@ class _Found:
 
     Args:
         form: FFmpeg's name of the container.
+        codec: and of the codec.
     """
 
-    def __init__(self, form: str) -> None:
-        self.form, self.packets = form, Packets(form)
+    def __init__(self, form: str, codec: str) -> None:
+        self.form, self.codec, self.packets = form, codec, Packets(form, codec)
         self.bad_packets = self.bad_frames = self.num_interlaced = 0
         self.sizes: list[tuple[int, int]] = []
         self.pts: list[int | None] = []
@@ -246,7 +247,7 @@ def _decoded(container: Any, stream: Any, found: _Found) -> Iterator[Any]:
             return
         if packet is None:
             return
-        if packet.size and not is_unseen(packet, stream):
+        if packet.size:
             found.packets.add(packet)
         try:
             frames = packet.decode()

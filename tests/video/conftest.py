@@ -48,6 +48,19 @@ def write_flipped(path: Path) -> Path:
     return path
 
 
+def write_noise(path: Path, codec: str, size: tuple[int, int], pix_fmt: str, options: dict[str, str]) -> Path:
+    """20 frames of moving noise."""
+    noise_HWC = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=24, options=options)
+        (stream.width, stream.height), stream.pix_fmt = size, pix_fmt
+        for number in range(20):
+            picture_HWC = np.ascontiguousarray(np.roll(noise_HWC, 3 * number, axis=1))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture_HWC, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
 def frame_numbers(frames_FHWC: np.ndarray) -> list[int]:
     return [round((float(frame[8:40, 16:].mean()) - 16) / LEVEL_STEP) for frame in frames_FHWC]
 

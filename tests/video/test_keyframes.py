@@ -138,6 +138,18 @@ def test_other_codecs_decode_them_all(make_clip, monkeypatch, numbers):
         assert decoded.num_frames >= 38
 
 
+@pytest.mark.usefixtures("way")
+def test_time_stamps_of_packets_are_not_those_of_frames(make_clip, numbers):
+    """H.264 with B-frames in AVI, where FFmpeg counts packets in their own order. Without them it may be entered."""
+    path = make_clip("b_frames.avi", num_frames=40, g="8", bf="3", **{"x264-params": "b-adapt=0:scenecut=0"})
+    for indices in choices(40):
+        assert read_needed(scan_packets(path), indices) is None
+    frames = reader.read_frames(path, FrameSampling(7))
+    assert numbers(frames.frames_FHWC) == list(frames.indices) == middle_frame_indices(40, 7)
+    np.testing.assert_allclose(frames.times_s, np.array(frames.indices) / 10, atol=1e-6)
+    assert read_needed(scan_packets(make_clip("a.avi", num_frames=40, g="8", bf="0")), [9, 30]) is not None
+
+
 def test_no_time_stamps_no_seek(make_clip):
     raw = make_clip("a.h264", num_frames=40, g="5")
     assert scan_packets(raw).keyframes is None

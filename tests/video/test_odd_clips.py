@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.video.conftest import LEVEL_STEP, frame_numbers, write_clip
+from tests.video.conftest import LEVEL_STEP, frame_numbers, write_clip, write_noise
 from vlm_crash.video import FrameSampling, comparison, guarded, probe, read_frames
 from vlm_crash.video.comparison import decord_disagreements
 from vlm_crash.video.preflight import examine
@@ -93,6 +93,27 @@ def test_times_count_from_the_first_frame_shown(tmp_path):
         np.testing.assert_allclose(frames.times_s, np.array(frames.indices) / 25, atol=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("first_s", "second_s", "num_jumps"), [(0, 0, 1), (0, 0.02, 1), (0, 1000, 1), (1000, 0, 1), (0, 5.8, 0)]
+)
+def test_recordings_that_are_put_together_follow_one_another(tmp_path, caplog, first_s, second_s, num_jumps):
+    """MPEG-TS, as `cat` makes it: each part has a clock of its own. A hole of five seconds is a hole."""
+    parts = [
+        write_times(tmp_path / f"{start_s}.ts", list(range(0, 800, 40)), output_ts_offset=str(start_s)).read_bytes()
+        for start_s in (first_s, second_s)
+    ]
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(parts))
+    frames, facts = read_frames(path, FrameSampling(40)), examine(path)
+    assert frames.info.duration_s == (pytest.approx(1.6, abs=1e-3) if num_jumps else pytest.approx(6.6, abs=0.1))
+    assert facts.duration_s == pytest.approx(frames.info.duration_s)
+    said = f"the clock jumps ({num_jumps} times): what follows is taken to go on from there"
+    assert (said in str(facts.damage)) == (num_jumps > 0) == ("its clock jumps (1 times)" in caplog.text)
+    if num_jumps:
+        assert frame_numbers(frames.frames_FHWC) == [*range(20), *range(20)]
+        np.testing.assert_allclose(frames.times_s, np.arange(40) / 25, atol=1e-3)
+
+
 def test_an_edit_list_hides_what_a_player_does_not_show(tmp_path):
     """15 of 40 frames, the entry in the middle of a GOP; decord shows them."""
     path = write_clip(tmp_path / "cut.mp4", num_frames=40, g="20", bf="0")
@@ -109,6 +130,36 @@ def test_an_edit_list_hides_what_a_player_does_not_show(tmp_path):
     assert said is not None and re.match(r"decord counts \d+ frames, its packets 25: it would give wrong ones", said)
 
 
+def test_what_an_edit_list_cuts_off_is_not_missing(tmp_path):
+    """FFmpeg gives no packet of the first GOP; of a file that was cut off, too, what is missing is."""
+    path = write_clip(tmp_path / "cut.mp4", num_frames=40, g="20", bf="0", crf="0", movflags="faststart")
+    content = path.read_bytes()
+    duration, media_time = struct.unpack_from(">ii", content, content.index(b"elst") + 12)
+    patched(path, b"elst", 8, ">ii", duration - 2500, media_time + 25 * 1024)
+    frames = read_frames(path, FrameSampling(15))
+    assert frame_numbers(frames.frames_FHWC) == list(range(25, 40))
+    assert (examine(path).header_frames, examine(path).damage, frames.damage) == (40, None, None)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 9 // 10])
+    facts, frames = examine(path), read_frames(path, FrameSampling(15))
+    assert 0 < facts.num_frames == frames.info.num_frames < 15 and frames.num_missing == 15 - facts.num_frames
+    assert f"the header promises 40 frames, {facts.num_frames} can be decoded" in str(facts.damage)
+
+
+def test_empty_chunks_of_avi_are_not_missing(tmp_path):
+    """A stream that may have 50 frames a second, and has 25."""
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=50)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 50)
+        for number in range(20):
+            add_grey(stream, container, number, 2 * number)
+        container.mux(stream.encode())
+    facts, frames = examine(path), read_frames(path, FrameSampling(20))
+    assert facts.header_frames == 39 and facts.num_frames == 20
+    assert facts.damage is None and frames.damage is None
+
+
 @pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0), 3), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)])
 def test_a_turned_clip_is_shown_upright(tmp_path, matrix, turns):
     """The white edge is on the left of what is stored; `turns`: quarters counterclockwise."""
@@ -118,6 +169,29 @@ def test_a_turned_clip_is_shown_upright(tmp_path, matrix, turns):
     patched(path, b"tkhd", 40, ">5i", a, b, 0, c, d)
     shown = read_frames(path, FrameSampling(2)).frames_FHWC
     np.testing.assert_array_equal(shown, np.rot90(stored, turns, axes=(1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "place"),
+    [
+        ((-1, 0, 0, 1), lambda x, y: (63 - x, y)),
+        ((1, 0, 0, -1), lambda x, y: (x, 47 - y)),
+        ((0, 1, 1, 0), lambda x, y: (y, x)),
+        ((0, -1, -1, 0), lambda x, y: (47 - y, 63 - x)),
+    ],
+)
+def test_a_mirrored_clip_is_shown_as_its_matrix_says(tmp_path, matrix, place):
+    """[x' y'] = [x y] [[a b] [c d]], moved into the picture (ISO 14496-12, 8.3.2), pixel by pixel."""
+    path = write_noise(tmp_path / "mirrored.mp4", "libx264", (64, 48), "yuv444p", {"crf": "1"})
+    stored = read_frames(path, FrameSampling(1)).frames_FHWC[0]
+    a, b, c, d = (value * 2**16 for value in matrix)
+    patched(path, b"tkhd", 40, ">5i", a, b, 0, c, d)
+    shown = read_frames(path, FrameSampling(1)).frames_FHWC[0]
+    assert shown.shape == ((64, 48, 3) if a == 0 else (48, 64, 3))
+    for x in (0, 5, 63):
+        for y in (0, 7, 47):
+            at_x, at_y = place(x, y)
+            np.testing.assert_array_equal(shown[at_y, at_x], stored[y, x])
 
 
 @pytest.mark.parametrize(("aspect", "shape"), [(Fraction(4, 3), (48, 85)), (Fraction(3, 4), (64, 64))])

@@ -1,12 +1,14 @@
 """What is found in clips that are decoded as a whole, and what becomes of a decoder that takes too much."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
+import av
 import pytest
 
-from tests.video.conftest import write_clip
-from vlm_crash.video import preflight
+from tests.video.conftest import frame_numbers, write_clip
+from vlm_crash.video import FrameSampling, preflight, read_frames
 from vlm_crash.video.container import UnreadableClipError
 from vlm_crash.video.preflight import Limits, Preflight, examine
 
@@ -33,6 +35,39 @@ def test_a_clip_that_was_cut_off_is_damaged_and_one_without_frames_unreadable(tm
     path.write_bytes(b"no clip")
     with pytest.raises(UnreadableClipError, match="not a video"):
         examine(path)
+
+
+def remuxed(path: Path, change: Callable[[int, bytes], bytes | None]) -> Path:
+    """The clip beside it with its packets changed; None: without that one."""
+    target = path.with_stem("changed")
+    with av.open(str(path)) as source, av.open(str(target), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
+            content = change(number, bytes(packet))
+            if content is not None:
+                copy = av.Packet(content)
+                copy.pts, copy.dts, copy.time_base, copy.stream = packet.pts, packet.dts, packet.time_base, stream
+                copy.is_keyframe = packet.is_keyframe
+                container.mux(copy)
+    return target
+
+
+def test_frames_that_do_not_come_are_missed_where_no_header_counts_them(tmp_path):
+    """MPEG-TS that begins in the middle of a GOP."""
+    whole = write_clip(tmp_path / "whole.ts", g="20", bf="0", **{"x264-params": "scenecut=0"})
+    cut = remuxed(whole, lambda number, content: content if number >= 5 else None)
+    facts, frames = examine(cut), read_frames(cut, FrameSampling(20))
+    assert facts.damage == "there are packets of 35 frames, 20 can be decoded" and examine(whole).damage is None
+    assert frames.num_missing == 15 and frame_numbers(frames.frames_FHWC) == list(range(20, 40))
+
+
+def test_packets_that_show_nothing_are_not_missed(tmp_path):
+    """VP8's frames that are only looked back to, as an encoder of two passes makes them."""
+    whole = write_clip(tmp_path / "whole.webm", codec="libvpx", b="2000000", deadline="realtime")
+    unseen = remuxed(whole, lambda n, content: bytes([content[0] & ~0x10, *content[1:]]) if n in (7, 20) else content)
+    facts, frames = examine(unseen), read_frames(unseen, FrameSampling(38))
+    assert (facts.num_frames, facts.damage, frames.damage) == (38, None, None)
+    assert frame_numbers(frames.frames_FHWC) == [n for n in range(40) if n not in (7, 20)]
 
 
 def test_memory_is_limited_beside_what_the_process_takes(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +38,7 @@ from vlm_crash.video.container import UnreadableClipError
 from vlm_crash.video.preflight import RIGHT, ClipFacts, Limits, Preflight
 
 log = logging.getLogger(__name__)
+_SECONDS_BETWEEN_KILLS = 0.05
 
 
 @dataclass(frozen=True)
@@ -211,9 +212,11 @@ def _looked_at(clips: Sequence[CheckedClip], limits: Limits, num_workers: int, d
             yield future.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        while wait(futures, timeout=0.05).not_done:  # Ctrl-C: what is under way is given up
+        # Ctrl-C: what is under way is given up. `wait` would wait forever for clips that never began.
+        while not all(future.done() for future in futures):
             for preflight in made:
                 preflight.kill()
+            time.sleep(_SECONDS_BETWEEN_KILLS)
         for preflight in made:
             preflight.stop()
         pool.shutdown()

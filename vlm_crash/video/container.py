@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import stat
-from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -19,14 +18,13 @@ from typing import Any
 import av
 import numpy as np
 
+from vlm_crash.video.frame_times import MOST_FPS, decoded_times, display_times, frame_rate, impossible_fps, on_one_clock
+from vlm_crash.video.packets import Packets, is_counted
+
 # Beyond this a header is broken; it would only exhaust the memory.
 _MAX_PIXELS = 16384 * 16384
-#: Frames a second that no dashcam takes: time stamps that say more are broken.
-MOST_FPS = 1000.0
 #: Packets of a recording by which it is told whether all of them have to be looked at.
 _FIRST_PACKETS = 64
-#: Where they are broken, the most that is believed of what else the file says, and what is taken if that is more.
-_MOST_OTHER_FPS, _USUAL_FPS = 240.0, 25.0
 
 
 class UnreadableClipError(ValueError):
@@ -56,6 +54,7 @@ class ClipInfo:
         sample_aspect: width of a stored pixel by its height.
         told_fps: frames a second by its time stamps, which cannot be right, so that `fps` gives the times; None: they
             are believed, or there are none.
+        num_jumps: how often its clock jumps; what follows is taken to go on from there.
     """
 
     path: Path
@@ -69,6 +68,7 @@ class ClipInfo:
     num_videos: int = 1
     sample_aspect: float = 1.0
     told_fps: float | None = None
+    num_jumps: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,16 +92,21 @@ class PacketScan:
     is_closed: bool = False
     container: str = ""
 
-    @property
-    def promised(self) -> int:
-        """Frames that there should be: by the packets, or by the header, where a file that was cut off has fewer."""
-        return max(self.info.num_frames, (self.info.header_frames or 0) - self.num_hidden)
+    def num_missing(self, num_decoded: int, num_interlaced: int) -> int:
+        """Frames that there should be, by the packets or by the header, and that were not decoded.
+
+        Args:
+            num_decoded: frames that were.
+            num_interlaced: of these; each may have come in two packets, a field in each.
+        """
+        promised = max(self.info.num_frames - num_interlaced, (self.info.header_frames or 0) - self.num_hidden)
+        return max(0, promised - num_decoded)
 
     def decoded(self, pts: Sequence[int | None], time_base: float) -> PacketScan:
         """The scan of a clip of which only these frames can be decoded; their time stamps in display order."""
-        stamps = np.array([stamp or 0 for stamp in pts])
-        timeless = None in pts or bool((np.diff(stamps) < 0).any())
-        times_s = display_times(stamps, timeless, time_base, self.info.fps)
+        if self.info.num_jumps:
+            pts = on_one_clock(pts, time_base)
+        times_s = decoded_times(pts, time_base, self.info.fps)
         step_s = self.info.duration_s - float(self.times_s[-1])
         info = replace(self.info, num_frames=len(pts), duration_s=float(times_s[-1]) + step_s)
         return replace(self, info=info, times_s=times_s)
@@ -119,8 +124,10 @@ def one_line(reason: str) -> str:
 
 
 @contextmanager
-def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
-    """PyAV container and its first real video stream; PyAV's errors leave as UnreadableClipError."""
+def open_video(path: Path, **options: str) -> Iterator[tuple[Any, Any]]:
+    """PyAV container, opened with FFmpeg's options, and its first real video stream; PyAV's errors leave as
+    UnreadableClipError.
+    """
     try:
         status = path.stat()
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
@@ -131,7 +138,7 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
         raise UnreadableClipError(path, "the file is empty (0 bytes)")
     try:
         # An absolute path: FFmpeg takes "a:b.mp4" for a protocol and "-a.mp4" is nobody's option here.
-        with av.open(str(path.absolute()), metadata_errors="replace") as container:
+        with av.open(str(path.absolute()), options=options, metadata_errors="replace") as container:
             yield container, _video_stream(path, container)
     except UnreadableClipError:
         raise
@@ -163,7 +170,8 @@ def _is_real(stream: Any) -> bool:
 def scan_packets(path: Path) -> PacketScan:
     """Read the packets, decode nothing: true count, times, and where the clip can be entered."""
     with open_video(path) as (container, stream):
-        packets = _Packets()
+        form = container.format.name
+        packets = Packets(form, stream.codec_context.name)
         try:
             for packet in container.demux(stream):
                 if packet.size:
@@ -173,7 +181,8 @@ def scan_packets(path: Path) -> PacketScan:
             packets.is_regular = False
         if not packets.pts:
             raise UnreadableClipError(path, "its video stream holds no frames")
-        pts = np.sort(packets.pts)
+        pts, num_jumps = packets.on_one_clock(float(stream.time_base))
+        pts.sort()
         told_fps = None if packets.timeless else impossible_fps((pts - pts[0]) * float(stream.time_base))
         fps = frame_rate(stream, told_fps is not None)
         times_s = display_times(pts, packets.timeless, float(stream.time_base), fps)
@@ -191,19 +200,45 @@ def scan_packets(path: Path) -> PacketScan:
             sum(_is_real(video) for video in container.streams.video),
             float(stream.sample_aspect_ratio or 1),
             told_fps,
+            num_jumps,
         )
-        form = container.format.name
+        counted = packets.timeless or num_jumps > 0 or is_counted(packets, form, context)
+    num_hidden = packets.num_hidden + num_uncounted(path, form, info.header_frames, packets.num_read, packets.last_dts)
     return PacketScan(
         info,
         times_s,
         pts,
-        packets.keyframes(pts),
-        is_timed=not packets.timeless and bool((np.diff(pts) > 0).all()),
+        None if counted else packets.keyframes(pts),
+        is_timed=not counted and bool((np.diff(pts) > 0).all()),
         problem=packets.problem,
-        num_hidden=packets.num_hidden,
+        num_hidden=num_hidden,
         is_closed=packets.is_closed(pts),
         container=form,
     )
+
+
+def num_uncounted(path: Path, form: str, header_frames: int | None, num_read: int, last_dts: int | None) -> int:
+    """Frames that a header counts, of which no packet is read, and which are not missing.
+
+    FFmpeg leaves out what an edit list cuts off, unless a frame that is shown needs it; and AVI counts empty chunks, in
+    whose place the frame before them is shown on.
+
+    Args:
+        form: PacketScan's container.
+        num_read: packets with data.
+        last_dts: of the last one.
+    """
+    if header_frames is None or header_frames <= num_read:
+        return 0
+    if form == "avi" and last_dts is not None and num_read > 1:
+        return max(0, last_dts + round(last_dts / (num_read - 1)) - num_read)
+    if "mov" not in form.split(","):
+        return 0
+    count = 0
+    with open_video(path, ignore_editlist="1") as (container, stream), suppress(av.error.FFmpegError):
+        for packet in container.demux(stream):
+            count += packet.size > 0
+    return max(0, count - num_read)
 
 
 def broken_times(path: Path) -> ClipInfo | None:
@@ -222,83 +257,3 @@ def broken_times(path: Path) -> ClipInfo | None:
             return None
     info = scan_packets(path).info
     return info if info.told_fps is not None else None
-
-
-class _Packets:
-    """Time stamps of a stream's packets, eight bytes each: hours of video have hundreds of thousands."""
-
-    def __init__(self) -> None:
-        self.pts, self.keys, self._key_numbers = array("q"), array("q"), array("q")
-        self.timeless = False
-        self.is_regular = True
-        self.problem: str | None = None
-        self.num_hidden = 0
-        self._last_dts: int | None = None
-
-    def add(self, packet: Any) -> None:
-        pts, dts = packet.pts, packet.dts
-        if packet.is_discard:  # an edit list: what is left out may still be needed to decode
-            self.is_regular = False
-            self.num_hidden += 1
-            return
-        if pts is None:
-            self.timeless = True
-        self.pts.append(pts or 0)
-        if packet.is_keyframe:
-            self._key_numbers.append(len(self.pts) - 1)
-            self.keys.append(pts or 0)
-        if packet.is_corrupt:
-            self.problem, self.is_regular = "damaged packets", False
-        if dts is not None and self._last_dts is not None and dts <= self._last_dts:
-            self.is_regular = False
-        self._last_dts = self._last_dts if dts is None else dts  # Matroska leaves some out
-
-    def keyframes(self, ordered: np.ndarray) -> np.ndarray | None:
-        """Ascending; None where time stamps are absent, the same or leap, or the first frame shown is none."""
-        keys = np.array(self.keys)
-        if self.timeless or not self.is_regular or not len(keys) or keys[0] != ordered[0]:
-            return None
-        return keys if bool((np.diff(ordered) > 0).all() and (np.diff(keys) > 0).all()) else None
-
-    def is_closed(self, ordered: np.ndarray) -> bool:
-        """Whether each keyframe has as many frames shown before it as packets."""
-        return bool((np.searchsorted(ordered, np.array(self.keys)) == np.array(self._key_numbers)).all())
-
-
-def display_times(pts: np.ndarray, timeless: bool, time_base: float, fps: float) -> np.ndarray:
-    """Seconds from the first shown frame on; by the frame rate where the container has no time stamps, or broken ones.
-
-    Args:
-        pts: ticks, ascending.
-        timeless: some of the packets have none.
-    """
-    if timeless or (len(pts) > 1 and pts[0] == pts[-1]):
-        return np.arange(len(pts)) / fps
-    return believed_times(np.asarray((pts - pts[0]) * time_base), fps)
-
-
-def believed_times(times_s: np.ndarray, fps: float) -> np.ndarray:
-    """[N] seconds from 0 on, as they are; by the frame rate where they cannot be right."""
-    return times_s if impossible_fps(times_s) is None else np.arange(len(times_s)) / fps
-
-
-def impossible_fps(times_s: np.ndarray) -> float | None:
-    """Frames a second by their times [N], where no camera takes so many; None: they may be right.
-
-    >>> impossible_fps(np.arange(120) / 24), impossible_fps(np.arange(5) / 90_000)
-    (None, 90000.0)
-    """
-    span_s = float(np.ptp(times_s)) if len(times_s) > 1 else 0.0
-    return None if span_s == 0 or len(times_s) - 1 <= MOST_FPS * span_s else (len(times_s) - 1) / span_s
-
-
-def frame_rate(stream: Any, has_broken_times: bool) -> float:
-    """Frames a second: the container's average; 25 where there is none.
-
-    The average comes from the time stamps; where these are broken, FFmpeg's guess and the codec's own rate go first.
-    """
-    average, guess = stream.average_rate, stream.guessed_rate
-    if not has_broken_times:
-        return float(average or guess or 0) or _USUAL_FPS
-    rates = (float(rate or 0) for rate in (guess, stream.codec_context.framerate, average))
-    return next((rate for rate in rates if 0 < rate <= _MOST_OTHER_FPS), _USUAL_FPS)

@@ -49,6 +49,7 @@ _SETTLED_S = 2.0
 _DECIDING = ("av", "decord", "torch", "torchcodec", "torchvision")
 #: Our own modules that decide which pixels a frame has, beside this one.
 _DECIDING_CODE = (
+    *("frame_times", "packets"),
     *("container", "frame_formats", "frame_sampling", "frame_stream", "image_transform", "keyframes", "motion"),
     *("other_readers", "pixels", "reader"),
 )

@@ -15,7 +15,8 @@ from typing import Any
 
 import av
 
-from vlm_crash.video.container import MOST_FPS, ClipInfo, UnreadableClipError, broken_times, frame_rate, open_video
+from vlm_crash.video.container import ClipInfo, UnreadableClipError, broken_times, open_video
+from vlm_crash.video.frame_times import MOST_FPS, frame_rate
 
 #: Seconds by which a header may promise more than there is: rounding, or sound that goes on after the picture.
 _SLACK_S = 1.0

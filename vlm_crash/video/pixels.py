@@ -1,6 +1,7 @@
 """Decoded frames become rows of one array: nothing but what was chosen is kept, and that once.
 
-In: PyAV's frames. Out: [F, H, W, 3] uint8 RGB, as a player shows them: upright, with square pixels.
+In: PyAV's frames. Out: [F, H, W, 3] uint8 RGB, as a player shows them: upright, not mirrored,
+with square pixels.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
+from av.sidedata.sidedata import Type
 
 #: A header that promises wider or narrower pixels is broken.
 _MAX_SAMPLE_ASPECT = 4.0
@@ -124,5 +126,18 @@ def to_rgb(frame: Any, size: tuple[int, int]) -> np.ndarray:
     plane = rgb.planes[0]
     rows_HL = np.frombuffer(plane, np.uint8).reshape(size[1], plane.line_size)
     rgb_HWC = rows_HL[:, : size[0] * 3].reshape(size[1], size[0], 3)
-    # The display matrix: PyAV only reports it (degrees, counterclockwise).
+    return _upright(rgb_HWC, frame)
+
+
+def _upright(rgb_HWC: np.ndarray, frame: Any) -> np.ndarray:
+    """As the display matrix says: upside down first where it mirrors, then turned.
+
+    PyAV only reports the turn (degrees, counterclockwise), by the matrix's first row, which turning upside down leaves
+    as it is.
+    """
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    if matrix is not None:
+        a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+        if a * d < b * c:
+            rgb_HWC = rgb_HWC[::-1]
     return np.rot90(rgb_HWC, round(frame.rotation / 90) % 4)

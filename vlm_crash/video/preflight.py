@@ -20,8 +20,10 @@ from typing import Any
 import av
 import numpy as np
 
-from vlm_crash.video.container import UnreadableClipError, believed_times, frame_rate, impossible_fps, open_video
+from vlm_crash.video.container import UnreadableClipError, num_uncounted, open_video
+from vlm_crash.video.frame_times import decoded_times, frame_rate, impossible_fps, on_one_clock
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S, ReaderProcess
+from vlm_crash.video.packets import Packets
 from vlm_crash.video.reader import check_reader
 
 #: What the process runs.
@@ -48,10 +50,12 @@ class ClipFacts:
         first_s, last_s: presentation times of the first and the last decoded frame, in the container's own seconds.
         bad_packets: packets that are marked as damaged, or that the decoder refuses.
         bad_frames: frames that the decoder gives, and calls damaged.
-        hidden_packets: packets that the container says not to show (an edit list).
+        hidden_packets: packets that the container says not to show, or leaves out for that (an edit list).
         sizes: different sizes of frames.
         end: why reading stopped before the end of the file; None: it did not.
         told_fps: frames a second by the time stamps, which cannot be right; None: they can.
+        num_jumps: how often the container's clock jumps.
+        packet_frames: frames that should come of its packets, at least: of interlaced ones two may make one.
     """
 
     codec: str
@@ -69,6 +73,8 @@ class ClipFacts:
     sizes: int
     end: str | None
     told_fps: float | None = None
+    num_jumps: int = 0
+    packet_frames: int = 0
 
     @property
     def damage(self) -> str | None:
@@ -82,10 +88,14 @@ class ClipFacts:
             said.append(f"reading stops early ({self.end})")
         if self.told_fps is not None:
             said.append(f"the time stamps say {self.told_fps:.0f} frames a second")
+        if self.num_jumps:
+            said.append(f"the clock jumps ({self.num_jumps} times): what follows is taken to go on from there")
         if self.sizes > 1:
             said.append(f"frames of {self.sizes} sizes")
         if self.header_frames is not None and self.header_frames - self.hidden_packets > self.num_frames:
             said.append(f"the header promises {self.header_frames} frames, {self.num_frames} can be decoded")
+        elif self.packet_frames > self.num_frames:
+            said.append(f"there are packets of {self.packet_frames} frames, {self.num_frames} can be decoded")
         return "; ".join(said) or None
 
 
@@ -165,56 +175,66 @@ def examine(path: Path, memory_gib: float | None = None, see: Callable[[Any], No
 
 
 def _examine(path: Path, see: Callable[[Any], None]) -> ClipFacts:
-    found = _Found()
     with open_video(path) as (container, stream):
+        found = _Found(container.format.name, stream.codec_context.name)
         fps = stream.average_rate or stream.guessed_rate
-        header_frames, codec = stream.frames or None, stream.codec_context.name
+        header_frames, time_base = stream.frames or None, float(stream.time_base)
         for frame in _decoded(container, stream, found):
             found.add(frame)
             see(frame)
-        told_fps = impossible_fps(np.array(found.times_s))
-        shown_s = believed_times(np.array(found.times_s), frame_rate(stream, told_fps is not None))
+        num_jumps = found.packets.on_one_clock(time_base)[1]
+        pts = on_one_clock(found.pts, time_base) if num_jumps else found.pts
+        told_fps = impossible_fps(np.array([stamp for stamp in pts if stamp is not None]) * time_base)
+        shown_s = decoded_times(pts, time_base, frame_rate(stream, told_fps is not None))
+    packets = found.packets
+    num_cut = num_uncounted(path, found.form, header_frames, packets.num_read, packets.last_dts)
     if not found.sizes:
         raise UnreadableClipError(path, found.end or "no frame of it can be decoded")
-    times_s = np.array(found.times_s)
+    stamped = [stamp for stamp in found.pts if stamp is not None]
     step_s = float(np.median(np.diff(shown_s))) if len(shown_s) > 1 else 1 / float(fps) if fps else 0.0
-    has_times = len(times_s) > 0
     width, height = found.sizes[0]
     return ClipFacts(
-        codec=codec,
+        codec=found.codec,
         width=width,
         height=height,
         fps=float(fps) if fps else None,
-        num_frames=found.num_frames,
+        num_frames=len(found.pts),
         header_frames=header_frames,
-        duration_s=float(np.ptp(shown_s)) + step_s if has_times else None,
-        first_s=float(times_s.min()) if has_times else None,
-        last_s=float(times_s.max()) if has_times else None,
+        duration_s=float(np.ptp(shown_s)) + step_s if stamped else None,
+        first_s=stamped[0] * time_base if stamped else None,
+        last_s=stamped[-1] * time_base if stamped else None,
         bad_packets=found.bad_packets,
         bad_frames=found.bad_frames,
-        hidden_packets=found.hidden_packets,
+        hidden_packets=packets.num_hidden + num_cut,
         sizes=len(found.sizes),
         end=found.end,
         told_fps=told_fps,
+        num_jumps=num_jumps,
+        packet_frames=len(packets.pts) - found.num_interlaced,
     )
 
 
 class _Found:
-    """What has been counted so far; eight bytes a frame."""
+    """What has been counted so far; some bytes a frame.
 
-    def __init__(self) -> None:
-        self.num_frames = self.bad_packets = self.bad_frames = self.hidden_packets = 0
+    Args:
+        form: FFmpeg's name of the container.
+        codec: and of the codec.
+    """
+
+    def __init__(self, form: str, codec: str) -> None:
+        self.form, self.codec, self.packets = form, codec, Packets(form, codec)
+        self.bad_packets = self.bad_frames = self.num_interlaced = 0
         self.sizes: list[tuple[int, int]] = []
-        self.times_s: list[float] = []
+        self.pts: list[int | None] = []
         self.end: str | None = None
 
     def add(self, frame: Any) -> None:
-        self.num_frames += 1
         self.bad_frames += bool(frame.is_corrupt)
+        self.num_interlaced += frame.interlaced_frame
         if (frame.width, frame.height) not in self.sizes:
             self.sizes.append((frame.width, frame.height))
-        if frame.time is not None:
-            self.times_s.append(frame.time)
+        self.pts.append(frame.pts)
 
 
 def _decoded(container: Any, stream: Any, found: _Found) -> Iterator[Any]:
@@ -227,13 +247,14 @@ def _decoded(container: Any, stream: Any, found: _Found) -> Iterator[Any]:
             return
         if packet is None:
             return
+        if packet.size:
+            found.packets.add(packet)
         try:
             frames = packet.decode()
         except av.error.FFmpegError:
             found.bad_packets += 1
             continue
         found.bad_packets += bool(packet.is_corrupt)
-        found.hidden_packets += bool(packet.is_discard)
         yield from frames
 
 

@@ -139,6 +139,9 @@ def _mention(info: ClipInfo) -> None:
             "%s: its time stamps say %.0f frames a second, which cannot be; it is taken to have %g, and to last %.2f s"
         )
         logger.warning(text, info.path, info.told_fps, info.fps, info.duration_s)
+    if info.num_jumps:
+        text = "%s: its clock jumps (%d times): what follows is taken to go on from there, and the clip to last %.2f s"
+        logger.warning(text, info.path, info.num_jumps, info.duration_s)
     if info.header_frames is not None and info.header_frames != info.num_frames:
         told, true = info.header_frames, info.num_frames
         logger.info("%s: its header promises %d frames, and %d are shown", info.path, told, true)
@@ -173,14 +176,15 @@ def _read_pyav(scan: PacketScan, choose: Callable[[PacketScan], list[int]]) -> F
     if frames_FHWC is not None:
         return _frames(scan, frames_FHWC, indices, "pyav")
     logger.debug("%s: read through (%s)", path, scan.problem or "not what its packets promise")
-    promised = scan.promised
+    promised = scan
     for _attempt in range(2):
         chosen = Chosen(indices, scan.info.sample_aspect)
-        decoding, pts, bad = _Decoding(path), list[int | None](), set[int]()
+        decoding, pts, bad, num_interlaced = _Decoding(path), list[int | None](), set[int](), 0
         for frame in decoding.frames():
             chosen.put(len(pts), frame)
             if frame.is_corrupt:
                 bad.add(len(pts))
+            num_interlaced += frame.interlaced_frame
             pts.append(frame.pts)
         if not pts:
             raise UnreadableClipError(path, "no frame of it can be decoded")
@@ -188,7 +192,7 @@ def _read_pyav(scan: PacketScan, choose: Callable[[PacketScan], list[int]]) -> F
             frames = _frames(
                 scan, chosen.frames_FHWC, indices, "pyav",
                 num_damaged=decoding.num_damaged, num_bad=len(bad), num_bad_chosen=len(bad.intersection(indices)),
-                num_missing=max(0, promised - len(pts)),
+                num_missing=promised.num_missing(len(pts), num_interlaced),
             )  # fmt: skip
             if frames.damage is not None:
                 logger.warning("%s: damaged: %s", path, frames.damage)
@@ -202,7 +206,8 @@ class _Decoding:
     """One pass over the first video stream of a clip.
 
     Attributes:
-        num_damaged: packets that are marked as damaged, or could not be decoded (these are left out), so far.
+        num_damaged: packets that are marked as damaged, or could not be decoded (these are left out), so far; one more
+            where reading stops before the end of the file.
         time_base: seconds of a tick.
     """
 
@@ -219,10 +224,14 @@ class _Decoding:
             while True:
                 try:
                     packet = next(packets, None)
-                    if packet is None:
-                        return
+                except av.error.FFmpegError:  # no packet comes after it
+                    self.num_damaged += 1
+                    return
+                if packet is None:
+                    return
+                try:
                     frames = packet.decode()
-                except av.error.InvalidDataError:
+                except av.error.FFmpegError:  # of a bad packet H.263, DV and ProRes say "operation not permitted"
                     self.num_damaged += 1
                     continue
                 self.num_damaged += bool(packet.is_corrupt)

@@ -1,0 +1,72 @@
+"""Clips with random bytes in them: `check`, which decodes everything, and the reader come to the same."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from tests.video.conftest import frame_numbers, write_clip, write_noise
+from vlm_crash.video import FrameSampling, read_frames
+from vlm_crash.video.preflight import examine
+
+FORMATS = (
+    ("a.3gp", "h263", (128, 96), "yuv420p", {}),
+    ("a.mov", "prores_ks", (64, 48), "yuv422p10le", {}),
+    ("a.ts", "libx264", (64, 48), "yuv420p", {"g": "10", "bf": "2"}),
+    ("a.flv", "libx264", (64, 48), "yuv420p", {"g": "10", "bf": "2"}),
+    ("a.mp4", "libx264", (64, 48), "yuv420p", {"g": "10", "bf": "2"}),
+    ("a.avi", "mpeg4", (64, 48), "yuv420p", {"g": "10", "bf": "2"}),
+)
+
+
+def damage(path: Path, seed: int) -> None:
+    """Bytes anywhere, and at the beginnings of three packets."""
+    rng = np.random.default_rng(seed)
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    content = bytearray(path.read_bytes())
+    starts = [pos + offset for pos, _ in packets[5:8] if pos is not None for offset in range(2, 12)]
+    anywhere = rng.integers(packets[3][0], packets[-1][0] + packets[-1][1], 6)
+    for place in [*rng.permutation(starts)[: len(starts) // 2 * (seed % 2)], *anywhere]:
+        content[place] = rng.integers(256)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form[0])
+def test_check_and_reader_see_the_same_of_damaged_clips(tmp_path, form):
+    """Not all decoders call a bad packet invalid data: H.263 says "operation not permitted"."""
+    name, *how = form
+    path = write_noise(tmp_path / name, *how)
+    whole = path.read_bytes()
+    found = []
+    for seed in range(8):
+        path.write_bytes(whole)
+        damage(path, seed)
+        facts, frames = examine(path), read_frames(path, FrameSampling(20))
+        bad_packets = facts.bad_packets + (facts.end is not None)
+        assert (frames.info.num_frames, frames.num_damaged, frames.num_bad) == (
+            facts.num_frames, bad_packets, facts.bad_frames
+        )  # fmt: skip
+        assert frames.info.duration_s == pytest.approx(facts.duration_s, abs=0.01)
+        assert (frames.damage is None) == (facts.damage is None)
+        found.append(facts.damage)
+    assert sum(damage is not None for damage in found) >= 4
+
+
+def test_a_frame_that_is_shown_too_early_costs_the_others_nothing(tmp_path):
+    """A keyframe is zeros: its GOP is lost but for one frame, which comes before the last one of the GOP before."""
+    options = {"g": "13", "bf": "3", "crf": "1", "x264-params": "b-adapt=0:scenecut=0"}
+    path = write_clip(tmp_path / "a.mp4", **options)
+    with av.open(str(path)) as container:
+        keyframe = [packet for packet in container.demux(video=0) if packet.is_keyframe][1]
+    content = bytearray(path.read_bytes())
+    content[keyframe.pos + 5 : keyframe.pos + keyframe.size] = bytes(keyframe.size - 5)
+    path.write_bytes(content)
+    frames, facts = read_frames(path, FrameSampling(256)), examine(path)
+    assert frames.info.num_frames < 40 and frames.num_damaged == 1
+    assert frames.info.duration_s == pytest.approx(4.0) == facts.duration_s
+    numbers = np.array(frame_numbers(frames.frames_FHWC))
+    is_right = numbers == np.round(np.array(frames.times_s) * 10)
+    assert is_right[numbers > 25].all() and len(set(numbers[numbers > 25])) == 14
+    assert is_right[numbers < 11].all() and len(set(numbers[numbers < 11])) == 11

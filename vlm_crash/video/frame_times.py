@@ -1,0 +1,129 @@
+"""When frames are shown: seconds, by time stamps that can be wrong.
+
+In: time stamps in ticks, the frame rate. Out: seconds from the first frame shown on. Must hold: a stamp that can be
+right is kept; what stands in for one that cannot is between those of its neighbours, or by the frame rate.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+#: Frames a second that no dashcam takes: time stamps that say more are broken.
+MOST_FPS = 1000.0
+#: Where they are broken, the most that is believed of what else the file says, and what is taken if that is more.
+_MOST_OTHER_FPS, _USUAL_FPS = 240.0, 25.0
+#: Containers, by FFmpeg's names, of recordings that are put together end to end: each brings its own clock.
+CLOCKED = frozenset({"mpegts", "mpeg"})
+#: Seconds by which a clock may leap or go back before FFmpeg takes it for another one (ffmpeg_demux.c,
+#: ts_discontinuity_process: dts_delta_threshold, and a tenth of a second).
+_LEAP_S, _BACK_S = 10.0, 0.1
+
+
+def clock_shifts(stamps: np.ndarray, time_base: float) -> tuple[np.ndarray, int]:
+    """What to add to time stamps [N], and how often their clock jumps: what follows goes on from there, as in FFmpeg.
+
+    Args:
+        stamps: ticks, ascending but for the jumps.
+
+    >>> shifts, num_jumps = clock_shifts(np.array([100, 101, 102, 7, 8, 900, 901]), time_base=1.0)
+    >>> shifts.tolist(), num_jumps
+    ([0, 0, 0, 96, 96, -795, -795], 2)
+    """
+    steps = np.diff(stamps)
+    if not len(steps):
+        return np.zeros(len(stamps), np.int64), 0
+    usual = max(1, int(np.median(steps)))
+    jumps = (steps < -_BACK_S / time_base) | (steps - usual > _LEAP_S / time_base)
+    shifts = np.concatenate([[0], np.cumsum(np.where(jumps, usual - steps, 0))])
+    return shifts.astype(np.int64), int(jumps.sum())
+
+
+def on_one_clock(stamps: Sequence[int | None], time_base: float) -> list[int | None]:
+    """Time stamps of frames in display order, shifted so; those that are missing stay so."""
+    known = np.array([stamp for stamp in stamps if stamp is not None], np.int64)
+    shifted = iter((known + clock_shifts(known, time_base)[0]).tolist())
+    return [None if stamp is None else next(shifted) for stamp in stamps]
+
+
+def display_times(pts: np.ndarray, timeless: bool, time_base: float, fps: float) -> np.ndarray:
+    """Seconds from the first shown frame on; by the frame rate where the container has no time stamps, or broken ones.
+
+    Args:
+        pts: ticks, ascending.
+        timeless: some of the packets have none.
+    """
+    if timeless or (len(pts) > 1 and pts[0] == pts[-1]):
+        return np.arange(len(pts)) / fps
+    return believed_times(np.asarray((pts - pts[0]) * time_base), fps)
+
+
+def decoded_times(stamps: Sequence[int | None], time_base: float, fps: float) -> np.ndarray:
+    """[N] seconds from the first frame on, of decoded frames in display order; some may be lost.
+
+    A decoder that misses frames gives some of those after it a wrong stamp, or shows them too early or too late: stamps
+    that do not ascend with the most of the others give way to the middle between their neighbours. Where that would be
+    more than half of them, the frame rate gives the times.
+
+    >>> decoded_times([0, 1, 2, 9, 4, None, 6], time_base=1.0, fps=1.0).tolist()
+    [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    """
+    right = _ascending(stamps)
+    if len(right) < max(2, len(stamps) / 2):
+        return np.arange(len(stamps)) / fps
+    seconds = np.array([stamps[place] for place in right], np.float64) * time_base
+    places = np.arange(len(stamps))
+    times_s = np.interp(places, right, seconds)
+    before, after = places < right[0], places > right[-1]
+    times_s[before] = seconds[0] - (right[0] - places[before]) / fps
+    times_s[after] = seconds[-1] + (places[after] - right[-1]) / fps
+    return believed_times(times_s - times_s[0], fps)
+
+
+def _ascending(stamps: Sequence[int | None]) -> list[int]:
+    """Places of the most stamps that ascend from each to the next (patience sorting: n log n)."""
+    ends: list[int] = []  # [i]: the least stamp that i others ascend to
+    at: list[int] = []
+    before: list[int] = [-1] * len(stamps)
+    for place, stamp in enumerate(stamps):
+        if stamp is None:
+            continue
+        length = bisect_left(ends, stamp)
+        before[place] = at[length - 1] if length else -1
+        ends[length : length + 1], at[length : length + 1] = [stamp], [place]
+    found = []
+    place = at[-1] if at else -1
+    while place >= 0:
+        found.append(place)
+        place = before[place]
+    return found[::-1]
+
+
+def believed_times(times_s: np.ndarray, fps: float) -> np.ndarray:
+    """[N] seconds from 0 on, as they are; by the frame rate where they cannot be right."""
+    return times_s if impossible_fps(times_s) is None else np.arange(len(times_s)) / fps
+
+
+def impossible_fps(times_s: np.ndarray) -> float | None:
+    """Frames a second by their times [N], where no camera takes so many; None: they may be right.
+
+    >>> impossible_fps(np.arange(120) / 24), impossible_fps(np.arange(5) / 90_000)
+    (None, 90000.0)
+    """
+    span_s = float(np.ptp(times_s)) if len(times_s) > 1 else 0.0
+    return None if span_s == 0 or len(times_s) - 1 <= MOST_FPS * span_s else (len(times_s) - 1) / span_s
+
+
+def frame_rate(stream: Any, has_broken_times: bool) -> float:
+    """Frames a second: the container's average; 25 where there is none.
+
+    The average comes from the time stamps; where these are broken, FFmpeg's guess and the codec's own rate go first.
+    """
+    average, guess = stream.average_rate, stream.guessed_rate
+    if not has_broken_times:
+        return float(average or guess or 0) or _USUAL_FPS
+    rates = (float(rate or 0) for rate in (guess, stream.codec_context.framerate, average))
+    return next((rate for rate in rates if 0 < rate <= _MOST_OTHER_FPS), _USUAL_FPS)

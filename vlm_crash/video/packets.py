@@ -1,0 +1,92 @@
+"""The packets of a stream: their time stamps, and what can be told from them.
+
+In: PyAV's packets, in their order in the file. Out: time stamps in ticks, keyframes, what is odd about them. Must hold:
+nothing is decoded, and what cannot be told for certain is not told.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import numpy as np
+
+from vlm_crash.video.frame_times import CLOCKED, clock_shifts
+
+
+class Packets:
+    """Time stamps of a stream's packets, eight bytes each: hours of video have hundreds of thousands.
+
+    Args:
+        form: FFmpeg's name of the container.
+        codec: and of the codec.
+    """
+
+    def __init__(self, form: str, codec: str) -> None:
+        self._has_clock, self._is_vp8 = form in CLOCKED, codec == "vp8"
+        self._dts = array("q")
+        self.pts, self.keys, self._key_numbers = array("q"), array("q"), array("q")
+        self.timeless = False
+        self.is_regular = True
+        self.problem: str | None = None
+        self.num_hidden = 0
+        self.last_dts: int | None = None
+
+    def add(self, packet: Any) -> None:
+        """The next one that has data.
+
+        A frame of VP8 that is only looked back to, as an encoder of two passes makes it, is not shown (RFC 6386, 9.1:
+        show_frame), and its packet does not count.
+        """
+        if self._is_vp8 and not memoryview(packet)[0] & 0x10:
+            return
+        pts, dts = packet.pts, packet.dts
+        if packet.is_discard:  # an edit list: what is left out may still be needed to decode
+            self.is_regular = False
+            self.num_hidden += 1
+            return
+        if pts is None:
+            self.timeless = True
+        self.pts.append(pts or 0)
+        if packet.is_keyframe:
+            self._key_numbers.append(len(self.pts) - 1)
+            self.keys.append(pts or 0)
+        if packet.is_corrupt:
+            self.problem, self.is_regular = "damaged packets", False
+        if dts is not None and self.last_dts is not None and dts <= self.last_dts:
+            self.is_regular = False
+        self.last_dts = self.last_dts if dts is None else dts  # Matroska leaves some out
+        if self._has_clock:
+            self._dts.append(self.last_dts or 0)
+
+    @property
+    def num_read(self) -> int:
+        """Those that count, hidden ones among them."""
+        return len(self.pts) + self.num_hidden
+
+    def on_one_clock(self, time_base: float) -> tuple[np.ndarray, int]:
+        """Presentation time stamps in the order of the packets without their clock's jumps, and how many it has."""
+        pts = np.array(self.pts)
+        if not self._has_clock or self.timeless:
+            return pts, 0
+        shifts, num_jumps = clock_shifts(np.array(self._dts), time_base)
+        return pts + shifts, num_jumps
+
+    def keyframes(self, ordered: np.ndarray) -> np.ndarray | None:
+        """Ascending; None where time stamps are absent, the same or leap, or the first frame shown is none."""
+        keys = np.array(self.keys)
+        if self.timeless or not self.is_regular or not len(keys) or keys[0] != ordered[0]:
+            return None
+        return keys if bool((np.diff(ordered) > 0).all() and (np.diff(keys) > 0).all()) else None
+
+    def is_closed(self, ordered: np.ndarray) -> bool:
+        """Whether each keyframe has as many frames shown before it as packets."""
+        return bool((np.searchsorted(ordered, np.array(self.keys)) == np.array(self._key_numbers)).all())
+
+
+def is_counted(packets: Packets, form: str, context: Any) -> bool:
+    """Whether time stamps that ascend are those of packets, and not of frames, which come in another order.
+
+    AVI has none at all. Of some codecs (H.264) FFmpeg counts packets for it, and each frame takes its packet's.
+    """
+    return form == "avi" and context.has_b_frames and bool((np.diff(packets.pts) > 0).all())

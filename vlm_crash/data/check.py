@@ -211,7 +211,8 @@ def _looked_at(clips: Sequence[CheckedClip], limits: Limits, num_workers: int, d
             yield future.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        while wait(futures, timeout=0.05).not_done:  # Ctrl-C: what is under way is given up
+        # Ctrl-C: what is under way is given up. What waited is cancelled, and `wait` alone never calls that done.
+        while wait([future for future in futures if not future.cancelled()], timeout=0.05).not_done:
             for preflight in made:
                 preflight.kill()
         for preflight in made:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -108,7 +109,7 @@ def _readers(options: argparse.Namespace, folder: Path) -> Result:
     for what, clips in {"real": data._real_clips(options.clips or data.REAL), "rendered": rendered}.items():
         if not clips:
             continue
-        ways = {
+        ways: dict[str, Callable[[Path], object]] = {
             "auto (PyAV)": partial(_read_by, "auto", num),
             "torchcodec": partial(_read_by, "torchcodec", num),
             "torchcodec, told which frames, nothing checked": partial(_torchcodec_alone, {}, num),

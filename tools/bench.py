@@ -28,6 +28,7 @@ from benches import (
     sampling,
     sentinel,
     train,
+    whole,
 )
 from benches.common import Result, has_section, markers, write_section
 
@@ -48,6 +49,7 @@ BENCHES = {
     "sampling": sampling,
     "sentinel": sentinel,
     "train": train,
+    "whole": whole,
 }
 
 BAR_MISSED = 1

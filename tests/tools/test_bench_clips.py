@@ -8,13 +8,15 @@ from bench import main
 from benches.clips import work
 
 from tests.video.conftest import write_clip
+from vlm_crash.video.other_readers import missing_reason
 
 
 def test_a_small_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "clips").mkdir()
     write_clip(tmp_path / "clips/1.mp4")
     args = ["clips", "--clips", tmp_path / "clips", "--frames", 2, "--rounds", 1, "--hours", 0.1, "--long_frames", 2]
-    assert main([str(arg) for arg in [*args, "--json", tmp_path / "clips.json"]]) == 0
+    args += ["--parts", "guard", "long", "--json", tmp_path / "clips.json"]
+    assert main([str(arg) for arg in args]) == 0
     found = json.loads((tmp_path / "clips.json").read_text())
     assert set(found["ratios"]) == {"guarded_vs_plain_2_frames", "from_keyframes_vs_read_through"}
     _, hours = found["tables"]
@@ -30,3 +32,16 @@ def test_figures_of_one_clip(tmp_path: Path) -> None:
     seconds, packets, peak, frames = work(write_clip(tmp_path / "1.mkv"), 4, "plain")
     assert seconds > 0 and packets > 0
     assert peak >= 0 and frames == pytest.approx(4 * 64 * 48 * 3 / 2**20)
+
+
+def test_readers_side_by_side(tmp_path: Path) -> None:
+    """Where torchcodec does not load it says so, and measures nothing."""
+    args = ["clips", "--parts", "readers", "--clips", tmp_path, "--frames", 2, "--rounds", 1]
+    assert main([str(arg) for arg in [*args, "--json", tmp_path / "clips.json"]]) == 0
+    found = json.loads((tmp_path / "clips.json").read_text())
+    reason = missing_reason("torchcodec")
+    if reason is not None:
+        assert found["notes"] == [reason] and found["tables"] == []
+        return
+    assert set(found["ratios"]) == {"auto_vs_torchcodec_rendered"}  # the folder holds no real clip
+    assert [row[0] for row in found["tables"][0]["rows"]] == ["8 rendered"] * 3

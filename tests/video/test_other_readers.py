@@ -1,11 +1,13 @@
 """Readers that are asked for by name: decord gives what the old scripts saw, or says that it cannot."""
 
-import importlib.util
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from vlm_crash.video import FrameSampling, UnreadableClipError, guarded, read_frames
+from vlm_crash.video import FrameSampling, UnreadableClipError, guarded, other_readers, read_frames
+from vlm_crash.video.container import scan_packets
 from vlm_crash.video.reader import check_reader
 
 decord = pytest.importorskip("decord")
@@ -59,7 +61,30 @@ def test_a_reader_that_is_not_there(monkeypatch):
     check_reader("pyav")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torchcodec") is None, reason="torchcodec is not installed")
+def test_torchcodec_that_does_not_load(monkeypatch):
+    """Without FFmpeg's libraries it can be imported, and opens no clip."""
+    monkeypatch.setattr(other_readers, "find_spec", lambda name: name)
+    monkeypatch.setattr(other_readers, "import_module", lambda name: SimpleNamespace(ffmpeg_major_version=None))
+    other_readers._load_problem.cache_clear()
+    with pytest.raises(ValueError, match=r"torchcodec is installed and does not load .* take reader=auto"):
+        check_reader("torchcodec")
+    other_readers._load_problem.cache_clear()
+
+
+@pytest.mark.parametrize("told_fps", [None, 500.0], ids=["believed", "broken"])
+def test_frames_of_other_times_are_not_believed(make_clip, told_fps):
+    scan = scan_packets(make_clip(num_frames=40))
+    times_s = scan.times_s
+    if told_fps is not None:  # FFmpeg's own times then, not those by the frame rate
+        scan = replace(scan, info=replace(scan.info, told_fps=told_fps))
+        times_s = np.arange(40) / told_fps
+    step_s = times_s[1]
+    other_readers._check_times(scan, [0, 7, 7, 39], times_s[[0, 7, 7, 39]] + 0.4 * step_s)
+    with pytest.raises(UnreadableClipError, match="frames of other times for 2 of 4"):
+        other_readers._check_times(scan, [0, 7, 7, 39], times_s[[0, 8, 7, 38]])
+
+
+@pytest.mark.skipif(other_readers.missing_reason("torchcodec") is not None, reason="torchcodec does not load here")
 def test_torchcodec_gives_the_same_frames(make_clip, numbers):
     path = make_clip(num_frames=40)
     frames = read_frames(path, FrameSampling(8), "torchcodec")

@@ -8,7 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlm_crash.video import Frames, FrameSampling, UnreadableClipError, guarded, preflight, read_frames, reader
+from vlm_crash.video import (
+    Frames,
+    FrameSampling,
+    UnreadableClipError,
+    guarded,
+    other_readers,
+    preflight,
+    read_frames,
+    reader,
+)
 from vlm_crash.video.comparison import decord_disagreements
 
 CLIPS = Path(__file__).resolve().parents[3] / "shared" / "clips"
@@ -126,6 +135,10 @@ def test_every_torture_clip_is_read_right_or_rejected(row, torture, caplog):
         assert "damaged: bad packets: 1" in caplog.text
     else:
         assert "damaged" not in caplog.text and frames.damage is None
+    _check_numbers(name, frames)
+
+
+def _check_numbers(name: str, frames: Frames) -> None:
     again = 60 if name == "res_change_midway.ts" else 4096  # two recordings, one after the other
     expected = [EXPECTED.get(name, lambda index: index)(index) % again for index in frames.indices]
     found = [strip_number(np.rot90(frame, -TURNED.get(name, 0))) for frame in frames.frames_FHWC]
@@ -206,3 +219,19 @@ def test_reader_decord_gives_what_the_old_scripts_saw(name, torture):
     frames = read_frames(torture / name, FrameSampling(32), "decord")
     old = decord.VideoReader(str(torture / name), num_threads=1).get_batch(list(frames.indices)).asnumpy()
     np.testing.assert_array_equal(frames.frames_FHWC, old)
+
+
+@pytest.mark.skipif(other_readers.missing_reason("torchcodec") is not None, reason="torchcodec does not load here")
+def test_torchcodec_reads_right_or_says_that_it_cannot(torture):
+    """In a clip with damage it says nothing of it, and nobody can read the numbers."""
+    refused = set()
+    for name in (row["file"] for row in rows("torture")):
+        try:
+            frames = read_frames(torture / name, FrameSampling(4 if name == "4k_1s.mp4" else 32), "torchcodec")
+        except UnreadableClipError:
+            refused.add(name)
+            continue
+        if name not in DAMAGED:
+            _check_numbers(name, frames)
+    cannot = {"dashcam.ts", "mpeg4_bframes.avi", "raw.h264", "res_change_midway.ts", "start_offset_1000s.ts"}
+    assert refused - set(DAMAGED) == cannot | set(REJECTED)

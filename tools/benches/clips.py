@@ -1,7 +1,8 @@
-"""What reading a clip costs: in a process that may die, and out of hours of video.
+"""What reading a clip costs: in a process that may die, by each reader, and out of hours of video.
 
 Enters: options, or as a process of its own a clip, a number of frames and a way of reading. Leaves: Results. The clips
-are the demo's, or those of a folder; the hours are ten seconds of moving noise, again and again under new time stamps.
+are the demo's, or those of a folder (`readers`: the demo's and eight real ones); the hours are ten seconds of moving
+noise, again and again under new time stamps.
 """
 
 import argparse
@@ -11,23 +12,32 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import av
 import numpy as np
 
-from benches.common import Result, Table, side_by_side, timed
+from benches import data
+from benches.common import Result, Row, Table, side_by_side, timed
 from vlm_crash.demo.clips import write_dataset
-from vlm_crash.video import FrameSampling, guarded, list_clips, reader
+from vlm_crash.video import FrameSampling, guarded, list_clips, other_readers, reader
+from vlm_crash.video.container import scan_packets
 
-PARTS = ("guard", "long")
+PARTS = ("guard", "readers", "long")
 MIB = 2**20
 FPS, SECONDS = 30, 10
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what is measured")
-    parser.add_argument("--clips", type=Path, help="folder of clips that can be read; unset: twenty of the demo's")
+    parser.add_argument(
+        "--clips",
+        type=Path,
+        help="folder of clips that can be read; unset: the demo's (readers: and real ones)",
+    )
     parser.add_argument("--frames", type=int, nargs="+", default=[8, 32], help="frames of a clip")
     parser.add_argument("--rounds", type=int, default=5, help="most times that the clips are read each way")
     parser.add_argument("--hours", type=float, default=3.5, help="length of the long clip")
@@ -36,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> list[Result]:
     with tempfile.TemporaryDirectory() as name:
-        parts = {"guard": _guard, "long": _long}
+        parts = {"guard": _guard, "readers": _readers, "long": _long}
         return [parts[part](options, Path(name)) for part in options.parts]
 
 
@@ -81,6 +91,64 @@ def _milliseconds(module: object, clip: Path, num: int) -> float:
 def _restart(process: guarded.ReaderProcess) -> None:
     process.stop()
     process._ready()
+
+
+# ------------------------------------------------------------------------------------------------------------ readers
+
+
+def _readers(options: argparse.Namespace, folder: Path) -> Result:
+    """What `auto` takes beside torchcodec, which would have to be faster to be taken."""
+    num = max(options.frames)
+    missing = other_readers.missing_reason("torchcodec")
+    if missing is not None:
+        return Result("clips readers", [], {}, [missing])
+    write_dataset(folder / "few", num_clips=8, seed=0, workers=1)
+    rendered = [clip for event in ("crash", "nearmiss") for clip in list_clips(folder / "few" / event)]
+    rows: list[Row] = []
+    ratios = {}
+    for what, clips in {"real": data._real_clips(options.clips or data.REAL), "rendered": rendered}.items():
+        if not clips:
+            continue
+        ways: dict[str, Callable[[Path], object]] = {
+            "auto (PyAV)": partial(_read_by, "auto", num),
+            "torchcodec": partial(_read_by, "torchcodec", num),
+            "torchcodec, told which frames, nothing checked": partial(_torchcodec_alone, {}, num),
+        }
+        found = [side_by_side([partial(way, clip) for way in ways.values()], options.rounds, 60) for clip in clips]
+        means = 1000 * np.mean([seconds for seconds, _ in found], axis=0)
+        rounds = min(rounds for _, rounds in found)
+        for name, mean in zip(ways, means.tolist(), strict=True):
+            rows.append((f"{len(clips)} {what}", name, mean, mean / float(means[0]), rounds))
+        ratios[f"auto_vs_torchcodec_{what}"] = float(means[1] / means[0])
+    table = Table(
+        "Readers side by side",
+        f"Mean milliseconds a clip, {num} frames in full size, in this process, one thread; of each clip the median of "
+        f"rounds in turns. PyAV {version('av')}; torchcodec {version('torchcodec')}, exact mode, with FFmpeg "
+        f"{_ffmpeg_of_torchcodec()} of the system. Real: as `data` takes them.",
+        ("clips", "reader", "a clip (ms)", "beside auto", "rounds"),
+        rows,
+    )
+    return Result("clips readers", [table], ratios)
+
+
+def _read_by(name: str, num: int, clip: Path) -> reader.Frames:
+    return reader.read_frames(clip, FrameSampling(num), name)
+
+
+def _ffmpeg_of_torchcodec() -> str:
+    import torchcodec
+
+    return str(torchcodec.ffmpeg_major_version)
+
+
+def _torchcodec_alone(known: dict[Path, list[int]], num: int, clip: Path) -> object:
+    """Its exact mode without our look at the packets; which frames is found out once."""
+    from torchcodec.decoders import VideoDecoder
+
+    if clip not in known:
+        known[clip] = FrameSampling(num).choose(scan_packets(clip).times_s)
+    decoder = VideoDecoder(str(clip), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
+    return decoder.get_frames_at(known[clip]).data.numpy()
 
 
 # --------------------------------------------------------------------------------------------------------------- long

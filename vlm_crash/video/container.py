@@ -117,9 +117,11 @@ def one_line(reason: str) -> str:
 
     >>> one_line("[10:20:30] /src/video_reader.cc:270: [a.gif] Failed to measure\\n\\nStack trace returned 3 entries:")
     '[a.gif] Failed to measure'
+    >>> one_line("/src/Decoder.cpp:1493, Could not push packet")
+    'Could not push packet'
     """
     text = re.split(r"stack trace", reason, flags=re.IGNORECASE)[0]
-    text = re.sub(r"^\s*(?:\[[\d:]+\]\s*)?(?:\S+\.(?:cc|h|cpp):\d+:\s*)+", "", text)
+    text = re.sub(r"^\s*(?:\[[\d:]+\]\s*)?(?:\S+\.(?:cc|h|cpp):\d+[:,]\s*)+", "", text)
     return re.sub(r"\s+", " ", text).strip()[:300] or "cannot be read"
 
 

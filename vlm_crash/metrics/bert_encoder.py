@@ -20,8 +20,8 @@ from torch.nn import functional
 
 from vlm_crash.metrics.packed_linear import pack_linears
 
-# Both by measurement on cores of 1 MiB L2 (Zen 4): a batch stays in a core's cache, yet fills a matrix product; attention's
-# kernel pays for each row and head what about 20 tokens cost.
+# Both by measurement on cores of 1 MiB L2 (Zen 4): a batch is small for a core's cache, yet fills a matrix product;
+# attention's kernel pays for each row and head what about 20 tokens cost.
 _BATCH_TOKENS = 512
 _ROW_TOKENS = 20
 _MODULES = {"Transformer", "Pooling", "Normalize"}

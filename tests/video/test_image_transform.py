@@ -2,8 +2,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.v2 import functional as F
 
-from vlm_crash.video.image_transform import IMAGENET_MEAN, IMAGENET_STD, to_pixel_values
+from vlm_crash.video.image_transform import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    normalised,
+    resized,
+    to_be_resized,
+    to_pixel_values,
+)
 
 
 def random_frames(num_frames: int, height: int, width: int) -> np.ndarray:
@@ -34,6 +42,44 @@ def test_shape_dtype_and_normalisation():
     assert pixels_FCHW.is_contiguous()
     want_C = (torch.tensor([1.0, 0.0, 0.0]) - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
     torch.testing.assert_close(pixels_FCHW, want_C.view(1, 3, 1, 1).expand_as(pixels_FCHW))
+
+
+def test_normalised_is_the_formula_and_what_transformers_makes():
+    levels_FHWC = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
+    got_FCHW = normalised(levels_FHWC)
+    want_FHWC = (levels_FHWC / 255 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
+    assert np.abs(got_FCHW.permute(0, 2, 3, 1).numpy() - want_FHWC).max() < 2.5e-7
+    mean, std = (torch.tensor(values) * 255 for values in (IMAGENET_MEAN, IMAGENET_STD))
+    levels_FCHW = torch.from_numpy(levels_FHWC).permute(0, 3, 1, 2).float()
+    # As transformers' image processors have it, which divide by 255 and normalise in one (rescale_and_normalize).
+    assert torch.equal(got_FCHW, F.normalize(levels_FCHW, mean, std))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size", "kept"),
+    [
+        pytest.param(40, 100, 96, 40, id="low"),
+        pytest.param(40, 24, 96, 40, id="low and narrow"),
+        pytest.param(90, 160, 96, 96, id="nearly as high"),
+        pytest.param(200, 160, 96, 96, id="high"),
+        pytest.param(24, 40, 33, 33, id="rows of no whole pixels"),
+        pytest.param(96, 96, 96, 96, id="a square"),
+    ],
+)
+def test_resized_in_two_steps_is_resized(height, width, size, kept):
+    """Bit for bit, also of planes, as the cache gives them back; the columns first, as torchvision does it in one."""
+    frames_FHWC = np.random.default_rng(0).integers(0, 256, (3, height, width, 3), dtype=np.uint8)
+    want_FHWC = resized(frames_FHWC, size)
+    half_FHWC = to_be_resized(frames_FHWC, size)
+    assert half_FHWC.shape == (3, kept, size, 3)
+    planes = np.ascontiguousarray(half_FHWC.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
+    for half in (half_FHWC, planes):
+        np.testing.assert_array_equal(resized(half, size), want_FHWC)
+        assert torch.equal(to_pixel_values(half, size), to_pixel_values(frames_FHWC, size))
+    at_once_FCHW = F.resize(
+        torch.from_numpy(frames_FHWC).permute(0, 3, 1, 2), [size, size], F.InterpolationMode.BICUBIC, antialias=True
+    )
+    assert np.abs(at_once_FCHW.permute(0, 2, 3, 1).numpy().astype(int) - want_FHWC).max() <= 1
 
 
 @pytest.mark.parametrize(

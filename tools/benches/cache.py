@@ -19,7 +19,7 @@ from vlm_crash.demo.clips import write_dataset
 from vlm_crash.video import FrameSampling, guarded, list_clips
 from vlm_crash.video.frame_cache import CacheSettings, FrameCache
 from vlm_crash.video.frame_formats import FRAME_FORMATS, JPEG_QUALITY
-from vlm_crash.video.image_transform import normalised, to_pixel_values
+from vlm_crash.video.image_transform import to_pixel_values
 
 PARTS = ("speed", "answers")
 GIB = 2**30
@@ -100,17 +100,18 @@ def _clip(clip: Path, folder: Path, options: argparse.Namespace) -> tuple[list[f
     """Median seconds of the old way, of decoding and of each format; share of raw, seconds to write, differences."""
     sampling = FrameSampling(options.frames)
     decode = partial(guarded.read_frames, clip, sampling, image_size=options.size)
-    plain_FHWC = decode().frames_FHWC
+    to_keep = partial(decode, to_keep=True)
+    plain_FHWC, kept_FHWC = decode().frames_FHWC, to_keep().frames_FHWC
     figures, reads = [], []
     for name, kept in FRAME_FORMATS.items():
         cache = FrameCache(CacheSettings(folder, format=name))
-        read = partial(cache.read, clip, sampling.to_json(), options.size, "auto", decode)
+        read = partial(cache.read, clip, sampling.to_json(), options.size, "auto", to_keep)
         read()
-        size = sum(map(len, kept.encode(plain_FHWC)))
-        write = timed(partial(kept.encode, plain_FHWC))
+        size = sum(map(len, kept.encode(kept_FHWC)))
+        write = timed(partial(kept.encode, kept_FHWC))
         differences = np.abs(read().frames_FHWC.astype(np.int16) - plain_FHWC)
         figures.append([size / plain_FHWC.nbytes, write, float(differences.mean()), float(differences.max())])
-        reads.append(lambda read=read: normalised(read().frames_FHWC))
+        reads.append(lambda read=read: to_pixel_values(read().frames_FHWC, options.size))
     ways = [lambda: data._old_way(clip, options), lambda: to_pixel_values(decode().frames_FHWC, options.size), *reads]
     seconds, _rounds = side_by_side(ways, options.rounds, 60)
     return seconds, figures

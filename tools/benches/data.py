@@ -158,7 +158,7 @@ def _speed(options: argparse.Namespace, sets: dict[str, list[Path]]) -> Result:
         f"Mean milliseconds a clip, {options.frames} frames to [{options.frames}, 3, {options.size}, {options.size}] "
         "float32, normalised; of each clip the median of rounds in turns; one thread; files in the page cache. Old: "
         "decord's get_batch, then PIL's bicubic, ToTensor and Normalize a frame. Ours, cold: as a DataLoader's worker "
-        "reads (in a process that may die, each frame resized as it comes). Cache: of the default format, normalised. "
+        "reads (in a process that may die, frames resized as they come). Cache: of the default format, normalised. "
         "Floor: the fastest of decord, PyAV and "
         "PyAV with only what is needed, each told which frames, to RGB without resizing. Resizing: ours, with "
         f"normalising. Real: of the clips in H.264 and MP4 with {LINES[0]} to {LINES[1]} lines, evenly by size.",
@@ -174,17 +174,17 @@ def _clip_seconds(clip: Path, cache: FrameCache, options: argparse.Namespace) ->
     sampling = FrameSampling(options.frames)
     frames_FHWC = reader.read_frames(clip, sampling).frames_FHWC
 
-    def cold() -> reader.Frames:
-        return guarded.read_frames(clip, sampling, image_size=options.size)
+    def cold(to_keep: bool = False) -> reader.Frames:
+        return guarded.read_frames(clip, sampling, image_size=options.size, to_keep=to_keep)
 
     def cached() -> torch.Tensor:
-        kept = cache.read(clip, sampling.to_json(), options.size, "auto", cold)
-        return normalised(kept.frames_FHWC)
+        kept = cache.read(clip, sampling.to_json(), options.size, "auto", lambda: cold(to_keep=True))
+        return to_pixel_values(kept.frames_FHWC, options.size)
 
     cached()
     ways: list[Callable[[], object]] = [
         lambda: _old_way(clip, options),
-        lambda: normalised(cold().frames_FHWC),
+        lambda: to_pixel_values(cold().frames_FHWC, options.size),
         lambda: to_pixel_values(reader.read_frames(clip, sampling).frames_FHWC, options.size),
         cached,
         lambda: to_pixel_values(frames_FHWC, options.size),

@@ -8,7 +8,6 @@ neither opened nor counted.
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 from lightning import Trainer
@@ -20,7 +19,7 @@ from vlm_crash.data.quarantine import in_use
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.video.container import UnreadableClipError
 from vlm_crash.video.frame_formats import FRAME_FORMATS
-from vlm_crash.video.image_transform import resized
+from vlm_crash.video.image_transform import to_be_resized
 
 log = logging.getLogger(__name__)
 
@@ -95,12 +94,12 @@ def check_room_once(
 
 
 def _some(recipe: SampleRecipe, samples: Mapping[str, Sequence[VideoSample]]) -> Iterator[np.ndarray]:
-    """Frames of a few clips, spread over all."""
-    found, plain = 0, replace(recipe, cache=None)  # nothing is written before it is known to fit
+    """Frames of a few clips, spread over all; nothing is written before it is known to fit."""
+    found = 0
     longest = max(samples.values(), key=len)
     for index in np.unique(np.linspace(0, len(longest) - 1, min(_NUM_TRIED, len(longest))).astype(int)):
         try:
-            frames_FHWC = plain.frames(longest[int(index)].path).frames_FHWC
+            frames_FHWC = recipe.decoded(longest[int(index)].path, to_keep=True).frames_FHWC
         except UnreadableClipError:  # it is named when it is its turn
             continue
         yield frames_FHWC
@@ -112,7 +111,7 @@ def _some(recipe: SampleRecipe, samples: Mapping[str, Sequence[VideoSample]]) ->
 def _sizes(recipe: SampleRecipe, frames_FHWC: np.ndarray) -> dict[str, float]:
     """Bytes of the clip by format, by some of its frames."""
     some = np.unique(np.linspace(0, len(frames_FHWC) - 1, NUM_FRAMES).astype(int))
-    small_FHWC = resized(frames_FHWC[some], recipe.image_size)
+    small_FHWC = to_be_resized(frames_FHWC[some], recipe.image_size)
     share = len(frames_FHWC) / len(some)
     return {name: share * sum(map(len, kept.encode(small_FHWC))) for name, kept in FRAME_FORMATS.items()}
 

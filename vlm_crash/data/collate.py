@@ -149,7 +149,7 @@ class Collator:
             input_ids_BS=input_ids_BS,
             attention_mask_BS=attention_mask_BS,
             labels_BS=labels_BS,
-            pixel_values_N3HW=torch.cat(pixels) if pixels else torch.zeros(0, 3, 1, 1),
+            pixel_values_N3HW=_joined(pixels) if pixels else torch.zeros(0, 3, 1, 1),
             frames_per_clip=tuple(map(len, pixels)),
         )
 
@@ -182,10 +182,15 @@ class PackCollator:
             input_ids_BS=input_ids_BS,
             attention_mask_BS=torch.ones_like(input_ids_BS),
             labels_BS=torch.cat(labels)[None],
-            pixel_values_N3HW=torch.cat([item.pixel_values_F3HW for item in items]),
+            pixel_values_N3HW=_joined([item.pixel_values_F3HW for item in items]),
             clip_lengths=lengths,
             frames_per_clip=tuple(len(item.pixel_values_F3HW) for item in items),
         )
+
+
+def _joined(pixels: Sequence[Tensor]) -> Tensor:
+    """One after the other; a copy is made of several alone, for it costs as much as filling them did."""
+    return pixels[0] if len(pixels) == 1 else torch.cat(list(pixels))
 
 
 def _parted(items: Sequence[Item | FailedItem | None]) -> tuple[list[Item], list[FailedItem]]:

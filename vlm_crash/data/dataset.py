@@ -6,6 +6,7 @@ told to go on (prediction); training and validation stop at such a clip and name
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,20 +156,17 @@ class SampleRecipe:
 
     def frames(self, path: Path) -> Frames:
         """The chosen frames of a clip, of the model's size, not augmented; UnreadableClipError as `item`."""
-
-        def decode() -> Frames:
-            return read_frames(
-                path,
-                self.sampling,
-                reader=self.reader,
-                timeout_s=self.clip_timeout_s,
-                image_size=self.image_size,
-            )
-
         if self.cache is None:
-            return decode()
+            return self.decoded(path, to_keep=False)
         rule, timeout_s = self.sampling.to_json(), self.clip_timeout_s
+        decode = partial(self.decoded, path, to_keep=True)
         return self.cache.read(path, rule, self.image_size, self.reader, decode, timeout_s)
+
+    def decoded(self, path: Path, to_keep: bool) -> Frames:
+        """The same without the cache; `to_keep`: as it keeps them (video/guarded.py)."""
+        return read_frames(
+            path, self.sampling, self.reader, self.clip_timeout_s, image_size=self.image_size, to_keep=to_keep
+        )
 
     def item_of(self, sample: VideoSample, frames: Frames, supervised: bool) -> Item:
         """Put frames that have been read into tokens; ValueError as `item`."""

@@ -63,7 +63,7 @@ def fingerprint(path: str | Path, timeout_s: float | None = CLIP_TIMEOUT_S) -> F
     Raises:
         UnreadableClipError: nothing of it can be decoded, it took too long, or the decoder died of it.
     """
-    frames = read_fitted(path, SAMPLING, _grey, timeout_s=timeout_s)
+    frames = read_fitted(path, SAMPLING, _greys, timeout_s=timeout_s)
     seen = [n for n, grey in enumerate(frames.frames_FHWC) if grey.std() >= LEAST_STRUCTURE]
     return Fingerprint(
         times_s=tuple(float(frames.times_s[n]) for n in seen),
@@ -72,6 +72,10 @@ def fingerprint(path: str | Path, timeout_s: float | None = CLIP_TIMEOUT_S) -> F
         num_blank=len(frames.frames_FHWC) - len(seen),
         is_whole=frames.info.duration_s <= MAX_S,
     )
+
+
+def _greys(frames_FHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.stack([_grey(frame_HWC) for frame_HWC in frames_FHWC])
 
 
 def _grey(frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -1,7 +1,8 @@
 """Decoded, resized frames on disk: a clip is decoded once, however often and by whatever process it is wanted.
 
 Enters: a clip's path, the rule that chooses its frames, their size, and how to read it. Leaves: its frames.
-Must hold: frames from the cache are those that reading would give (bit for bit in the lossless formats); a clip that
+Must hold: frames from the cache are those that reading would give (bit for bit in the lossless formats; of a low clip
+the rows that resizing adds are not kept, they are made again); a clip that
 has changed is read again; a damaged file is never believed; a cache that cannot be written costs time and nothing else;
 the clip's own file is touched in a process that can be killed alone, for it may lie on a disk that does not answer.
 
@@ -35,14 +36,14 @@ from vlm_crash.video.cache_folder import CacheFolder
 from vlm_crash.video.container import ClipInfo
 from vlm_crash.video.frame_formats import FRAME_FORMATS
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S, content_hash, signature
-from vlm_crash.video.image_transform import resized
+from vlm_crash.video.image_transform import resized, to_be_resized
 from vlm_crash.video.reader import Frames
 
 logger = logging.getLogger(__name__)
 
 GIB = 2**30
 _MAGIC = b"VCFRAME1"
-_LAYOUT = 2  # of an entry; a change of what is read or how it is kept takes the next number, which finds no older one
+_LAYOUT = 3  # of an entry; a change of what is read or how it is kept takes the next number, which finds no older one
 _HEAD = np.dtype([("magic", "S8"), ("checksum", "<u4"), ("header", "<u4")])
 #: A file that was changed a moment ago could change again within the same tick of the clock.
 _SETTLED_S = 2.0
@@ -50,7 +51,7 @@ _DECIDING = ("av", "decord", "torch", "torchcodec", "torchvision")
 #: Our own modules that decide which pixels a frame has, beside this one.
 _DECIDING_CODE = (
     *("container", "frame_formats", "frame_sampling", "frame_stream", "image_transform", "keyframes", "motion"),
-    *("other_readers", "pixels", "reader"),
+    *("other_readers", "pixels", "reader", "reused_memory"),
 )
 
 
@@ -103,7 +104,7 @@ class FrameCache:
             sampling: the rule that chooses the frames, as plain JSON values.
             image_size: side of the square, in pixels.
             reader: its name.
-            decode: reads the clip.
+            decode: reads the clip; its frames may be as `to_be_resized` leaves them.
             timeout_s: most seconds to look at the file, and again to hash it; None or 0: no limit.
 
         Raises:
@@ -115,16 +116,16 @@ class FrameCache:
         if frames is not None:
             if frames.damage is not None:  # as reading says it, each time
                 logger.warning("%s: damaged: %s", path, frames.damage)
-            return frames
+            return replace(frames, frames_FHWC=resized(frames.frames_FHWC, image_size))
         frames = decode()
-        frames = replace(frames, frames_FHWC=resized(frames.frames_FHWC, image_size))
+        frames = replace(frames, frames_FHWC=to_be_resized(frames.frames_FHWC, image_size))
         if self._writes and signature(path, timeout_s) == before:  # else the name may be another clip's
             header, parts = _packed(frames, self.settings.format)
             self._write("frames", name, _sealed(header, parts))
             if not FRAME_FORMATS[self.settings.format].is_lossless:  # the first epoch sees what the others will
                 payload = np.frombuffer(b"".join(parts), np.uint8)
                 frames = replace(frames, frames_FHWC=_unpacked(header, payload))
-        return frames
+        return replace(frames, frames_FHWC=resized(frames.frames_FHWC, image_size))
 
     def _name(self, content: str, sampling: Mapping[str, Any], image_size: int, reader: str) -> str:
         deciding = {

@@ -20,6 +20,7 @@ from PIL import Image
 #: Of 100; what it changes in answers: `tools/bench.py cache --parts answers`.
 JPEG_QUALITY = 95
 _ZSTD_LEVEL = 1  # level 3 takes twice as long to write and saves a tenth
+_ZSTD_FRAMES = 4  # in a part: what stands still is found in the frame before, and quicker read
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,12 @@ def _encode_zstd(frames_FHWC: np.ndarray) -> list[Any]:
     """What each pixel differs from the one above it, red and blue as what they differ from green; then Zstandard."""
     codec = _zstd()
     parts = []
-    for frame_HWC in frames_FHWC:
-        planes_CHW = np.array(frame_HWC.transpose(2, 0, 1), order="C")
-        planes_CHW[::2] -= planes_CHW[1:2]
-        rows_CHW = planes_CHW.copy()
-        rows_CHW[:, 1:] -= planes_CHW[:, :-1]
-        parts.append(codec.compress(rows_CHW.data.cast("B"), asbytes=True))
+    for start in range(0, len(frames_FHWC), _ZSTD_FRAMES):
+        planes_FCHW = np.array(frames_FHWC[start : start + _ZSTD_FRAMES].transpose(0, 3, 1, 2), order="C")
+        planes_FCHW[:, ::2] -= planes_FCHW[:, 1:2]
+        rows_FCHW = planes_FCHW.copy()
+        rows_FCHW[:, :, 1:] -= planes_FCHW[:, :, :-1]
+        parts.append(codec.compress(rows_FCHW.data.cast("B"), asbytes=True))
     return parts
 
 
@@ -69,9 +70,10 @@ def _decode_zstd(payload: np.ndarray, lengths: Sequence[int], shape: tuple[int, 
     planes_FCHW = np.empty((frames, colours, height, width), np.uint8)
     codec = _zstd()
     start = 0
-    for planes_CHW, length in zip(planes_FCHW, lengths, strict=True):
-        part = codec.decompress(payload[start : start + length].data, decompressed_size=planes_CHW.size)
-        planes_CHW[:] = np.frombuffer(part, np.uint8).reshape(colours, height, width)
+    for number, length in enumerate(lengths):
+        some_FCHW = planes_FCHW[number * _ZSTD_FRAMES : (number + 1) * _ZSTD_FRAMES]
+        part = codec.decompress(payload[start : start + length].data, decompressed_size=some_FCHW.size)
+        some_FCHW[:] = np.frombuffer(part, np.uint8).reshape(some_FCHW.shape)
         start += length
     for row in range(1, height):
         planes_FCHW[:, :, row] += planes_FCHW[:, :, row - 1]

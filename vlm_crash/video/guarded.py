@@ -65,20 +65,23 @@ def read_frames(
     reader: str = "auto",
     timeout_s: float | None = CLIP_TIMEOUT_S,
     image_size: int | None = None,
+    to_keep: bool = False,
 ) -> Frames:
     """As reader.read_frames, in a process that may die.
 
     Args:
         timeout_s: most seconds for the clip; None or 0: no limit.
         image_size: side of a square, in pixels, to which each frame is resized as it comes, as image_transform does it:
-            no more than two frames are there in full size. None: they stay as they are.
+            few frames are there in full size, two of large ones. None: they stay as they are.
+        to_keep: as the frame cache keeps them: of a clip that is lower than the square without the rows to be added.
 
     Raises:
         UnreadableClipError: nothing of it can be decoded, it took too long, or the decoder died of it.
         ValueError: there is no such reader.
         RuntimeError: the process cannot be started.
     """
-    return read_fitted(path, sampling, None if image_size is None else partial(_fit, image_size), reader, timeout_s)
+    fit = None if image_size is None else partial(_fit, image_size, to_keep)
+    return read_fitted(path, sampling, fit, reader, timeout_s)
 
 
 def read_fitted(
@@ -88,10 +91,10 @@ def read_fitted(
     reader: str = "auto",
     timeout_s: float | None = CLIP_TIMEOUT_S,
 ) -> Frames:
-    """As `read_frames`, each frame made small as it comes.
+    """As `read_frames`, frames made small as they come.
 
     Args:
-        fit: [H, W, 3] uint8 -> what is kept of a frame, of one size for all; None: all of it.
+        fit: [N, H, W, 3] uint8 -> [N, ...], what is kept of some frames, of one size for all; None: all of it.
     """
     check_reader(reader)
     taken = Taken(sampling.num_frames, fit)
@@ -99,15 +102,16 @@ def read_fitted(
     frames: Frames = _own_process().ask("read_frames", Path(path), asked, timeout_s, taken)
     if len(frames.frames_FHWC):  # of a reader that gives all at once
         for place, frame_HWC in enumerate(frames.frames_FHWC):
-            taken.take(frame_HWC, [place])
+            taken.take(frame_HWC[None], [[place]])
     chosen_FHWC = taken.first(len(frames.indices))
     return replace(frames, frames_FHWC=chosen_FHWC, info=replace(frames.info, path=Path(path)))
 
 
-def _fit(image_size: int, frame_HWC: np.ndarray) -> np.ndarray:
-    from vlm_crash.video.image_transform import resized  # loads torch, which whoever wants a square has loaded
+def _fit(image_size: int, to_keep: bool, frames_FHWC: np.ndarray) -> np.ndarray:
+    from vlm_crash.video import image_transform  # loads torch, which whoever wants a square has loaded
 
-    return resized(frame_HWC[None], image_size)[0]
+    resize = image_transform.to_be_resized if to_keep else image_transform.resized
+    return resize(frames_FHWC, image_size)
 
 
 def probe(path: str | Path, timeout_s: float | None = CLIP_TIMEOUT_S) -> ClipInfo:
@@ -217,7 +221,7 @@ class ReaderProcess:
             fill(process, pickled, deadline)
             handed: Handed = pickle.loads(pickled.data)
             assert taken is not None and self._taker is not None
-            taken.take(self._taker.frame(handed), handed.places)
+            taken.take(self._taker.frames(handed), handed.places)
             write(process, b"\n")
 
     def stop(self) -> None:

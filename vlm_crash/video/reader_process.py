@@ -1,9 +1,9 @@
 """The other end of guarded.py: a process that reads one clip after another for its owner, and may die of one.
 
 In: a line of JSON a clip, on stdin: task, path, arguments, level of the log, and whether frames are handed over as they
-come (handing_over.py); a blank line for each that the owner is done with. Out, on what was stdout: two sizes, a pickled
-(result, log records), and the bytes of frames that were not handed over. An UnreadableClipError is a result; any other
-exception ends the process. Must hold: it ends with its owner, also while a decoder hangs.
+come (handing_over.py); a blank line each time that the owner is done with some. Out, on what was stdout: two sizes, a
+pickled (result, log records), and the bytes of frames that were not handed over. An UnreadableClipError is a result;
+any other exception ends the process. Must hold: it ends with its owner, also while a decoder hangs.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from vlm_crash.video.handing_over import Giver, Handed
 from vlm_crash.video.pixels import kept_by
 from vlm_crash.video.reader import Frames, probe, read_frames
 
-#: Two of them stand before an answer: bytes of the pickle, bytes of the frames. Before a frame that is handed over: 0,
-#: and bytes of the pickle that says where it lies.
+#: Two of them stand before an answer: bytes of the pickle, bytes of the frames. Before frames that are handed over:
+#: 0, and bytes of the pickle that says where they lie.
 HEADER = np.dtype("<u8")
 #: What the process says first.
 READY = b"ready\n"

@@ -98,6 +98,8 @@ def test_another_labs_table(tmp_path):
         ({"pairs": [["left", "right"]], "keep": []}, "mirror.keep: unknown key"),
         ({"pairs": [["left", "right"], ["Left", "L"]]}, "'left' stands in it twice"),
         ({"pairs": [["left", "right"]], "unsure": "left"}, "mirror.unsure: it is no list of texts"),
+        ({"pairs": [["(a|b) left", "right"]]}, "are no pair: as many"),
+        ({"pairs": [["left*", "right*"]]}, "are no pair: as many"),
         ({"pairs": [["Rainy", "Rainier"]]}, "'Rainy' is a term of Weather, and 'Rainier' is none"),
     ],
 )

@@ -2,18 +2,21 @@
 
 Enters: the table `mirror` of a schema, a record. Leaves: the mirrored record, or None. Must hold: nothing is guessed. A
 "left" that is no side ("left its lane") stays, and where the table does not know which it is, there is no mirrored
-record; mirrored twice, a record is what it was.
+record; mirrored twice, a record is what it was, or in doubt: "turned left in front of us" is sure, and "turned right in
+front of us" may mean "directly".
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vlm_crash.schema.side_words import KEEP, PAIR, UNSURE, Found, SideWords, expanded
 from vlm_crash.schema.wording import normal_form
 from vlm_crash.schema.yaml_form import is_closed
 
@@ -31,7 +34,7 @@ class Mirror:
     Attributes:
         pairs: terms and wordings that take each other's place.
         keeps: wordings that have such a word in them, and mean no side.
-        unsure: words that mean a side or not; one that is in none of the others' wordings leaves a text in doubt.
+        unsure: wordings that mean a side or not; one that is in none of the others' leaves a text in doubt.
     """
 
     pairs: tuple[tuple[str, str], ...]
@@ -41,68 +44,77 @@ class Mirror:
     def text(self, text: str) -> str | None:
         """The text with its sides swapped; None where a word may be a side or not.
 
-        >>> mirror = Mirror((("left lane", "right lane"),), ("right in front",), ("left", "right"))
-        >>> mirror.text("It cut in from the Left lane right in front.")
-        'It cut in from the Right lane right in front.'
-        >>> mirror.text("It left.") is None
-        True
+        >>> mirror = Mirror((("left lane", "right lane"),), ("right in front", "bright*"), ("*left*", "*right*"))
+        >>> mirror.text("It cut in from the Left lane right in front, its lights bright.")
+        'It cut in from the Right lane right in front, its lights bright.'
+        >>> mirror.text("It left.") is None, mirror.text("on the leftside") is None
+        (True, True)
         """
-        if self._unsure.search(self._known.sub(" ", text)):
+        words, found = self._words.found(text)
+        if _in_doubt(found):
             return None
         try:
-            return self._known.sub(self._swapped, text)
+            swapped = [part for one in found if one.kind == PAIR for part in _swapped(text, words, one)]
         except _OddSpelling:
             return None
+        made, end = [], 0
+        for part in sorted(set(swapped)):  # wordings that share a word say the same of it, or it is in doubt
+            if part.start < end:
+                return None
+            made += [text[end : part.start], part.new]
+            end = part.end
+        return "".join([*made, text[end:]])
 
     def sides(self, text: str) -> frozenset[str]:
         """Which of the two sides a text names; none where a word may be a side or not.
 
-        They are called by `unsure`, where that has a word for each, else by their place in the pairs.
+        They are called by the first two of `unsure`, where there are two, else by their place in the pairs.
 
         >>> mirror = Mirror((("left lane", "right lane"),), ("right in front",), ("left", "right"))
         >>> sorted(mirror.sides("From the left lane, right in front.")), sorted(mirror.sides("It left the left lane."))
         (['left'], [])
         """
-        if self._unsure.search(self._known.sub(" ", text)):
+        _words, found = self._words.found(text)
+        if _in_doubt(found):
             return frozenset()
-        found = {match[0].casefold() for match in self._known.finditer(text)}
-        first, second = ({pair[side].casefold() for pair in self.pairs} for side in (0, 1))
-        names = self.unsure if len(self.unsure) == 2 else ("first", "second")
-        return frozenset(name for name, words in zip(names, (first, second), strict=True) if found & words)
-
-    def _swapped(self, found: re.Match[str]) -> str:
-        said = found[0]
-        other = self._others.get(said.casefold())
-        if other is None:
-            return said
-        here, there = _PARTS.split(said), _PARTS.split(other)
-        if len(here) != len(there):
-            return _spelt_as(said, other)
-        # Word by word: of "from the Left" the second is kept as it stands.
-        return "".join(a if a.casefold() == b.casefold() else _spelt_as(a, b) for a, b in zip(here, there, strict=True))
+        names = [word.strip("*") for word in self.unsure[:2]] if len(self.unsure) > 1 else ["first", "second"]
+        return frozenset(names[one.side] for one in found if one.kind == PAIR)
 
     @cached_property
-    def _others(self) -> dict[str, str]:
-        return {a.casefold(): b for pair in self.pairs for a, b in (pair, pair[::-1])}
-
-    @cached_property
-    def _known(self) -> re.Pattern[str]:
-        """The longest first; the two of a pair count as equally long, or a mirrored text would be read otherwise."""
-        long = {word: max(map(len, pair)) for pair in self.pairs for word in pair}
-        long |= {word: len(word) for word in self.keeps}
-        return _any_of(sorted(long, key=lambda word: (-len(word.split()), -long[word])))
-
-    @cached_property
-    def _unsure(self) -> re.Pattern[str]:
-        return _any_of(self.unsure)
+    def _words(self) -> SideWords:
+        return SideWords(self.pairs, {KEEP: self.keeps, UNSURE: self.unsure})
 
 
-def _any_of(wordings: Any) -> re.Pattern[str]:
-    words = "|".join(map(re.escape, wordings)) or r"(?!)"
-    return re.compile(rf"(?<![^\W_])(?:{words})(?![^\W_])", re.IGNORECASE)
+class _Swapped(NamedTuple):
+    """A part of a text, and what stands there in the mirrored one."""
+
+    start: int
+    end: int
+    new: str
 
 
-_PARTS = re.compile(r"([\s_\-]+)")
+def _in_doubt(found: Sequence[Found]) -> bool:
+    """Whether a wording is unsure, or a word is a side by one wording and none by another ("turned right behind")."""
+    if any(one.kind == UNSURE for one in found):
+        return True
+    return any(
+        one.kind == PAIR and other.kind == KEEP and one.first <= other.last and other.first <= one.last
+        for one in found
+        for other in found
+    )
+
+
+def _swapped(text: str, words: Sequence[re.Match[str]], one: Found) -> list[_Swapped]:
+    said = words[one.first : one.last + 1]
+    if len(said) != len(one.other):
+        start, end = said[0].start(), said[-1].end()
+        return [_Swapped(start, end, _spelt_as(text[start:end], " ".join(one.other)))]
+    # Word by word: of "from the Left" the second is kept as it stands.
+    return [
+        _Swapped(word.start(), word.end(), _spelt_as(word[0], new))
+        for word, new in zip(said, one.other, strict=True)
+        if word[0].casefold() != new.casefold()
+    ]
 
 
 class _OddSpelling(ValueError):
@@ -163,17 +175,27 @@ def mirror_problems(entry: object, fields: Mapping[str, Any]) -> Iterator[str]:
     if not pairs or not _is_list(pairs, list) or not all(len(pair) == 2 and _is_list(pair, str) for pair in pairs):
         yield "mirror.pairs: it is no list of pairs; write [[left lane, right lane], ...]"
         return
-    words = [word.casefold() for pair in pairs for word in pair]
-    for word in sorted({word for word in words if words.count(word) > 1}):
-        yield f"mirror.pairs: {word!r} stands in it twice; leave one"
-    others = {a: b for pair in pairs for a, b in (pair, pair[::-1])}
+    every: list[tuple[str, str]] = []
+    for pair in pairs:
+        both = [expanded(wording) for wording in pair]
+        if len(both[0]) != len(both[1]) or any(set("()|*") & set(wording) for wording in both[0] + both[1]):
+            yield (
+                f"mirror.pairs: {pair[0]!r} and {pair[1]!r} are no pair: as many (a|b), with as many words, must stand "
+                "in both, and no *"
+            )
+        else:
+            every += zip(*both, strict=True)
+    for word, count in Counter(word.casefold() for pair in every for word in pair).items():
+        if count > 1:
+            yield f"mirror.pairs: {word!r} stands in it twice; leave one"
+    mirror = Mirror(tuple(every))
     for name, field in fields.items():
         # What an open field has beside these, its dataset decides.
         terms = (field.get("vocabulary") or []) if isinstance(field, Mapping) and is_closed(field) else []
         forms = {normal_form(str(term)) for term in terms}
-        for term in terms:
-            if term in others and normal_form(others[term]) not in forms:
-                yield f"mirror.pairs: {term!r} is a term of {name}, and {others[term]!r} is none; add it to the terms"
+        for term in map(str, terms):
+            if (other := mirror.text(term)) is not None and normal_form(other) not in forms:
+                yield f"mirror.pairs: {term!r} is a term of {name}, and {other!r} is none; add it to the terms"
 
 
 def _is_list(value: object, kind: type) -> bool:

@@ -28,7 +28,7 @@ from vlm_crash.video.container import UnreadableClipError
 from vlm_crash.video.fingerprint import NUM_WORDS, Fingerprint, fingerprint
 
 #: Bits of 256 at which is looked.
-THRESHOLDS = (20, 30, MAX_BITS, 50, 60, 70, 80)
+THRESHOLDS = (20, 30, 40, MAX_BITS, 60, 70, 80)
 #: Seconds of a clip that are copied.
 MOST_S = 6
 #: Clips of the largest dataset that this program was made for, and frames of each (10 s).

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vlm_crash.data.audit_labels import balance_findings, edit_distance, label_counts, label_findings, spelling_variants
-from vlm_crash.data.audit_shortcuts import shortcut_findings, shortcuts
+from vlm_crash.data.audit_shortcuts import p_better, share_interval, shortcut_findings, shortcuts
 from vlm_crash.data.clip_metadata import ClipMetadata
 from vlm_crash.schema import load_schema
 from vlm_crash.schema.records import Annotation, VideoSample
@@ -97,3 +97,15 @@ def test_a_label_that_the_size_tells_is_a_shortcut_and_chance_is_none():
     assert {one.reason for one in one_group if one.field == "Guilty" and one.event == "crash"} == {
         "all clips are of one group"
     }
+
+
+def test_the_interval_and_the_test_of_a_shortcut_know_groups():
+    """Copies add nothing: eight groups of ten equal clips say what eight clips say."""
+    right_N, few_N = np.arange(8) != 0, np.arange(8)
+    alone_N, groups_N = np.repeat(right_N, 10), np.repeat(few_N, 10)
+    none_N = np.zeros(80, dtype=bool)
+    assert p_better(alone_N, none_N, groups_N) == p_better(right_N, none_N[:8], few_N) == 0.5**7
+    assert p_better(alone_N, none_N, np.arange(80)) == 0.5**70
+    assert share_interval(alone_N, groups_N, 0) == share_interval(right_N, few_N, 0)
+    assert share_interval(alone_N, np.arange(80), 0)[0] > share_interval(right_N, few_N, 0)[0] + 0.1
+    assert share_interval(~none_N, groups_N, 0) == (pytest.approx(0.025 ** (1 / 8)), 1.0)

@@ -152,3 +152,67 @@ def test_a_file_that_is_none(tmp_path, crash, schema, content, said):
         prepare({"crash": crash}, tmp_path / "out", schema, question=str, corrections=path)
     assert said in str(error.value)
     assert str(error.value).startswith("the corrections cannot be used")
+
+
+@pytest.fixture
+def run_both(tmp_path, crash, make_event, schema):
+    """Prepare crashes and near misses, with corrections given as rows of cells."""
+    sources = {"crash": crash, "nearmiss": make_event("nearmiss", 3)}
+
+    def make(*rows):
+        path = tmp_path / "marks.csv"
+        path.write_text("\n".join(",".join(row) for row in (COLUMNS, *rows)) + "\n", encoding="utf-8")
+        report = prepare(
+            sources,
+            tmp_path / "out",
+            schema,
+            question=lambda event: question(schema),
+            corrections=path if rows else None,
+        )
+        splits = load_prepared(tmp_path / "out", schema)
+        return report, {s.id: (s, split) for split, found in splits.items() for s in found}
+
+    return make
+
+
+def test_a_clip_becomes_one_of_the_other_event_and_back(run_both, tmp_path, crash):
+    """Fields that both events have stay, as corrected; those of the old one are kept aside and come back with it."""
+    original, (_, before) = crash[0].read_bytes(), run_both()
+    there = [row("2.mp4", "event", "crash", "nearmiss", "no contact"), row("2.mp4", "Weather", "Clear", "Rainy")]
+    report, after = run_both(*there)
+    sample, split = after["crash_2"]
+    assert split == before["crash_2"][1] and {id: split for id, (_, split) in after.items()} == {
+        id: split for id, (_, split) in before.items()
+    }
+    assert (sample.event, sample.video) == ("nearmiss", "../crash/2.mp4") and sample.path.samefile(crash[1] / "2.mp4")
+    values = sample.annotation.values
+    assert (values["Weather"], values["Lanes"], values["Avoid_reason"]) == ("Rainy", "2", "Unknown")
+    assert "Crash_severity" not in values and report.num_corrected == 2  # the event and the weather
+    assert report.num_clips == {"crash": 3, "nearmiss": 4}
+    assert crash[0].read_bytes() == original
+    applied = json.loads((tmp_path / "out" / APPLIED_FILE).read_text())
+    assert [(one["field"], one["id"], one["row"]) for one in applied] == [
+        ("Weather", "crash_2", 2),
+        ("event", "crash_2", 2),
+    ]
+    assert applied[1]["left_out"]["Crash_severity"] == "Injury" and "Weather" not in applied[1]["left_out"]
+    assert run_both()[1] == run_both(*there)[1] == after  # kept, and the same once more says nothing new
+    moved = ("nearmiss", "../crash/2.mp4")
+    _, filled = run_both((*moved, "Avoid_reason", "", "Braked", "", ""))
+    assert filled["crash_2"][0].annotation.values["Avoid_reason"] == "Braked"
+    _, back = run_both((*moved, "event", "nearmiss", "crash", "", ""))
+    values = back["crash_2"][0].annotation.values
+    assert (back["crash_2"][0].video, values["Weather"], values["Crash_severity"]) == ("2.mp4", "Rainy", "Injury")
+    with pytest.raises(InputProblems) as error:
+        run_both(
+            row("1.mp4", "event", "crash", "fire"), row("3.mp4", "event", "nearmiss", "crash"),
+            row("4.mp4", "event", "crash", "nearmiss"), row("4.mp4", "event", "crash", "crash"),
+        )  # fmt: skip
+    assert "'fire' is no event; allowed: crash, nearmiss" in str(error.value)
+    assert "its event is 'crash', and `old` is 'nearmiss'" in str(error.value)
+    assert "event is to become 'nearmiss' (row 3) and 'crash' (row 4)" in str(error.value)
+
+
+def test_an_event_that_the_dataset_lacks_is_refused(run):
+    with pytest.raises(InputProblems, match="the dataset has no nearmiss; give the CSV and the folder of nearmiss"):
+        run(row("2.mp4", "event", "crash", "nearmiss"))

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from vlm_crash.data.near_copies import ENOUGH_FRAMES, differing_bits, near_copies
+from vlm_crash.data.near_copies import ENOUGH_FRAMES, MAX_BITS, differing_bits, near_copies
 from vlm_crash.video.fingerprint import NUM_WORDS, Fingerprint
 
 RNG = np.random.default_rng(0)
@@ -50,12 +50,16 @@ def test_copies_parts_and_mirror_images_are_found_and_others_are_not():
 
 def test_bits_and_share_decide_and_the_order_does_not():
     whole = random_print()
-    worse = flipped(whole, 41)
+    worse = flipped(whole, MAX_BITS + 1)
     half = Fingerprint(whole.times_s, np.concatenate([whole.hashes_FW[:2], worse.hashes_FW[2:]]), whole.mirrored_FW, 0)
     assert near_copies([whole, worse]) == []
     assert near_copies([whole, half]) == []  # one of the four frames that are looked for
     assert [pair.share for pair in near_copies([whole, half], least_share=0.25)] == [0.25]
-    assert len(near_copies([worse, whole], max_bits=41)) == len(near_copies([whole, worse], max_bits=41)) == 1
+    assert (
+        len(near_copies([worse, whole], max_bits=MAX_BITS + 1))
+        == len(near_copies([whole, worse], max_bits=MAX_BITS + 1))
+        == 1
+    )
 
 
 @pytest.mark.parametrize("num_others", [0, 1, 2])

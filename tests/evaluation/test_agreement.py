@@ -12,6 +12,7 @@ from vlm_crash.evaluation.agreement import (
     load_annotators,
     resampled_kappa,
 )
+from vlm_crash.evaluation.bootstrap import ONE_GROUP
 from vlm_crash.evaluation.evaluate import evaluate
 from vlm_crash.evaluation.settings import EvaluationSettings
 from vlm_crash.evaluation.tables import format_table
@@ -44,6 +45,10 @@ def test_a_field_and_what_has_no_kappa(schema):
     equal = field_agreement(lanes, [("2", "2"), ("3", "3")] * 9, None, 500, 0)
     assert (equal["value"], equal["low"], equal["high"]) == (1.0, None, None)
     assert equal["reasons"] == {"low": ALWAYS_EQUAL, "high": ALWAYS_EQUAL}
+    grouped = field_agreement(weather, pairs, None, 500, 0, [f"trip {n // 15}" for n in range(30)])
+    assert grouped["value"] == entry["value"] and grouped["n"] == 24 and grouped["low"] != entry["low"]
+    trip = field_agreement(weather, pairs, None, 500, 0, ["trip"] * 30)
+    assert (trip["low"], trip["reasons"]["low"]) == (None, ONE_GROUP)
     # One says always the same: kappa is 0 by its definition, and no reason is needed.
     assert field_agreement(lanes, [("2", "2"), ("2", "3")] * 9, None, 500, 0)["value"] == 0.0
 

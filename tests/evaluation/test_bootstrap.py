@@ -7,6 +7,7 @@ from vlm_crash.evaluation.bootstrap import (
     NO_SPREAD,
     ONE_GROUP,
     Resamples,
+    counted_share_interval,
     draw_counts,
     interval,
     no_interval,
@@ -115,3 +116,20 @@ def test_no_interval_has_a_width_of_zero():
     assert interval(1 + np.linspace(-1e-7, 1e-7, 100)) is None  # a cosine's rounding
     one_group = Resamples(np.zeros(4, dtype=np.int64), 1, 50, 0)
     assert share_interval(one_group.means(np.array([[0.0], [1], [1], [0]]))[:, 0], 1) is None
+
+
+def test_a_counted_share_knows_its_groups():
+    """Ten groups of four equal answers are worth ten answers, not forty, and never less than the exact limits say."""
+    right_N = np.repeat(np.arange(10) < 7, 4)
+    counted_N = np.ones(40, dtype=bool)
+    alone, grouped = Resamples.of_clips(40, 2000, 0), Resamples(np.repeat(np.arange(10), 4), 10, 2000, 0)
+    exact = counted_share_interval(right_N, counted_N, alone)
+    assert exact == pytest.approx((0.5347, 0.8344), abs=1e-4)  # Clopper and Pearson, 28 of 40
+    wide = counted_share_interval(right_N, counted_N, grouped)
+    assert wide == pytest.approx((0.4, 1.0), abs=0.11) and wide[0] < exact[0] and wide[1] > exact[1]
+    assert counted_share_interval(counted_N, counted_N, grouped) == pytest.approx((0.6915, 1.0), abs=1e-4)  # 10 of 10
+    assert counted_share_interval(~counted_N, counted_N, alone) == pytest.approx((0.0, 0.0881), abs=1e-4)  # 0 of 40
+    one = Resamples(np.zeros(40, dtype=int), 1, 2000, 0)
+    assert counted_share_interval(right_N, counted_N, one) is None
+    both = Resamples.joint([alone, Resamples.of_clips(40, 2000, 1)])
+    assert both.num_groups == 80 and Resamples.joint([grouped, grouped]).num_units(np.ones(80, dtype=bool)) == 10

@@ -202,3 +202,18 @@ def test_clips_that_prepare_keeps_together_are_on_one_side(clip, write_lines, sc
     with pytest.raises(ValueError, match=r"1 clips of .* evaluated groups, by splits\.json \(crash/1\.mp4\)"):
         on(lines[1])
     assert on(lines[2])["overall"]["calibrated_on"]["n"] == 1
+
+
+def test_every_exact_interval_knows_the_groups(clip, write_lines, schema: Schema, tmp_path: Path):
+    """Twenty clips of four trips, all right: as sure as four, whether it is one field, all of them, or the rules."""
+    rows = [clip(f"{n}.mp4", "Clear", {"Clear": 0.8, "Rainy": 0.2}, event_probability=0.9) for n in range(20)]
+    truth = tmp_path / "crash.csv"
+    truth.write_text("video_id,Weather,Trip\n" + "".join(f"{n}.mp4,Clear,{n // 5}\n" for n in range(20)))
+    lines = write_lines([said for *_, said in rows], "test/predictions.jsonl")
+    settings = EvaluationSettings(None, num_draws=100, group_column="Trip")
+    metrics = evaluate([lines], [truth], tmp_path / "out", schema, settings)
+    weather, event = metrics["crash"]["fields"]["Weather"], metrics["event"]
+    shares = [weather, *(one["operating_point"] for one in (weather["calibration"], event["calibration"]))]
+    shares.append(metrics["overall"]["operating_point"])
+    assert [one["low"] for one in shares] == pytest.approx([0.025 ** (1 / 4)] * 4)
+    assert metrics["consistency"]["answers"]["high"] == pytest.approx(1 - 0.025 ** (1 / 4))

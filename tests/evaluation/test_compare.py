@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, rankdata
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from vlm_crash.cli import main
 from vlm_crash.data.multiple_testing import holm
@@ -48,7 +49,9 @@ def write_folder(tmp_path: Path):
             }
             is_right = right.get("event", right["Weather"])[n]
             said = event if is_right else None
+            said_so = right.get("probability", [0.8 if (event == "crash") == is_right else 0.2] * (n + 1))[n]
             clip = {"event": event, "video": f"{n + first}.mp4", "fields": one, "predicted_event": said}
+            clip["event_probability"] = said_so
             clips.append({**clip, "event_told": False, "group": f"trip {(n + first) // 4}"})
         folder = tmp_path / name
         folder.mkdir()
@@ -105,6 +108,36 @@ def test_an_evaluation_and_itself_cannot_be_told_apart(two):
     assert {row["p"] for row in same["fields"]} == {1.0}
     found = {(row["difference"], row["low"], row["high"], row["reason"]) for row in [*same["fields"], *same["means"]]}
     assert found == {(0, None, None, "no clip differs")}
+
+
+def test_rankings_are_compared_by_exchange(write_folder):
+    """Both scores are scikit-learn's, a clip without a probability is worst; p is of exchange, and counted."""
+    rng = np.random.default_rng(5)
+    is_crash_N = np.arange(12) % 2 == 0
+    sharp_N, blunt_N = np.where(is_crash_N, 0.6, 0.4) + rng.normal(0, 0.05, 12), rng.random(12)
+    fields = {name: [True] * 12 for name in ("Weather", "Lanes", "Note")}
+    a = write_folder("a", {**fields, "probability": sharp_N.tolist()})
+    b = write_folder("b", {**fields, "probability": [None, *blunt_N[1:].tolist()]})
+    comparison = compare(a, b, num_draws=4000)
+    rows = by_name(comparison)
+    blunt_N[0] = -1  # a crash below all others
+    ranks = [rankdata(one) for one in (sharp_N, blunt_N)]
+    for name, score in (("auroc", roc_auc_score), ("average_precision", average_precision_score)):
+        row = rows["event", name]
+        assert (row["n"], row["metric"]) == (12, name)
+        assert (row["a"], row["b"]) == (score(is_crash_N, sharp_N), pytest.approx(score(is_crash_N, blunt_N)))
+        assert row["low"] < row["difference"] < row["high"]
+        swaps = [np.array(swap) for swap in itertools.product([False, True], repeat=12)]
+        sides = [(np.where(s, ranks[1], ranks[0]), np.where(s, ranks[0], ranks[1])) for s in swaps[::7]]
+        flipped = np.array([score(is_crash_N, left) - score(is_crash_N, right) for left, right in sides])
+        assert row["p"] == pytest.approx((np.abs(flipped) >= abs(row["difference"]) - 1e-9).mean(), abs=0.03)
+    tested = [row for row in comparison["fields"] if row["p"] is not None]
+    assert len(tested) == 9 and [row["p_holm"] for row in tested] == holm([row["p"] for row in tested])
+    assert "9 rows" in comparison["settings"]["p_holm"] and "exchanging" in comparison["settings"]["p"]
+    none = write_folder("c", {**fields, "probability": [None] * 12})
+    row = by_name(compare(a, none))["event", "auroc"]
+    assert (row["n"], row["p"], row["p_holm"], row["verdict"]) == (0, None, None, "cannot tell apart")
+    assert row["reason"] == "no prediction of B carries an event_probability"
 
 
 def test_groups_are_flipped_whole(two, write_folder):

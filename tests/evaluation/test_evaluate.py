@@ -360,7 +360,7 @@ def test_the_table_is_aligned(case, schema: Schema):
     header = lines[1]
     weather = next(line for line in lines if line.startswith("Weather"))
     assert weather.index("0.500") == header.index("score")
-    assert weather[header.index("blind") :].split() == ["-", "2", "0", "0"]
+    assert weather[header.index("blind") :].split() == ["-", "2/2", "0", "0"]
     assert any(line.startswith("event: balanced accuracy") for line in lines)
     assert all(line == line.rstrip() and len(line) <= 120 for line in lines)
     (few,) = [line for line in lines if line.startswith("* only 2 clips have a known truth")]

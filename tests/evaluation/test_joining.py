@@ -84,3 +84,18 @@ def test_lone_truths_and_lone_predictions_are_kept_apart(schema: Schema):
 def test_a_failed_clip_is_a_prediction(schema: Schema):
     failed = replace(_said("1.mp4", "crash"), prediction=replace(_said("1.mp4", "crash").prediction, status="failed"))
     assert len(join([failed], [_truth(schema, "crash", "1.mp4")], only_predicted=True).clips) == 1
+
+
+def test_a_clip_whose_event_was_corrected_keeps_its_predictions(schema: Schema):
+    """crash/1.mp4 became a near miss: old predictions find it by its id, new ones by its name."""
+    moved = replace(
+        _truth(schema, "nearmiss", "1.mp4"), id="crash_1", video="../crash/1.mp4", path=Path("/clips/crash/1.mp4")
+    )
+    other = replace(_truth(schema, "nearmiss", "1.mp4"), id="nearmiss_1")
+    for said in (_said("1.mp4", "crash"), _said("../crash/1.mp4", "nearmiss")):
+        joined = join([said, _said("1.mp4", "nearmiss")], [moved, other])
+        assert [clip.loaded and clip.loaded.prediction.video for clip in joined.clips] == [
+            said.prediction.video,
+            "1.mp4",
+        ]
+    assert join([_said("1.mp4", "nearmiss")], [moved]).clips[0].loaded is None

@@ -10,6 +10,7 @@ import pytest
 from tests.evaluation.browser import Opened, chromium
 from tests.evaluation.pages import BAD_NAME, HOSTILE, full_page
 
+NOT_HERE = "its clip or field is not on this page"
 NO_TERM = "new is no term of its field"
 
 
@@ -170,21 +171,32 @@ def test_marks_are_kept_downloaded_and_loaded(opened: Opened, browser, path: Pat
         common | {"field": "Lanes", "old": "2", "new": "4", "note": ""},
         common | {"field": "Crash_reason", "old": reason, "new": reason, "note": ""},
     ]
+    opened.go("#clip=crash/2.mp4")  # told as a near miss
+    opened.page.locator('tr[data-field="event"] .marker').click()
+    assert opened.texts(".saying b") == ["crash", "nearmiss"]
+    opened.press("Enter")
+    rows = _download(opened)[1]
+    assert rows[3] == common | {"video": "2.mp4", "field": "event", "old": "crash", "new": "nearmiss", "note": ""}
     opened.go("#status=marked")
-    assert opened.text("#marked") == "3 marks" and opened.listed() == [2]
+    assert opened.text("#marked") == "4 marks" and opened.listed() == [2, 1]
     kept = tmp_path / "kept.csv"
     with kept.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
-        refused = [{"video": "gone.mp4"}, {"old": "Clear"}, {"new": "Wet-ish"}]
+        refused = [
+            {"video": "gone.mp4"},
+            {"old": "Clear"},
+            {"new": "Wet-ish"},
+            {"field": "event", "old": "crash", "new": "Unknown"},
+        ]
         writer.writerows([*rows, *({**rows[0], **one} for one in refused)])
     other = Opened(browser, path)  # another reader: nothing is kept there
     assert other.text("#marked") == "no marks yet"
     other.page.set_input_files("#load", kept)
-    other.page.wait_for_function("document.getElementById('marked').value === '3 marks'")
-    assert other.text("#kept") == "3 rows taken from the file. " + " ".join(
-        f"1 row left out: {why}."
-        for why in ("its clip or field is not on this page", "old is not the truth of this page", NO_TERM)
+    other.page.wait_for_function("document.getElementById('marked').value === '4 marks'")
+    assert other.text("#kept") == "4 rows taken from the file. " + " ".join(
+        f"{n} left out: {why}."
+        for n, why in (("1 row", NOT_HERE), ("1 row", "old is not the truth of this page"), ("2 rows", NO_TERM))
     )
     assert [{**row, "annotator": "Ann, B."} for row in _download(other)[1]] == rows
     other.context.close()

@@ -138,9 +138,11 @@ def _test(
     if right_N is None:
         return Shortcut(event, name, len(values), majority=count / len(values), reason=ONE_GROUP)
     majority_N = np.array([value == most for value in values.values()])
-    low, high = _interval(right_N, seed)
-    score = float(right_N.mean())
-    return Shortcut(event, name, len(values), score, low, high, count / len(values), _p_better(right_N, majority_N))
+    group_of = [groups.get(samples[n].id, samples[n].id) for n in values]
+    group_N = np.unique(group_of, return_inverse=True)[1]
+    low, high = share_interval(right_N, group_N, seed)
+    score, p = float(right_N.mean()), p_better(right_N, majority_N, group_N)
+    return Shortcut(event, name, len(values), score, low, high, count / len(values), p)
 
 
 def _right(
@@ -173,25 +175,30 @@ def _best(
     return max(scores.items(), key=lambda item: item[1])
 
 
-def _interval(right_N: NDArray[np.bool_], seed: int) -> tuple[float, float]:
-    """95 % percentile bootstrap of a share: a draw of N clips has a binomial number of right ones.
+def share_interval(right_N: NDArray[np.bool_], group_N: NDArray[np.intp], seed: int) -> tuple[float, float]:
+    """95 % percentile bootstrap of a share, whole groups drawn.
 
-    Where all are right, or none is, every draw is the same, and says nothing: exact limits (Clopper and Pearson).
+    Where all are right, or none is, every draw is the same, and says nothing: exact limits (Clopper and Pearson), for
+    as many answers as there are groups.
     """
     from scipy.stats import binomtest
 
-    n, right = len(right_N), int(right_N.sum())
-    if right in (0, n):
-        limits = binomtest(right, n).proportion_ci(0.95, "exact")
+    sizes_G, rights_G = np.bincount(group_N), np.bincount(group_N, weights=right_N)
+    num_groups, right = len(sizes_G), int(right_N.sum())
+    if right in (0, len(right_N)):
+        limits = binomtest(num_groups if right else 0, num_groups).proportion_ci(0.95, "exact")
         return float(limits.low), float(limits.high)
-    shares_R = np.random.default_rng(seed).binomial(n, right_N.mean(), size=NUM_DRAWS) / n
-    low, high = np.quantile(shares_R, [0.025, 0.975])
+    counts_RG = np.random.default_rng(seed).multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=NUM_DRAWS)
+    low, high = np.quantile((counts_RG @ rights_G) / (counts_RG @ sizes_G), [0.025, 0.975])
     return float(low), float(high)
 
 
-def _p_better(right_N: NDArray[np.bool_], majority_N: NDArray[np.bool_]) -> float:
-    """McNemar's exact test, one-sided: of the clips that one of the two tells, is it the classifier more often?"""
+def p_better(right_N: NDArray[np.bool_], majority_N: NDArray[np.bool_], group_N: NDArray[np.intp]) -> float:
+    """Does the classifier tell more? McNemar's exact test, one-sided; of groups of several clips the same sign test of
+    the groups in which one of the two tells more.
+    """
     from scipy.stats import binomtest
 
-    gained, lost = int((right_N & ~majority_N).sum()), int((majority_N & ~right_N).sum())
+    more_G = np.bincount(group_N, weights=right_N.astype(float) - majority_N)
+    gained, lost = int((more_G > 0).sum()), int((more_G < 0).sum())
     return float(binomtest(gained, gained + lost, alternative="greater").pvalue) if gained + lost else 1.0

@@ -116,7 +116,8 @@ def prepare(
     num_rows = (adapted.num_left_out if adapted else 0) + len(
         {(p.file, p.row) for p in problems if p.row is not None} | {(r.file, r.row) for r in rows}
     )
-    corrected = correct(rows, schema, out, corrections)
+    folders = {event: folder for event, (_, folder) in sources.items()}
+    corrected = correct(rows, schema, out, corrections, folders)
     rows, hashes, unreadable = inspect_clips(corrected.rows, clip_timeout_s)
     named = adapted.left_out if adapted else ()
     problems += unreadable

@@ -13,6 +13,7 @@ import io
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,16 @@ _Said = Mapping[str, Mapping[str, str]]
 
 
 def add_agreement(
-    metrics: dict[str, Any], schema: Schema, embedder: SentenceEmbedder | None, settings: EvaluationSettings
+    metrics: dict[str, Any],
+    schema: Schema,
+    embedder: SentenceEmbedder | None,
+    settings: EvaluationSettings,
+    groups: Mapping[tuple[str, str], str],
 ) -> None:
     """Put `kappa` beside the scores of each field, and `annotators` beside the events; nothing without two people.
+
+    Args:
+        groups: (event, video) -> group, of clips of the truth that are drawn together.
 
     Raises:
         ValueError, FileNotFoundError: files that cannot be used, not two of an event, or no clip in both.
@@ -61,9 +69,10 @@ def add_agreement(
             "files": [str(path) for path in settings.annotators], "n": len(both),
             "only_first": len(first) - len(both), "only_second": len(second) - len(both),
         }  # fmt: skip
+        group_of = [groups.get((event, video), f"clip {video}") for video in both]
         for k, field in enumerate(schema.event(event).fields):
             pairs = [(first[video].get(field.name, UNKNOWN), second[video].get(field.name, UNKNOWN)) for video in both]
-            entry = field_agreement(field, pairs, embedder, settings.num_draws, settings.seed + k)
+            entry = field_agreement(field, pairs, embedder, settings.num_draws, settings.seed + k, group_of)
             metrics[event]["fields"][field.name]["kappa"] = entry
             if 0 < entry["n"] < MIN_CLIPS and entry["value"] is not None:
                 flag = f"two readers: kappa is of only {entry['n']} clips (fewer than {MIN_CLIPS})"
@@ -71,19 +80,26 @@ def add_agreement(
 
 
 def field_agreement(
-    field: Field, pairs: Sequence[tuple[str, str]], embedder: SentenceEmbedder | None, num_draws: int, seed: int
+    field: Field,
+    pairs: Sequence[tuple[str, str]],
+    embedder: SentenceEmbedder | None,
+    num_draws: int,
+    seed: int,
+    group_of: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Kappa of one field, with its interval, and the share of equal values (of texts the mean cosine).
 
     Args:
         pairs: what the two say of each clip, UNKNOWN included.
         num_draws: resamples of the clips.
+        group_of: of each clip, which are drawn together; None: each by itself.
 
     Returns:
         value, low, high: kappa and its 95 % interval, if any; n: clips of which both know the field; one_unknown:
         clips of which one does; agreement; reasons.
     """
-    known = [(a, b) for a, b in pairs if UNKNOWN not in (a, b)]
+    is_known = [UNKNOWN not in pair for pair in pairs]
+    known = list(compress(pairs, is_known))
     entry: dict[str, Any] = {
         "value": None, "low": None, "high": None, "n": len(known), "agreement": None,
         "one_unknown": sum((a == UNKNOWN) != (b == UNKNOWN) for a, b in pairs), "reasons": {},
@@ -102,12 +118,15 @@ def field_agreement(
         return _without(entry, CONSTANT, agreement=True)
     from sklearn.metrics import cohen_kappa_score
 
-    counts_RN = draw_counts(len(known), num_draws, np.random.default_rng(seed))
+    groups = list(compress(group_of or map(str, range(len(pairs))), is_known))
+    place = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    counts_RG = draw_counts(len(place), num_draws, np.random.default_rng(seed))
+    counts_RN = counts_RG[:, [place[group] for group in groups]]
     entry["value"] = float(cohen_kappa_score(left, right))
     limits = interval(resampled_kappa(left, right, counts_RN))
     entry["low"], entry["high"] = limits or (None, None)
     if limits is None:
-        reason = ALWAYS_EQUAL if entry["agreement"] == 1 else no_interval(len(known))
+        reason = ALWAYS_EQUAL if entry["agreement"] == 1 else no_interval(len(place))
         entry["reasons"] = dict.fromkeys(("low", "high"), reason)
     return entry
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from vlm_crash.metrics.calibration import exact_interval
 
 Array = NDArray[np.float64]
+Limits = tuple[float, float]
 LEVEL = 0.95
 ONE_GROUP = "all that counts is of one group (or is one clip), so that resampling says nothing of its spread"
 NO_SPREAD = "every draw has the same score, so that resampling says nothing of its spread"
@@ -46,6 +48,18 @@ class Resamples:
     def of_clips(cls, num_clips: int, num_draws: int, seed: int) -> Resamples:
         """Each clip a group of its own."""
         return cls(np.arange(num_clips), num_clips, num_draws, seed)
+
+    @classmethod
+    def joint(cls, parts: Sequence[Resamples]) -> Resamples:
+        """Of the clips of several tables, one after the other; groups that the tables share stay groups."""
+        first = parts[0]
+        if len({(part.num_groups, part.seed) for part in parts}) == 1:
+            return cls(np.concatenate([p.group_N for p in parts]), first.num_groups, first.num_draws, first.seed)
+        return cls.of_clips(sum(len(part.group_N) for part in parts), first.num_draws, first.seed)
+
+    def of(self, kept_N: NDArray[Any]) -> Resamples:
+        """The same draws of some of the clips (places, or a mask)."""
+        return Resamples(self.group_N[kept_N], self.num_groups, self.num_draws, self.seed)
 
     def blocks(self) -> Iterator[Array]:
         """All draws in order, [r, G] at a time: counts of the groups."""
@@ -137,6 +151,30 @@ def share_interval(draws_R: Array, num_units: int) -> tuple[float, float] | None
     if low == high and low in (0.0, 1.0):
         return exact_interval(round(low * num_units), num_units)
     return interval(draws_R)
+
+
+def counted_share_interval(right_N: NDArray[Any], counted_N: NDArray[Any], resamples: Resamples) -> Limits | None:
+    """95 % interval of a share that is told of few answers: right ones of those that count.
+
+    Where each answer is of a clip or group of its own: Clopper and Pearson's exact limits. Where several are of one,
+    these are too narrow, and the wider of them and of the bootstrap by clip or group holds; where all are right there,
+    or none is, exact limits for as many answers as there are groups, as if each said one thing only. None where that
+    leaves nothing: one group, of which some answers are right, or draws that are all the same.
+
+    Args:
+        right_N, counted_N: of each clip of the draws, how many answers are right and how many count.
+    """
+    right, n = int(right_N.sum()), int(counted_N.sum())
+    num_units = resamples.num_units(counted_N > 0)
+    if right in (0, n):
+        return exact_interval(num_units if right else 0, num_units)
+    exact = exact_interval(right, n)
+    if num_units == n:
+        return exact
+    sums_R2 = resamples.sums(np.stack([right_N, counted_N], axis=1).astype(np.float64))
+    with np.errstate(invalid="ignore"):
+        drawn = interval(sums_R2[:, 0] / sums_R2[:, 1])  # NaN: a draw without any
+    return None if drawn is None else (min(exact[0], drawn[0]), max(exact[1], drawn[1]))
 
 
 def no_interval(num_units: int) -> str:

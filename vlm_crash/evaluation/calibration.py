@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from vlm_crash.evaluation.bootstrap import Array, Resamples, interval
+from vlm_crash.evaluation.bootstrap import Array, Resamples, counted_share_interval, no_interval
 from vlm_crash.evaluation.forecasts import Forecasts, event_forecasts, field_forecasts
-from vlm_crash.evaluation.scoring import ScoredEvent
+from vlm_crash.evaluation.scoring import ScoredClip, ScoredEvent
 from vlm_crash.evaluation.settings import EvaluationSettings
 from vlm_crash.metrics.calibration import (
+    Flags,
     apply_temperature,
     brier_score,
     calibration_error,
     error_if_calibrated,
-    exact_interval,
     fit_temperature,
     lowest_threshold,
     reliability_bins,
@@ -40,12 +40,12 @@ NONE_ACCEPTED = "no answer is accepted"
 
 @dataclass(frozen=True)
 class _Accepted:
-    """Answers of one event that the thresholds accept, those of them that are right, of how many; both in each draw."""
+    """Answers of one event that the thresholds accept, those of them that are right, of how many."""
 
     accepted: int
     right: int
     total: int
-    draws_R2: Array  # right, accepted
+    counts_N2: Array  # of each clip of the event: right, accepted
 
 
 def add_calibration(
@@ -74,23 +74,27 @@ def add_calibration(
         for field in (field for field in one.event.fields if is_scored(field)):
             forecasts = field_forecasts(one, field)
             fitted_on = field_forecasts(other, field) if other is not None else None
-            entry = calibration_entry(forecasts, fitted_on, settings)
+            drawn = resamples[one.event.name].of(forecasts.clip_N)
+            entry = calibration_entry(forecasts, fitted_on, settings, drawn)
             _put(metrics[one.event.name]["fields"][field.name], entry, forecasts)
             columns.append((forecasts, entry["operating_point"]["threshold"] if entry else None))
             found |= entry is not None
-        parts.append(_accepted(columns, resamples[one.event.name]))
-    forecasts = event_forecasts(schema, _untold(scored))
-    entry = calibration_entry(
-        forecasts, event_forecasts(schema, _untold(held_out)) if held_out is not None else None, settings
-    )
+        parts.append(_accepted(columns, len(one.clips)))
+    forecasts = event_forecasts(schema, [clip for clip in _clips(scored) if _is_untold(clip)])
+    fitted_on = None
+    if held_out is not None:
+        fitted_on = event_forecasts(schema, [clip for clip in _clips(held_out) if _is_untold(clip)])
+    joint = Resamples.joint([resamples[one.event.name] for one in scored])
+    untold_N = np.array([_is_untold(clip) for clip in _clips(scored)], dtype=bool)
+    entry = calibration_entry(forecasts, fitted_on, settings, joint.of(untold_N))
     _put(metrics["event"], entry, forecasts)
     if held_out is not None and not found and entry is None:
         raise ValueError("calibrate_on has no effect: no prediction carries probabilities; leave it out")
     if held_out is not None:
-        clips = [clip for event in held_out for clip in event.clips]
+        clips = _clips(held_out)
         failed = sum(clip.prediction is None or clip.prediction.status != "ok" for clip in clips)
         metrics["overall"]["calibrated_on"] = {"n": len(clips), "failed": failed}
-    metrics["overall"]["operating_point"] = _overall(parts, settings, held_out is not None) if found else None
+    metrics["overall"]["operating_point"] = _overall(parts, settings, held_out is not None, joint) if found else None
     if not found:
         metrics["overall"].setdefault("reasons", {})["operating_point"] = NO_ANSWER
 
@@ -102,16 +106,19 @@ def _put(entry: dict[str, Any], calibration: dict[str, Any] | None, forecasts: F
         entry["reasons"]["calibration"] = f"no clip has probabilities ({counts or 'no clip with a known truth'})"
 
 
-def _untold(scored: Sequence[ScoredEvent]) -> list[Any]:
-    """Clips whose event was not told to the model, so that it was predicted."""
-    clips = [clip for event in scored for clip in event.clips]
-    return [clip for clip in clips if clip.joined.loaded is None or not clip.joined.loaded.told_event]
+def _clips(scored: Sequence[ScoredEvent]) -> list[ScoredClip]:
+    return [clip for event in scored for clip in event.clips]
+
+
+def _is_untold(clip: ScoredClip) -> bool:
+    """Whether its event was not told to the model, so that it was predicted."""
+    return clip.joined.loaded is None or not clip.joined.loaded.told_event
 
 
 def calibration_entry(
-    forecasts: Forecasts, fitted_on: Forecasts | None, settings: EvaluationSettings
+    forecasts: Forecasts, fitted_on: Forecasts | None, settings: EvaluationSettings, resamples: Resamples
 ) -> dict[str, Any] | None:
-    """One `calibration`; None where no clip has probabilities."""
+    """One `calibration`; None where no clip has probabilities. `resamples`: draws of the clips of `forecasts`."""
     if not len(forecasts.probability_MK):
         return None
     said_M, came_true_M = forecasts.reliability()
@@ -128,7 +135,7 @@ def calibration_entry(
         "bins": [asdict(one) for one in bins],
         **_after(forecasts, fitted_on),
         "risk_coverage": risk_coverage(confidence_A, right_A, num_clips),
-        "operating_point": _operating_point(forecasts, fitted_on, settings.wanted_accuracy),
+        "operating_point": _operating_point(forecasts, fitted_on, settings.wanted_accuracy, resamples),
     }
     return entry
 
@@ -159,7 +166,9 @@ def _after(forecasts: Forecasts, fitted_on: Forecasts | None) -> dict[str, Any]:
     return after | {"reasons": {}}
 
 
-def _operating_point(forecasts: Forecasts, fitted_on: Forecasts | None, wanted: float) -> dict[str, Any]:
+def _operating_point(
+    forecasts: Forecasts, fitted_on: Forecasts | None, wanted: float, resamples: Resamples
+) -> dict[str, Any]:
     """The lowest threshold that reached the wanted accuracy where it was chosen, and what it gives on these clips."""
     chosen_A, chosen_right_A = (forecasts if fitted_on is None else fitted_on).accepted_right
     threshold = lowest_threshold(chosen_A, chosen_right_A, wanted)
@@ -181,22 +190,31 @@ def _operating_point(forecasts: Forecasts, fitted_on: Forecasts | None, wanted: 
     if not num_accepted:
         return point | {"reasons": dict.fromkeys(names, NONE_ACCEPTED)}
     point["accuracy"] = right / num_accepted
-    point["low"], point["high"] = exact_interval(right, num_accepted)
-    return point
+    return point | _limits(forecasts.right_N & accepted_N, accepted_N, resamples)
 
 
-def _accepted(columns: Sequence[tuple[Forecasts, float | None]], resamples: Resamples) -> _Accepted:
+def _limits(right_N: Array | Flags, accepted_N: Array | Flags, resamples: Resamples) -> dict[str, Any]:
+    """`low` and `high` of the accuracy of what is accepted, or why there are none."""
+    limits = counted_share_interval(right_N, accepted_N, resamples)
+    if limits is not None:
+        return {"low": limits[0], "high": limits[1]}
+    return {"reasons": dict.fromkeys(("low", "high"), no_interval(resamples.num_units(accepted_N > 0)))}
+
+
+def _accepted(columns: Sequence[tuple[Forecasts, float | None]], num_clips: int) -> _Accepted:
     """Of fields and their thresholds."""
-    counts_N2 = np.zeros((len(resamples.group_N), 2))
+    counts_N2 = np.zeros((num_clips, 2))
     for forecasts, threshold in columns:
         taken_N = forecasts.confidence_N >= (np.inf if threshold is None else threshold)
         counts_N2[forecasts.clip_N] += np.stack([taken_N & forecasts.right_N, taken_N], axis=1)
     right, accepted = (int(count) for count in counts_N2.sum(0))
     total = sum(len(forecasts.right_N) for forecasts, _ in columns)
-    return _Accepted(accepted, right, total, resamples.sums(counts_N2))
+    return _Accepted(accepted, right, total, counts_N2)
 
 
-def _overall(parts: Sequence[_Accepted], settings: EvaluationSettings, has_others: bool) -> dict[str, Any]:
+def _overall(
+    parts: Sequence[_Accepted], settings: EvaluationSettings, has_others: bool, resamples: Resamples
+) -> dict[str, Any]:
     """All fields of all events at their thresholds; clips are resampled with all their answers."""
     accepted, right, total = (sum(getattr(part, name) for part in parts) for name in ("accepted", "right", "total"))
     point: dict[str, Any] = {
@@ -209,13 +227,8 @@ def _overall(parts: Sequence[_Accepted], settings: EvaluationSettings, has_other
     }
     if not accepted:
         return point | {"reasons": dict.fromkeys(("accuracy", "low", "high"), NONE_ACCEPTED)}
-    draws_R2 = np.sum([part.draws_R2 for part in parts], axis=0)
-    # An exact interval takes the answers of a clip for independent, resampling gives a point where all are right.
-    limits = [exact_interval(right, accepted)]
-    with np.errstate(invalid="ignore"):
-        limits += filter(None, [interval(draws_R2[:, 0] / draws_R2[:, 1])])  # NaN: a draw without an accepted answer
-    point |= {"accuracy": right / accepted, "low": min(low for low, _ in limits), "high": max(h for _, h in limits)}
-    return point
+    counts_N2 = np.concatenate([part.counts_N2 for part in parts])
+    return point | {"accuracy": right / accepted} | _limits(counts_N2[:, 0], counts_N2[:, 1], resamples)
 
 
 def operating_sentence(point: dict[str, Any] | None) -> str:
@@ -226,7 +239,7 @@ def operating_sentence(point: dict[str, Any] | None) -> str:
     if point["accuracy"] is None:
         return start + "no answer is sure enough; look at all of them yourself."
     share, accuracy = 100 * point["coverage"], 100 * point["accuracy"]
-    limits = f"{100 * point['low']:.1f} to {100 * point['high']:.1f}"
+    limits = f"{100 * point['low']:.1f} to {100 * point['high']:.1f}" if point["low"] is not None else "no interval"
     return (
         f"{start}auto-code {share:.0f} % of {point['n']:,} answers, of which {accuracy:.1f} % ({limits}) are right; "
         f"look at {100 - round(share):.0f} % yourself."

@@ -20,14 +20,14 @@ from vlm_crash.data.multiple_testing import holm
 from vlm_crash.data.splits import unite
 from vlm_crash.evaluation.bootstrap import NO_SPREAD, Array, Resamples, interval, row_means
 from vlm_crash.evaluation.folder import EvaluationFolder, Key
-from vlm_crash.evaluation.paired_tests import mcnemar, sign_flip
+from vlm_crash.evaluation.paired_ranking import EXCHANGE, TOLD, ranking_rows
+from vlm_crash.evaluation.paired_tests import NO_DIFFERENCE, UNDECIDED, empty_row, mcnemar, sign_flip
 from vlm_crash.evaluation.settings import EvaluationSettings
 
 logger = logging.getLogger(__name__)
 
 LEVEL = 0.05
-A_BETTER, B_BETTER, UNDECIDED = "A better", "B better", "cannot tell apart"
-NO_DIFFERENCE = "no clip differs"
+A_BETTER, B_BETTER = "A better", "B better"
 NO_SCORES = "no clip has a score in both"
 OTHER_EMBEDDER = "the text scores are of different embedders, or turned off; evaluate both with the same --embedder"
 
@@ -75,6 +75,9 @@ def compare(a: Path, b: Path, num_draws: int = 2000, seed: int = 0) -> dict[str,
     rng = np.random.default_rng(seed)
     rows = [row for event in paired for row in _field_rows(event, grouped, num_draws, rng)]
     rows.append(_event_row(folders, both, paired, grouped, rng))
+    # Draws of their own, so that the rows above are what they are without a ranking.
+    drawn = {event.event: event.resamples for event in paired}
+    rows += ranking_rows(folders, both, groups, drawn, np.random.default_rng(seed + 1))
     tested = [row for row in rows if row["p"] is not None]
     for row, p_holm in zip(tested, holm([row["p"] for row in tested]), strict=True):
         row["p_holm"] = p_holm
@@ -89,8 +92,9 @@ def compare(a: Path, b: Path, num_draws: int = 2000, seed: int = 0) -> dict[str,
             "level": LEVEL, "draws": num_draws, "seed": seed,
             "groups": said, "groups_note": note,
             "difference": "A minus B; paired 95 % percentile bootstrap, each interval by itself",
-            "p": "sign flips of whole groups" if grouped else "exact McNemar; texts and means by sign flips of clips",
-            "p_holm": f"Holm over the {len(tested)} rows of fields; the means are not among them",
+            "p": ("sign flips of whole groups" if grouped else "exact McNemar; texts and means by sign flips of clips")
+            + f"; {EXCHANGE} of {'groups' if grouped else 'clips'}",
+            "p_holm": f"Holm over the {len(tested)} rows of fields and event with a p; the means are not among them",
         },
     }  # fmt: skip
 
@@ -213,12 +217,10 @@ def _field_rows(event: _Paired, grouped: bool, num_draws: int, rng: np.random.Ge
 
 
 def _row(event: str, field: str, metric: str, a_N: Array, b_N: Array, draws_R: Array) -> dict[str, Any]:
-    row: dict[str, Any] = {"event": event, "field": field, "metric": metric, "n": len(a_N)}
-    empty = dict.fromkeys(("a", "b", "difference", "low", "high", "p", "p_holm"))
     if not len(a_N):
-        return {**row, **empty, "verdict": UNDECIDED, "reason": NO_SCORES}
+        return empty_row(event, field, metric, 0, NO_SCORES)
     a, b = float(a_N.mean()), float(b_N.mean())
-    row |= {**empty, "a": a, "b": b, "difference": a - b, "verdict": UNDECIDED}
+    row = empty_row(event, field, metric, len(a_N)) | {"a": a, "b": b, "difference": a - b}
     if (limits := interval(draws_R)) is not None:
         return row | {"low": limits[0], "high": limits[1]}
     return row | {"reason": NO_DIFFERENCE if (a_N == b_N).all() else NO_SPREAD}
@@ -249,7 +251,7 @@ def _event_row(
             sums_G1.append(event.resamples.grouped(np.nan_to_num(difference_N1)))
     row = _row("event", "event", "accuracy", a_N, b_N, draws_R)
     if not right:
-        return row | {"reason": "the models were told the event of these clips"}
+        return row | {"reason": TOLD}
     row["only_a_right"], row["only_b_right"], row["p"] = mcnemar(a_N > 0, b_N > 0)
     if grouped:
         row["p"] = float(sign_flip(np.sum(sums_G1, axis=0), len(draws_R), rng)[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,8 @@ def format_comparison(comparison: dict[str, Any], titles: Mapping[str, str]) -> 
         padded = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
         padded[0], padded[-1] = cells[0].ljust(widths[0]), cells[-1]
         lines.append("  ".join(padded))
-    lines += ["", f"p: {comparison['settings']['p']}; {comparison['settings']['p_holm']}."]
+    how = f"p: {comparison['settings']['p']}; {comparison['settings']['p_holm']}."
+    lines += ["", *textwrap.wrap(how, 118, subsequent_indent="  ")]
     return "\n".join(lines)
 
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from vlm_crash.evaluation.bootstrap import Resamples, counted_share_interval, no_interval
 from vlm_crash.evaluation.scoring import ScoredClip, ScoredEvent, answers_of
 from vlm_crash.schema.consistency import Rule
 from vlm_crash.schema.fields import UNKNOWN, Event, Schema
@@ -23,29 +26,68 @@ from vlm_crash.schema.response import parse
 NO_ANSWERS = "no answer says enough to break it"
 NO_TRUTHS = "no truth says enough to break it"
 NOT_SPARED = "the truths break it as often: it says nothing of the answers"
-Z95 = 1.959964  # of the standard normal, two-sided
 COLUMNS = ("of", "event", "video", "answered_event", "rule", "sentence", "values")
 
 
 @dataclass(frozen=True)
 class _Record:
-    """What an answer or a truth says, as a record of one event."""
+    """What an answer or a truth says, as a record of one event. place: of its clip among all."""
 
+    place: int
     clip: ScoredClip
     event: str
     values: Mapping[str, str]
 
 
-def consistency(schema: Schema, scored: Sequence[ScoredEvent]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Records:
+    """Answers or truths, and the draws of the clips that they are of."""
+
+    all: Sequence[_Record]
+    resamples: Resamples
+
+    def share(self, counted: Sequence[_Record], broken: Sequence[_Record]) -> dict[str, Any]:
+        """`n`, `violations`, and their rate with its interval; None without any, or where all are of one group."""
+        entry: dict[str, Any] = {
+            "n": len(counted), "violations": len(broken), **dict.fromkeys(("rate", "low", "high")),
+        }  # fmt: skip
+        if not counted:
+            return entry
+        broken_N, counted_N = self._mask(broken), self._mask(counted)
+        low, high = counted_share_interval(broken_N, counted_N, self.resamples) or (None, None)
+        return {**entry, "rate": len(broken) / len(counted), "low": low, "high": high}
+
+    def _mask(self, records: Sequence[_Record]) -> NDArray[np.bool_]:
+        mask_N = np.zeros(len(self.resamples.group_N), dtype=bool)
+        mask_N[[record.place for record in records]] = True
+        return mask_N
+
+    def reasons(self, counted: Sequence[_Record], entry: Mapping[str, Any], nothing: str) -> dict[str, str]:
+        """Why `rate` or its limits are null."""
+        if not counted:
+            return dict.fromkeys(("rate", "low", "high"), nothing)
+        if entry["low"] is not None:
+            return {}
+        groups = len({self.resamples.group_N[record.place] for record in counted})
+        return dict.fromkeys(("low", "high"), no_interval(groups))
+
+
+def consistency(schema: Schema, scored: Sequence[ScoredEvent], resamples: Mapping[str, Resamples]) -> dict[str, Any]:
     """Rules with their rates among answers and among truths, and every clip that breaks one.
 
-    "answers" and "truths" count records that break any rule. Intervals are 95 % Wilson intervals of a share, which say
-    something of 0 in N too; clips count as independent.
+    "answers" and "truths" count records that break any rule. Intervals are those of counted_share_interval, which say
+    something of 0 in N too.
+
+    Args:
+        resamples: draws of the clips of each event.
     """
     clips = [clip for event in scored for clip in event.clips]
-    answers = [record for clip in clips if (record := _answer(schema, clip)) is not None]
-    truths = [_Record(clip, clip.joined.event, clip.joined.annotation.known) for clip in clips]
-    found = {"answer": _broken(schema, answers), "truth": _broken(schema, truths)}
+    joint = Resamples.joint([resamples[event.event.name] for event in scored])
+    answers = _Records([record for n, clip in enumerate(clips) if (record := _answer(schema, clip, n))], joint)
+    truths = _Records(
+        [_Record(n, clip, clip.joined.event, clip.joined.annotation.known) for n, clip in enumerate(clips)], joint
+    )
+    found = {"answer": _broken(schema, answers.all), "truth": _broken(schema, truths.all)}
     return {
         "answers": _any_broken(answers, found["answer"], NO_ANSWERS),
         "truths": _any_broken(truths, found["truth"], NO_TRUTHS),
@@ -60,14 +102,14 @@ def consistency(schema: Schema, scored: Sequence[ScoredEvent]) -> dict[str, Any]
     }
 
 
-def _answer(schema: Schema, clip: ScoredClip) -> _Record | None:
+def _answer(schema: Schema, clip: ScoredClip, place: int) -> _Record | None:
     """What was answered, as a record of the event that was named; None where there is no such answer."""
     if clip.prediction is None or clip.prediction.status != "ok" or clip.predicted_event is None:
         return None
     event = schema.event(clip.predicted_event)
     answers = clip.answers if clip.event_right else answers_of(schema, event, clip.prediction)
     beside = _beside(schema, event, clip.prediction.response)
-    return _Record(clip, event.name, _known(answers) | beside)
+    return _Record(place, clip, event.name, _known(answers) | beside)
 
 
 def _beside(schema: Schema, event: Event, response: str) -> dict[str, str]:
@@ -95,33 +137,31 @@ def _broken(schema: Schema, records: Sequence[_Record]) -> list[tuple[_Record, R
     ]
 
 
-def _any_broken(records: Sequence[_Record], broken: Sequence[tuple[_Record, Rule]], reason: str) -> dict[str, Any]:
-    violations = len({id(record) for record, _ in broken})
-    entry = {"n": len(records), "violations": violations, **_share(violations, len(records))}
-    return {**entry, "reasons": {} if records else dict.fromkeys(("rate", "low", "high"), reason)}
+def _any_broken(records: _Records, broken: Sequence[tuple[_Record, Rule]], reason: str) -> dict[str, Any]:
+    entry = records.share(records.all, list({record.place: record for record, _ in broken}.values()))
+    return {**entry, "reasons": records.reasons(records.all, entry, reason)}
 
 
-def _rule_entry(rule: Rule, event: Event, answers: Sequence[_Record], truths: Sequence[_Record]) -> dict[str, Any]:
-    def counted(records: Sequence[_Record], has: Callable[[Mapping[str, str]], bool]) -> int:
-        return sum(record.event == event.name and has(record.values) for record in records)
+def _rule_entry(rule: Rule, event: Event, answers: _Records, truths: _Records) -> dict[str, Any]:
+    def those(records: _Records, has: Callable[[Mapping[str, str]], bool]) -> list[_Record]:
+        return [record for record in records.all if record.event == event.name and has(record.values)]
 
-    n, violations = counted(answers, rule.is_checked), counted(answers, rule.is_broken)
+    counted = those(answers, rule.is_checked)
     # A truth has no column for a field that its event lacks.
     told = set(rule.fields) <= set(event.field_names)
-    truth_n = counted(truths, rule.is_checked) if told else 0
-    truth_violations = counted(truths, rule.is_broken)
-    of_truth = {f"truth_{name}": value for name, value in _share(truth_violations, truth_n).items()}
+    counted_truths = those(truths, rule.is_checked) if told else []
+    of_answers = answers.share(counted, those(answers, rule.is_broken))
+    of_truths = truths.share(counted_truths, those(truths, rule.is_broken) if told else [])
     entry: dict[str, Any] = {
-        "name": rule.name, "sentence": rule.sentence, "event": event.name,
-        "n": n, "violations": violations, **_share(violations, n),
-        "truth_n": truth_n, "truth_violations": truth_violations, **of_truth,
+        "name": rule.name, "sentence": rule.sentence, "event": event.name, **of_answers,
+        **{f"truth_{name}": value for name, value in of_truths.items()},
     }  # fmt: skip
-    as_often = violations and truth_n and entry["truth_rate"] >= entry["low"]
-    entry["flags"] = [NOT_SPARED] if as_often else []
+    rate, low = entry["truth_rate"], entry["rate"] if entry["low"] is None else entry["low"]
+    entry["flags"] = [NOT_SPARED] if entry["violations"] and rate is not None and rate >= low else []
+    why = truths.reasons(counted_truths, of_truths, NO_TRUTHS)
     entry["reasons"] = {
-        **({} if n else dict.fromkeys(("rate", "low", "high"), NO_ANSWERS)),
-        **({} if truth_n else dict.fromkeys(of_truth, NO_TRUTHS)),
-    }
+        **answers.reasons(counted, of_answers, NO_ANSWERS), **{f"truth_{name}": reason for name, reason in why.items()}
+    }  # fmt: skip
     return entry
 
 
@@ -131,20 +171,6 @@ def _violation(record: _Record, rule: Rule) -> dict[str, Any]:
         "event": clip.event, "video": clip.truth.video, "answered_event": record.event, "rule": rule.name,
         "values": {name: record.values[name] for name in rule.fields},
     }  # fmt: skip
-
-
-def _share(violations: int, n: int) -> dict[str, float | None]:
-    """The share with its Wilson interval; None without any.
-
-    >>> {name: round(value, 3) for name, value in _share(0, 36).items()}
-    {'rate': 0.0, 'low': 0.0, 'high': 0.096}
-    """
-    if n == 0:
-        return dict.fromkeys(("rate", "low", "high"))
-    rate, z2 = violations / n, Z95**2
-    middle = (rate + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 * math.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return {"rate": rate, "low": max(0.0, middle - half), "high": min(1.0, middle + half)}
 
 
 def consistency_csv(schema: Schema, entry: Mapping[str, Any]) -> str:

@@ -22,7 +22,13 @@ from vlm_crash.evaluation.bootstrap import Resamples
 from vlm_crash.evaluation.calibration import add_calibration
 from vlm_crash.evaluation.calibration_clips import calibration_clips
 from vlm_crash.evaluation.consistency import consistency, consistency_csv
-from vlm_crash.evaluation.grouping import ClipGroups, clip_groups, column_cells, resamples_by_event
+from vlm_crash.evaluation.grouping import (
+    ClipGroups,
+    clip_groups,
+    column_cells,
+    groups_by_clip,
+    resamples_by_event,
+)
 from vlm_crash.evaluation.joining import Joined, join
 from vlm_crash.evaluation.legacy_scores import add_legacy_scores
 from vlm_crash.evaluation.loading import TruthProblems, load_predictions, load_truth, truth_csvs
@@ -95,10 +101,11 @@ def evaluate(
     add_baselines(metrics, scored, resamples, baselines)
     roles = check_roles(schema, scored)
     add_roles(metrics, roles, resamples)
-    add_agreement(metrics, schema, sentences, settings)
+    together = groups_by_clip(truth, given, cells) if settings.annotators else {}
+    add_agreement(metrics, schema, sentences, settings, together)
     add_calibration(metrics, schema, scored, held_out, resamples, settings)
     add_legacy_scores(metrics, scored, loaded, truth_csvs(truth, schema, settings.split), sentences)
-    metrics["consistency"] = consistency(schema, scored)
+    metrics["consistency"] = consistency(schema, scored, resamples)
     metrics["clips"] = {
         **_clip_counts(joined), "truth_rows_not_used": unused.num_rows,
         "truth_cells_not_understood": unused.num_cells, "split": settings.split,
@@ -126,7 +133,8 @@ def _settings(
         "bootstrap_draws": settings.num_draws,
         "schema": schema.fingerprint,
         "group_column": settings.group_column,
-        "interval": "95 % percentile bootstrap, exact (Clopper-Pearson) where all are right or none is; " + drawn,
+        "interval": "95 % percentile bootstrap, exact (Clopper-Pearson, of as many answers as there are groups) where "
+        f"all are right or none is; {drawn}",
         "groups": groups.said,
         "baseline": MAJORITY,
         "baselines": {

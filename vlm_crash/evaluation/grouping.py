@@ -20,7 +20,7 @@ from vlm_crash.data.prepared import DATA_FILE, SPLITS_FILE, load_groups, read_js
 from vlm_crash.data.splits import unite
 from vlm_crash.evaluation.bootstrap import Resamples
 from vlm_crash.evaluation.joining import JoinedClip
-from vlm_crash.evaluation.loading import event_of_file_name, truth_files
+from vlm_crash.evaluation.loading import event_of_file_name, load_truth, truth_files
 from vlm_crash.evaluation.settings import EvaluationSettings
 from vlm_crash.schema.fields import Schema
 
@@ -51,6 +51,13 @@ def clip_groups(truth: Sequence[Path], schema: Schema, column: str | None, clips
 def column_cells(truth: Sequence[Path], schema: Schema, column: str | None) -> dict[str, str]:
     """id -> cell of the group column, of all clips of the truth; empty without a column."""
     return {} if column is None else _cells(truth, schema, column)
+
+
+def groups_by_clip(truth: Sequence[Path], schema: Schema, cells: Mapping[str, str]) -> dict[tuple[str, str], str]:
+    """(event, video) -> group of every clip of the truth that has one, evaluated or not."""
+    samples = load_truth(truth, schema)[0]
+    labels = united(cells, kept_together(truth), None, [sample.id for sample in samples]).labels
+    return {(str(s.event), s.video): f"group {labels[s.id]}" for s in samples if s.id in labels}
 
 
 def united(

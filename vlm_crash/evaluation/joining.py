@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from vlm_crash.data.annotations import sample_id
 from vlm_crash.evaluation.loading import LoadedPrediction
 from vlm_crash.schema.records import Annotation, VideoSample
 
@@ -98,11 +99,15 @@ def _join_by_stem(
 
 def _matches(loaded: LoadedPrediction, same_name: Sequence[VideoSample]) -> list[VideoSample]:
     """The truths that a prediction may answer, narrowed by event source, then full name, then path."""
-    clip = loaded.prediction
-    found = [s for s in same_name if clip.source_event is None or s.event == clip.source_event]
+    clip, source = loaded.prediction, loaded.prediction.source_event
+    # A clip whose event was corrected since it was predicted keeps the id of the event that it had.
+    found = [s for s in same_name if source is None or s.event == source or s.id == sample_id(source, clip.video)]
     exact = [s for s in found if s.video == clip.video]
     # "a/1.mp4" is not "b/1.mp4"; a bare "1.mp4" on one side may be either.
-    found = exact or [s for s in found if "/" not in s.video or "/" not in clip.video]
+    moved = [s for s in found if source is not None and s.event != source]
+    # A corrected clip's name leads out of its new event's folder: no other clip's name is short for it.
+    plain = [s for s in found if not s.video.startswith("../") or source is None]
+    found = moved or exact or [s for s in plain if "/" not in s.video or "/" not in clip.video]
     if len(found) > 1 and clip.path:
         found = [s for s in found if _same_file(Path(clip.path), s.path)] or found
     return found

@@ -5,13 +5,24 @@ Pure numbers. Suffixes: N clips, G groups (each clip its own unless told), K sco
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from vlm_crash.evaluation.bootstrap import Array
 
+UNDECIDED = "cannot tell apart"
+NO_DIFFERENCE = "no clip differs"
 #: Signs that are held at a time.
 _MOST_SIGNS = 2**22
+
+
+def empty_row(event: str, field: str, metric: str, n: int, reason: str | None = None) -> dict[str, Any]:
+    """A row of a comparison in which nothing is known yet, or never will be, for the reason."""
+    empty = dict.fromkeys(("a", "b", "difference", "low", "high", "p", "p_holm"))
+    row = {"event": event, "field": field, "metric": metric, "n": n, **empty, "verdict": UNDECIDED}
+    return row if reason is None else row | {"reason": reason}
 
 
 def mcnemar(right_a_N: NDArray[np.bool_], right_b_N: NDArray[np.bool_]) -> tuple[int, int, float]:

@@ -65,7 +65,7 @@ def add_ranking(
 def _add_scores(
     entry: dict[str, Any], names: Sequence[str], positive: str, clips: Probabilities, resamples: Mapping[str, Resamples]
 ) -> None:
-    probability_N = np.array([_ranked(p, name == positive) for name, some in clips.items() for _, p in some])
+    probability_N = np.array([ranked(p, name == positive) for name, some in clips.items() for _, p in some])
     positive_N = np.concatenate([np.full(len(some), name == positive) for name, some in clips.items()])
     point = ranking_scores(probability_N, positive_N, np.ones((1, len(positive_N))))
     places = [(resamples[name], np.array([place for place, _ in some])) for name, some in clips.items()]
@@ -78,10 +78,10 @@ def _add_scores(
     entry["baseline"] |= dict(zip(names, (0.5, float(positive_N.mean())), strict=True))
 
 
-def _ranked(probability: float | None, is_positive: bool) -> float:
+def ranked(probability: float | None, is_positive: bool) -> float:
     """Where a clip stands; one without a probability where it does most harm.
 
-    >>> _ranked(0.4, True), _ranked(None, True), _ranked(None, False)
+    >>> ranked(0.4, True), ranked(None, True), ranked(None, False)
     (0.4, -1.0, 2.0)
     """
     if probability is not None:

@@ -35,7 +35,8 @@ def browser_data(schema: Schema, records: Sequence[dict[str, Any]]) -> dict[str,
                 "largest": max(_counts(field, records), default=0),
             }
             for field in schema.fields
-        },
+        }
+        | {EVENT: {"kind": "categorical", "closed": True, "terms": list(schema.event_names), "largest": 0}},
         "clips": [clip_data(schema, record) for record in records],
     }
 
@@ -121,6 +122,8 @@ def _event_row(schema: Schema, record: dict[str, Any], right: bool) -> dict[str,
         "answer": answer if record["status"] == "ok" else "no answer",
         "note": f"P({schema.events[0].title.lower()}) = {probability:.2f}" if probability is not None else "",
         "mark": "right" if right else "wrong", "sign": "✓" if right else "✕ wrong",
+        # What a correction says: names, not titles.
+        "old": record["event"], **({"term": said} if said and not record["event_told"] else {}),
     }  # fmt: skip
     if record["event_told"]:
         return row | {"mark": "out", "sign": "", "note": "the model was told the event"}

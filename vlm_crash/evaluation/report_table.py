@@ -26,6 +26,7 @@ COLUMNS = (
     ("kappa", "Two readers", "Cohen's kappa of two annotators: how far they agree", True),
     ("ece", "ECE", "expected calibration error of the answers' probabilities; less is better", True),
     ("n", "n", "clips whose truth is known", False),
+    ("answered", "Parsed", "of them, clips whose answer was understood as a term, a number or a text", False),
     ("missing", "Missing", "the answer does not name the field", False),
     ("not_understood", "Not under\u00adstood", "words that are no term", False),
 )
@@ -62,7 +63,7 @@ def _row(name: str, kind: str, entry: dict[str, Any]) -> dict[str, Any]:
         "legacy_score": _cell(entry.get("legacy_score")),
         "kappa": _with_limits(kappa, "value") | {"more": _of_pairs(kappa)},
         "ece": _cell(calibration.get("ece")),
-        **{key: _count(entry.get(key)) for key in ("n", "missing", "not_understood")},
+        **{key: _count(entry.get(key)) for key in ("n", "answered", "missing", "not_understood")},
     }
     marks = [{"kind": key, "score": one["score"]} for key, one in baselines.items() if one["score"] is not None]
     label = name.replace("_", " ")

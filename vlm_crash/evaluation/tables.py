@@ -14,7 +14,7 @@ from vlm_crash.evaluation.calibration import operating_sentence
 from vlm_crash.evaluation.grouping import group_key
 from vlm_crash.evaluation.loading import LoadedPrediction
 from vlm_crash.evaluation.probabilities import answer_probability, shown_probabilities
-from vlm_crash.evaluation.ranking import ANSWERED, ranking_note
+from vlm_crash.evaluation.ranking import ANSWERED, SCORES, ranking_note
 from vlm_crash.evaluation.role_scores import Roles, roles_problem
 from vlm_crash.evaluation.scoring import ScoredClip, ScoredEvent, answers_of
 from vlm_crash.metrics.functional import Verdict
@@ -136,9 +136,11 @@ def _clip_path(clip: ScoredClip) -> str:
 
 #: Over the columns of the table; "bal." and "F1" are balanced accuracy and macro-F1, end to end as the score.
 _HEADER: tuple[tuple[str, ...], ...] = (
-    ("", "", "", "given", "", "macro", "major-", "meta-", "", "", "miss-", "not un-"),
-    ("field", "score", "95 % interval", "event", "bal.", "F1", "ity", "data", "blind", "n", "ing", "derst."),
+    ("", "", "", "given", "", "macro", "major-", "meta-", "", "parsed", "miss-", "not un-"),
+    ("field", "score", "95 % interval", "event", "bal.", "F1", "ity", "data", "blind", "of n", "ing", "derst."),
 )
+#: From this column on a blank parts the columns, before it two.
+_NARROW = 6
 
 
 def format_table(metrics: dict[str, Any], schema: Schema) -> str:
@@ -207,9 +209,14 @@ def _table_row(name: str, entry: dict[str, Any]) -> list[str]:
         _share(entry["given_event"]),
         *(_share(scores[kind]["value"]) if kind in scores else "" for kind in ("balanced_accuracy", "macro_f1")),
         *(_share(baseline["score"]) for baseline in entry["baselines"].values()),
-        str(entry["n"]),
+        _parsed(entry.get("answered"), entry["n"]),
         *(str(entry.get(kind, "")) for kind in ("missing", "not_understood")),
     ]
+
+
+def _parsed(answered: int | None, n: int) -> str:
+    """How many of n clips have an answer that counts as one; n alone where that is of no single choice."""
+    return str(n) if answered is None else f"{answered}/{n}"
 
 
 def _kappa(field: dict[str, Any]) -> list[str]:
@@ -223,7 +230,9 @@ def _event_row(name: str, entry: dict[str, Any]) -> list[str]:
     if name == "balanced_accuracy":
         baselines = [_share(baseline["score"]) for baseline in entry["baselines"].values()]
     label = f"event: {name.replace('_', ' ')}"
-    return [label, _share(entry[name]), _interval(low, high), "", "", "", *baselines, str(entry["n"]), "", ""]
+    answered = entry["n_event_probability"] if name in SCORES else entry["n"] - entry["without_event"]
+    parsed = _parsed(answered, entry["n"])
+    return [label, _share(entry[name]), _interval(low, high), "", "", "", *baselines, parsed, "", ""]
 
 
 def _ranking_rows(entry: dict[str, Any]) -> list[str]:
@@ -244,7 +253,7 @@ def _interval(low: float | None, high: float | None) -> str:
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     padded = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
-    return "  ".join([cells[0].ljust(widths[0]), *padded[1:]])
+    return " ".join(["  ".join([cells[0].ljust(widths[0]), *padded[1:_NARROW]]), *padded[_NARROW:]])
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

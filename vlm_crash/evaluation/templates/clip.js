@@ -29,10 +29,9 @@ const clipView = (() => {
     tr.append(head);
     if (data.truths) tr.append(el("td", "", one.truth));
     tr.append(said);
-    if (data.truths) tr.append(el("td", "mark", el("span", "sign", one.sign), canMark(one) ? editor.opener(clip, one, tr) : null));
+    if (data.truths) tr.append(el("td", "mark", el("span", "sign", one.sign), marks.isThere ? editor.opener(clip, one, tr) : null));
     return tr;
   };
-  const canMark = (one) => marks.isThere && one.name !== "event";
 
   const pictures = (more) => {
     if (!more.images.length) return more.no_frames ? el("p", "meta", "No frames: " + more.no_frames) : null;

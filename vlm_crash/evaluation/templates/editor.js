@@ -34,7 +34,7 @@ const editor = (() => {
     },
     close(tr, press) { tr.nextElementSibling.remove(); press.setAttribute("aria-expanded", "false"); press.focus(); },
     open(clip, one, tr, press) {
-      const mark = marks.get(clip, one.name), form = el("form", "saying"), old = one.mark === "out" ? "" : one.truth;
+      const mark = marks.get(clip, one.name), form = el("form", "saying"), old = marks.truthOf(one);
       const choices = el("fieldset", "choices"), other = input(one.name, "");
       choices.append(el("legend", "", `What is right for ${one.label}?`));
       const choose = (value, ...content) => {

@@ -90,7 +90,7 @@ const marks = (() => {
     const missing = COLUMNS.slice(0, 5).filter((name) => at[name] < 0);
     if (missing.length) return `This file is no list of marks: its first line lacks ${missing.join(", ")}.`;
     const rowOf = ([clip, one]) => [id(clip, one.name), one];
-    const pairs = page.data.clips.flatMap((clip) => clip.rows.filter((one) => one.name !== "event").map((one) => [clip, one]));
+    const pairs = page.data.clips.flatMap((clip) => clip.rows.filter((one) => one.name !== "event" || !isBlind()).map((one) => [clip, one]));
     const known = new Map(pairs.map(rowOf)), left = new Map();
     let taken = 0;
     for (const row of rows) {
@@ -106,7 +106,7 @@ const marks = (() => {
     return [`${number(taken)} taken from the file.`, ...[...left].map(([why, n]) => `${number(n)} left out: ${why}.`)].join(" ");
   };
   // What `prepare --corrections` would refuse is not taken: a term is the same whatever its case, blanks and lines.
-  const truthOf = (one) => (one.mark === "out" ? "" : one.truth);
+  const truthOf = (one) => (one.old !== undefined ? one.old : one.mark === "out" ? "" : one.truth);
   const plain = (field, text) => {
     const kind = page.data.fields[field].kind;
     if (kind === "text") return text.replace(/\s+/g, " ");
@@ -120,7 +120,7 @@ const marks = (() => {
   const problem = (field, value) => {
     const what = page.data.fields[field];
     if (!value) return "there is no new value";
-    if (value === "Unknown") return "";
+    if (value === "Unknown" && field !== "event") return "";
     if (what.kind === "count") return /^\d+$/.test(value) && Number(value) <= what.largest ? "" : `this field is a number up to ${what.largest}, or Unknown`;
     return what.closed && !what.terms.includes(value) ? "new is no term of its field" : "";
   };
@@ -156,5 +156,5 @@ const marks = (() => {
     keep();
     tell();
   }
-  return { get, has, set, remove, isBlind, problem, hide, forget: () => panel && forget(), isThere: Boolean(panel), onChange: (call) => { listen = call; } };
+  return { get, has, set, remove, isBlind, problem, truthOf, hide, forget: () => panel && forget(), isThere: Boolean(panel), onChange: (call) => { listen = call; } };
 })();

@@ -1,3 +1,4 @@
+import csv
 import json
 import re
 from collections.abc import Callable
@@ -8,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vlm_crash.cli import main
 from vlm_crash.data.jsonl import to_line
 from vlm_crash.evaluation.calibration import MIN_CLIPS
 from vlm_crash.evaluation.evaluate import evaluate
+from vlm_crash.evaluation.probabilities import tempered
 from vlm_crash.evaluation.settings import EvaluationSettings
 from vlm_crash.evaluation.tables import format_table
 from vlm_crash.metrics.calibration import apply_temperature
@@ -72,8 +75,12 @@ def test_an_overconfident_model_is_found_out_and_mended(make, clip, schema: Sche
     assert found["risk_coverage"][0]["coverage"] == 1
     assert found["risk_coverage"][0]["accuracy"] == metrics["crash"]["fields"]["Weather"]["score"]
     point = found["operating_point"]
-    rights = [(said.field_probabilities["Weather"][said.fields["Weather"]], said.fields["Weather"] == truth)
-              for _, truth, said in others]  # fmt: skip
+    assert point["is_calibrated"]
+    rights = [
+        (tempered(said.field_probabilities["Weather"], found["temperature"])[said.fields["Weather"]],
+         said.fields["Weather"] == truth)
+        for _, truth, said in others
+    ]  # fmt: skip
     accepted = [right for confidence, right in rights if confidence >= point["threshold"]]
     assert np.mean(accepted) >= 0.8 > np.mean([right for _, right in rights])  # chosen on the others
     assert 0 < point["coverage"] < 1 and point["low"] < point["accuracy"] < point["high"]
@@ -217,3 +224,39 @@ def test_every_exact_interval_knows_the_groups(clip, write_lines, schema: Schema
     shares.append(metrics["overall"]["operating_point"])
     assert [one["low"] for one in shares] == pytest.approx([0.025 ** (1 / 4)] * 4)
     assert metrics["consistency"]["answers"]["high"] == pytest.approx(1 - 0.025 ** (1 / 4))
+
+
+def test_new_clips_are_taken_by_the_rule_that_was_evaluated(make, clip, say, write_lines, schema, tmp_path, capsys):
+    """The share that `evaluate` accepted of these clips is the share that `triage` takes of the same ones, unseen."""
+    rows, others = _overconfident(clip, "t", 300, seed=0), _overconfident(clip, "v", 300, seed=1)
+    rows, others = ([(n, t, replace(said, provenance="a")) for n, t, said in part] for part in (rows, others))
+    metrics = make(rows, others, only_predicted=True, wanted_accuracy=0.8)
+    entry = metrics["crash"]["fields"]["Weather"]["calibration"]
+    records = json.loads((tmp_path / "out" / "records.json").read_text())["clips"]
+    first, (_, _, said) = records[0]["fields"]["Weather"], rows[0]
+    wanted = tempered(said.field_probabilities["Weather"], entry["temperature"])[said.fields["Weather"]]
+    assert (first["probability"], first["calibrated"]) == (pytest.approx(wanted, abs=1e-4), True)
+    assert first["probability_as_predicted"] == pytest.approx(
+        max(said.field_probabilities["Weather"].values()), abs=1e-4
+    )
+    assert max(first["probabilities"].values()) == first["probability"]
+    failed = say("lost.mp4", "crash", {}, "crash", status="failed", error="no video", provenance="a")
+    lines = write_lines([*(said for *_, said in rows), failed], "new/predictions.jsonl")
+    command = ["triage", str(lines.parent), "--calibration", str(tmp_path / "out"), "--out", str(tmp_path / "triage")]
+    assert main(command) == 0
+    with (tmp_path / "triage" / "triage.csv").open(newline="") as file:
+        found = {row["video"]: row for row in csv.DictReader(file)}
+    taken = [name for name, row in found.items() if "Weather" not in row["look_at"] and row["status"] == "ok"]
+    assert len(taken) / 300 == pytest.approx(entry["operating_point"]["coverage"])
+    rights = {name: said.fields["Weather"] == truth for name, truth, said in rows}
+    assert np.mean([rights[name] for name in taken]) == pytest.approx(entry["operating_point"]["accuracy"])
+    assert float(found["t0.mp4"]["Weather p"]) == pytest.approx(wanted, abs=1e-4)
+    assert (found["lost.mp4"]["look_at"], len(found)) == ("all", 301)
+    counts = json.loads((tmp_path / "triage" / "triage.json").read_text())
+    assert counts["answers"]["crash"]["Weather"] == {"answers": 300, "taken": len(taken)}
+    said = capsys.readouterr().out
+    assert "301 clips, 1 without an answer" in said and "where it was evaluated, " in said
+    write_lines([replace(rows[0][2], provenance="b")], "new/predictions.jsonl")
+    assert main(command) == 2
+    assert "is of run b, and the calibration of a: another model" in capsys.readouterr().err
+    assert len((tmp_path / "triage" / "triage.csv").read_text().splitlines()) == 302  # as it was

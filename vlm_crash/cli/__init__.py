@@ -21,6 +21,7 @@ COMMANDS = {
     "export": ("commands", "a training checkpoint -> a model folder"),
     "evaluate": ("commands", "predictions + truth -> metrics.json and tables"),
     "compare": ("commands", "two evaluations of the same clips -> paired differences with intervals, and a verdict"),
+    "triage": ("commands", "predictions of new clips + a calibration -> which answers to take, which to look at"),
     "plan": ("plan", "whether a config of fit fits the memory of so many GPUs, by part, and what to change if not"),
     "report": ("commands", "an evaluation folder -> one self-contained HTML page"),
     "doctor": ("doctor_command", "what works on this machine: cards, driver, kinds of numbers, readers, disk, memory"),

@@ -9,7 +9,14 @@ from typing import Any, Literal
 
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 
-from vlm_crash.cli import audit_command, check_command, checkpoint_commands, compare_command, frames_command
+from vlm_crash.cli import (
+    audit_command,
+    check_command,
+    checkpoint_commands,
+    compare_command,
+    frames_command,
+    triage_command,
+)
 from vlm_crash.cli.arguments import HelpFormatter, explain, known_keys
 from vlm_crash.cli.config_files import resolve_configs
 from vlm_crash.cli.option_values import check_out_folder
@@ -131,7 +138,8 @@ def _evaluate_parser(parser: ArgumentParser) -> None:
     add(
         "--group_column",
         type=str | None,
-        help="Column of the truth: clips with equal cells (a trip) are drawn as one.",
+        help="Column of the truth: clips with equal cells (a trip) are drawn as one; with it or without, so are those "
+        "that the dataset's splits.json keeps together.",
     )
     add("--blind", type=Path, nargs="+", default=[], help="Predictions of the same model on black frames.")
     add(
@@ -215,6 +223,7 @@ COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace]
     **audit_command.COMMANDS,
     "evaluate": (_evaluate_parser, _evaluate),
     **compare_command.COMMANDS,
+    **triage_command.COMMANDS,
     "report": (_report_parser, _report),
     "demo": (_demo_parser, _demo),
     **frames_command.COMMANDS,

@@ -1,7 +1,8 @@
 """Forecasts -> `calibration` of metrics.json: can a probability be trusted, and which answers need nobody's look.
 
 Temperatures and thresholds are chosen on other clips (`calibrate_on`) and reported on these; without others there is
-no temperature, and a threshold chosen on these very clips is called so.
+no temperature, and a threshold chosen on these very clips is called so. Where there is a temperature, thresholds are of
+the calibrated probabilities, which records.json has as well; else of the probabilities as predicted.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def add_calibration(
             drawn = resamples[one.event.name].of(forecasts.clip_N)
             entry = calibration_entry(forecasts, fitted_on, settings, drawn)
             _put(metrics[one.event.name]["fields"][field.name], entry, forecasts)
-            columns.append((forecasts, entry["operating_point"]["threshold"] if entry else None))
+            columns.append((forecasts, entry))
             found |= entry is not None
         parts.append(_accepted(columns, len(one.clips)))
     forecasts = event_forecasts(schema, [clip for clip in _clips(scored) if _is_untold(clip)])
@@ -121,9 +122,11 @@ def calibration_entry(
     """One `calibration`; None where no clip has probabilities. `resamples`: draws of the clips of `forecasts`."""
     if not len(forecasts.probability_MK):
         return None
+    after = _after(forecasts, fitted_on)
+    temperature = applied_temperature(after)
     said_M, came_true_M = forecasts.reliability()
     bins = reliability_bins(said_M, came_true_M)
-    confidence_A, right_A = forecasts.accepted_right
+    confidence_A, right_A = forecasts.accepted_right(temperature)
     num_clips = len(forecasts.right_N)
     entry: dict[str, Any] = {
         "n": len(said_M),
@@ -133,11 +136,20 @@ def calibration_entry(
         "ece_if_calibrated": error_if_calibrated(said_M, np.random.default_rng(settings.seed)),
         "brier": brier_score(forecasts.probability_MK, forecasts.truth_M),
         "bins": [asdict(one) for one in bins],
-        **_after(forecasts, fitted_on),
+        **after,
         "risk_coverage": risk_coverage(confidence_A, right_A, num_clips),
-        "operating_point": _operating_point(forecasts, fitted_on, settings.wanted_accuracy, resamples),
+        "operating_point": _operating_point(forecasts, fitted_on, settings.wanted_accuracy, temperature, resamples),
     }
     return entry
+
+
+def applied_temperature(entry: Mapping[str, Any] | None) -> float | None:
+    """The temperature of a `calibration` that holds; None where there is none, or it ran to its bound."""
+    return (
+        None
+        if entry is None or "temperature" in entry["reasons"] or "ece_after" in entry["reasons"]
+        else entry["temperature"]
+    )
 
 
 def _after(forecasts: Forecasts, fitted_on: Forecasts | None) -> dict[str, Any]:
@@ -167,14 +179,15 @@ def _after(forecasts: Forecasts, fitted_on: Forecasts | None) -> dict[str, Any]:
 
 
 def _operating_point(
-    forecasts: Forecasts, fitted_on: Forecasts | None, wanted: float, resamples: Resamples
+    forecasts: Forecasts, fitted_on: Forecasts | None, wanted: float, temperature: float | None, resamples: Resamples
 ) -> dict[str, Any]:
     """The lowest threshold that reached the wanted accuracy where it was chosen, and what it gives on these clips."""
-    chosen_A, chosen_right_A = (forecasts if fitted_on is None else fitted_on).accepted_right
+    chosen_A, chosen_right_A = (forecasts if fitted_on is None else fitted_on).accepted_right(temperature)
     threshold = lowest_threshold(chosen_A, chosen_right_A, wanted)
     point: dict[str, Any] = {
         "wanted": wanted,
         "threshold": threshold,
+        "is_calibrated": temperature is not None,
         "chosen_on": THESE if fitted_on is None else VALIDATION,
         "n_chosen_on": len(chosen_A),
         **dict.fromkeys(("coverage", "accuracy", "low", "high")),
@@ -184,7 +197,7 @@ def _operating_point(
     if threshold is None:
         reason = f"no threshold reaches {wanted:g} on {point['chosen_on']}" if len(chosen_A) else NO_ANSWER
         return point | {"coverage": 0.0, "reasons": dict.fromkeys(("threshold", *names), reason)}
-    accepted_N = forecasts.confidence_N >= threshold
+    accepted_N = forecasts.confidence(temperature) >= threshold
     right, num_accepted = int(forecasts.right_N[accepted_N].sum()), int(accepted_N.sum())
     point["coverage"] = num_accepted / len(accepted_N)
     if not num_accepted:
@@ -201,11 +214,13 @@ def _limits(right_N: Array | Flags, accepted_N: Array | Flags, resamples: Resamp
     return {"reasons": dict.fromkeys(("low", "high"), no_interval(resamples.num_units(accepted_N > 0)))}
 
 
-def _accepted(columns: Sequence[tuple[Forecasts, float | None]], num_clips: int) -> _Accepted:
-    """Of fields and their thresholds."""
+def _accepted(columns: Sequence[tuple[Forecasts, dict[str, Any] | None]], num_clips: int) -> _Accepted:
+    """Of fields and their `calibration`."""
     counts_N2 = np.zeros((num_clips, 2))
-    for forecasts, threshold in columns:
-        taken_N = forecasts.confidence_N >= (np.inf if threshold is None else threshold)
+    for forecasts, entry in columns:
+        threshold = None if entry is None else entry["operating_point"]["threshold"]
+        confidence_N = forecasts.confidence(applied_temperature(entry))
+        taken_N = confidence_N >= (np.inf if threshold is None else threshold)
         counts_N2[forecasts.clip_N] += np.stack([taken_N & forecasts.right_N, taken_N], axis=1)
     right, accepted = (int(count) for count in counts_N2.sum(0))
     total = sum(len(forecasts.right_N) for forecasts, _ in columns)

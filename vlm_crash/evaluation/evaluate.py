@@ -21,6 +21,7 @@ from vlm_crash.evaluation.blind_run import check_blind
 from vlm_crash.evaluation.bootstrap import Resamples
 from vlm_crash.evaluation.calibration import add_calibration
 from vlm_crash.evaluation.calibration_clips import calibration_clips
+from vlm_crash.evaluation.calibration_file import CALIBRATION_FILE, calibration_json, runs_of
 from vlm_crash.evaluation.consistency import consistency, consistency_csv
 from vlm_crash.evaluation.grouping import (
     ClipGroups,
@@ -113,11 +114,14 @@ def evaluate(
     }  # fmt: skip
     metrics["settings"] = _settings(settings, schema, answers, groups) | {"blind_check": blind_check}
     broken = consistency_csv(schema, metrics["consistency"])
-    records = records_json(schema, scored, joined.without_truth, roles, groups.labels)
+    records = records_json(schema, scored, joined.without_truth, roles, groups.labels, metrics)
     formatted = {
         name: text for event in scored for name, text in formatted_csvs(schema, event, joined.without_truth).items()
     }
-    _write(Path(out), schema, metrics, scored, {"records.json": records, "consistency.csv": broken} | formatted)
+    texts = {"records.json": records, "consistency.csv": broken} | formatted
+    if settings.calibrate_on:
+        texts[CALIBRATION_FILE] = calibration_json(given, metrics, runs_of(loaded))
+    _write(Path(out), schema, metrics, scored, texts)
     logger.info("scores of %d clips are in %s", len(joined.clips), out)
     return metrics
 

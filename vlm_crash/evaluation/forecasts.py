@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from vlm_crash.evaluation.probabilities import answer_probability, probability_of, term_probabilities
+from vlm_crash.evaluation.probabilities import answer_probability, tempered, term_of, term_probabilities
 from vlm_crash.evaluation.scoring import ScoredClip, ScoredEvent
 from vlm_crash.metrics.calibration import Array, Flags, apply_temperature
 from vlm_crash.metrics.functional import Verdict, comparable
@@ -33,7 +33,8 @@ class Forecasts:
         probability_MK: of the terms, by the clips that have them (of the true event).
         truth_M: place of the truth among the terms; -1: none of them.
         answer_M: place of the answer given; for the event, of the schema's first event: what P(crash) is about.
-        confidence_N: of the answer given, whatever its event; NaN: there is none, so nobody can accept it.
+        told_N: of each clip the probabilities of its answer's field, whatever its event, and the answer's term; None:
+            there is none, so nobody can accept it.
         right_N: whether the answer is right, end to end.
         clip_N: place of the clip among those of its event.
         without: reason -> clips that have no probabilities.
@@ -42,16 +43,20 @@ class Forecasts:
     probability_MK: Array
     truth_M: NDArray[np.intp]
     answer_M: NDArray[np.intp]
-    confidence_N: Array
+    told_N: Sequence[tuple[Mapping[str, float], str] | None]
     right_N: Flags
     clip_N: NDArray[np.intp]
     without: Mapping[str, int]
 
-    @property
-    def accepted_right(self) -> tuple[Array, Flags]:
+    def confidence(self, temperature: float | None = None) -> Array:
+        """[N] of the answers given; NaN where there is none."""
+        return np.array([np.nan if t is None else tempered(t[0], temperature)[t[1]] for t in self.told_N], dtype=float)
+
+    def accepted_right(self, temperature: float | None = None) -> tuple[Array, Flags]:
         """Confidence and rightness of the answers that could be accepted at some threshold."""
-        has_N = ~np.isnan(self.confidence_N)
-        return self.confidence_N[has_N], self.right_N[has_N]
+        confidence_N = self.confidence(temperature)
+        has_N = ~np.isnan(confidence_N)
+        return confidence_N[has_N], self.right_N[has_N]
 
     def reliability(self, temperature: float | None = None) -> tuple[Array, Flags]:
         """What was said of the answer (the event: of the first one), and whether it came true [M]."""
@@ -82,7 +87,7 @@ def field_forecasts(scored: ScoredEvent, field: Field) -> Forecasts:
         _matrix(rows, terms),
         np.array([terms.get(truth, -1) for truth in truths], dtype=np.intp),
         np.array([terms[answer] for answer in answers], dtype=np.intp),
-        np.array([_confidence(clip, field) for _, clip in counted], dtype=float),
+        [_told(clip, field) for _, clip in counted],
         np.array([clip.verdicts[field.name] is Verdict.RIGHT for _, clip in counted], dtype=bool),
         np.array([n for n, _ in counted], dtype=np.intp),
         reasons,
@@ -91,10 +96,11 @@ def field_forecasts(scored: ScoredEvent, field: Field) -> Forecasts:
 
 def event_forecasts(schema: Schema, clips: Sequence[ScoredClip]) -> Forecasts:
     """Of the event over clips that were not told theirs; confidence is that of the event named."""
-    rows, truths, confidences, reasons = [], [], [], Counter[str]()
+    rows, truths, told, reasons = [], [], [], Counter[str]()
     for clip in clips:
         found = _event_probabilities(schema, clip)
-        confidences.append(found.get(clip.predicted_event or "", np.nan) if found else np.nan)
+        named = clip.predicted_event or ""
+        told.append((found, named) if found and named in found else None)
         reason = _reason(clip) or _why_not(found, 1.0)
         if reason is not None or found is None:
             reasons[reason or NO_PROBABILITIES] += 1
@@ -105,7 +111,7 @@ def event_forecasts(schema: Schema, clips: Sequence[ScoredClip]) -> Forecasts:
         _matrix(rows, {name: k for k, name in enumerate(schema.event_names)}),
         np.array(truths, dtype=np.intp),
         np.zeros(len(rows), dtype=np.intp),
-        np.array(confidences, dtype=float),
+        told,
         np.array([clip.event_right for clip in clips], dtype=bool),
         np.arange(len(clips)),
         reasons,
@@ -121,15 +127,16 @@ def _event_probabilities(schema: Schema, clip: ScoredClip) -> Mapping[str, float
     return None if first is None or len(names) != 2 else {names[0]: first, names[1]: 1 - first}
 
 
-def _confidence(clip: ScoredClip, field: Field) -> float:
+def _told(clip: ScoredClip, field: Field) -> tuple[Mapping[str, float], str] | None:
     """Of the field in the record as it was told: an answer about another event would be accepted like any other."""
     if clip.event_right:
-        said = answer_probability(clip, field)
+        found, answer = term_probabilities(clip, field), clip.answers.get(field.name)
+        value = None if answer is None else answer.value
     else:
-        told = clip.prediction.field_probabilities.get(field.name) if clip.prediction else None
+        found = clip.prediction.field_probabilities.get(field.name) if clip.prediction else None
         value = clip.prediction.fields.get(field.name) if clip.prediction else None
-        said = probability_of(field, told, value) if told and value is not None else None
-    return np.nan if said is None else said
+    term = term_of(field, found, value) if found and value is not None else None
+    return None if found is None or term is None else (found, term)
 
 
 def _reason(clip: ScoredClip) -> str | None:

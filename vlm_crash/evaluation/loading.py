@@ -171,6 +171,28 @@ def truth_csvs(paths: Sequence[Path], schema: Schema, split: str | None = None) 
     return found
 
 
+def iter_predictions(paths: Sequence[Path], schema: Schema) -> Iterator[LoadedPrediction]:
+    """The same of ours, one by one, for more than memory holds.
+
+    Raises:
+        ValueError: at the end, with every line that is no prediction; before, for files in the old form.
+    """
+    problems: list[str] = []
+    for path in prediction_files(paths):
+        if path.suffix == ".json":
+            raise ValueError(f"{path}: the old form has no probabilities; give what `predict` wrote, predictions.jsonl")
+        try:
+            for number, prediction in (_rows if path.suffix == ".parquet" else _lines)(path, problems):
+                where = f"{path}, {'row' if path.suffix == '.parquet' else 'line'} {number}"
+                for event in {prediction.event, prediction.source_event} - {None, *schema.event_names}:
+                    allowed = ", ".join(schema.event_names)
+                    problems.append(f"{where}: event {event!r} is not in the schema; allowed: {allowed}")
+                yield LoadedPrediction(prediction, told_event=False, where=where)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not UTF-8 ({error})") from error
+    _raise(problems, "the predictions cannot be used")
+
+
 def read_predictions(path: Path) -> list[Prediction]:
     """Lines of one predictions.jsonl, of whatever events.
 
@@ -207,22 +229,22 @@ def _rows(path: Path, problems: list[str]) -> Iterator[tuple[int, Prediction]]:
 
 
 def _lines(path: Path, problems: list[str]) -> Iterator[tuple[int, Prediction]]:
-    text = path.read_text(encoding="utf-8")
-    lines = text.split("\n")  # not splitlines: JSON allows characters such as U+2028 inside a string
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            prediction = Prediction.from_json_dict(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number == len(lines) and not text.endswith("\n"):
-                logger.warning("%s: line %d is cut off (an interrupted run); it is left out", path, number)
+    # By "\n" alone: JSON allows characters such as U+2028 inside a string.
+    with path.open(encoding="utf-8", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
                 continue
-            problems.append(f"{path}, line {number}: not JSON ({error.msg})")
-        except (KeyError, TypeError, ValueError) as error:
-            problems.append(f"{path}, line {number}: not a prediction ({error})")
-        else:
-            yield number, prediction
+            try:
+                prediction = Prediction.from_json_dict(json.loads(line))
+            except json.JSONDecodeError as error:
+                if not line.endswith("\n"):
+                    logger.warning("%s: line %d is cut off (an interrupted run); it is left out", path, number)
+                    continue
+                problems.append(f"{path}, line {number}: not JSON ({error.msg})")
+            except (KeyError, TypeError, ValueError) as error:
+                problems.append(f"{path}, line {number}: not a prediction ({error})")
+            else:
+                yield number, prediction
 
 
 def _read_old_results(path: Path, schema: Schema, problems: list[str]) -> list[LoadedPrediction]:

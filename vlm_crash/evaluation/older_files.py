@@ -12,12 +12,14 @@ import logging
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from vlm_crash.evaluation.calibration_file import CALIBRATION_FILE
+
 logger = logging.getLogger(__name__)
 
 #: Of each event; what an event without any clip, or another schema, leaves out.
 BY_EVENT = ("evaluation_{}.csv", "formatted-{}.csv", "formatted-normalized-{}.csv")
 #: Of a run only, by its settings: temperatures are fitted with --calibrate_on.
-BY_SETTING = ("calibration.json",)
+BY_SETTING = (CALIBRATION_FILE,)
 #: Made of the scores by `report` and `compare`, which may be kept on purpose.
 OF_SCORES = ("report.html", "comparison.json", "comparison.csv")
 

@@ -116,11 +116,14 @@ def _state(schema: Schema, record: dict[str, Any]) -> tuple[str, str]:
 
 def _event_row(schema: Schema, record: dict[str, Any], right: bool) -> dict[str, Any]:
     said, probability = record["predicted_event"], record["event_probability"]
+    calibrated = record.get("event_probability_calibrated")
+    probability = probability if calibrated is None else calibrated
     answer = schema.event(said).title if said else "no event"
     row = {
         "name": EVENT, "label": "Event", "truth": schema.event(record["event"]).title,
         "answer": answer if record["status"] == "ok" else "no answer",
-        "note": f"P({schema.events[0].title.lower()}) = {probability:.2f}" if probability is not None else "",
+        "note": "" if probability is None else f"P({schema.events[0].title.lower()}) = {probability:.2f}"
+        + (f"; before calibration {record['event_probability']:.2f}" if calibrated is not None else ""),
         "mark": "right" if right else "wrong", "sign": "✓" if right else "✕ wrong",
         # What a correction says: names, not titles.
         "old": record["event"], **({"term": said} if said and not record["event_told"] else {}),
@@ -154,4 +157,6 @@ def _row(field: Field, one: dict[str, Any]) -> dict[str, Any]:
         row["term"] = one["answer"]  # what a reader may take for the truth: an answer that was understood
     if one.get("probability") is not None:
         row["p"] = round(one["probability"], 4)
+    if one.get("calibrated"):
+        row["as_predicted"] = one["probability_as_predicted"]
     return row

@@ -50,6 +50,7 @@ def page_context(
         ],
         **{f"has_{key}": any(_has_baseline(event["table"], key) for event in events) for key in ("metadata", "blind")},
         "has_confidence": any(_has_confidence(record) for record in records),
+        "has_calibrated": any(one.get("calibrated") for record in records for one in record["fields"].values()),
         "settings": metrics["settings"],
     }
 

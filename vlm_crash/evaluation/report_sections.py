@@ -56,8 +56,9 @@ def _operating(entry: dict[str, Any]) -> str:
         return ""
     if not coverage or point.get("threshold") is None or point.get("accuracy") is None:
         return f"No answer is sure enough for an accuracy of {_percent(wanted)}: all have to be looked at."
+    of = "calibrated confidence" if point.get("is_calibrated") else "confidence"
     text = (
-        f"Take answers of a confidence of at least {point['threshold']:.3f}: that is {_percent(coverage)} of them, and "
+        f"Take answers of a {of} of at least {point['threshold']:.3f}: that is {_percent(coverage)} of them, and "
         f"{_percent(point['accuracy'], 1)} of those are right"
     )
     if point.get("low") is not None and point.get("high") is not None:

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vlm_crash.evaluation.bootstrap import Array
 from vlm_crash.evaluation.joining import JoinedClip
 from vlm_crash.metrics.functional import Verdict, clip_verdicts, is_scored
-from vlm_crash.metrics.text_similarity import SentenceEmbedder
 from vlm_crash.schema.fields import UNKNOWN, Event, Schema
 from vlm_crash.schema.records import Answer, ParsedResponse, Prediction
 from vlm_crash.schema.response import parse
 from vlm_crash.schema.terminology import to_term
+
+if TYPE_CHECKING:
+    from vlm_crash.metrics.text_similarity import SentenceEmbedder
 
 _NO_ANSWERS = ParsedResponse(event=None, answers={})
 

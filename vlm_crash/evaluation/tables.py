@@ -10,15 +10,16 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from vlm_crash.evaluation.calibration import operating_sentence
+from vlm_crash.evaluation.calibration import applied_temperature, operating_sentence
 from vlm_crash.evaluation.grouping import group_key
 from vlm_crash.evaluation.loading import LoadedPrediction
-from vlm_crash.evaluation.probabilities import answer_probability, shown_probabilities
+from vlm_crash.evaluation.probabilities import answer_probability, shown_probabilities, tempered
 from vlm_crash.evaluation.ranking import ANSWERED, SCORES, ranking_note
 from vlm_crash.evaluation.role_scores import Roles, roles_problem
 from vlm_crash.evaluation.scoring import ScoredClip, ScoredEvent, answers_of
 from vlm_crash.metrics.functional import Verdict
 from vlm_crash.schema.fields import Schema
+from vlm_crash.schema.records import Prediction
 
 
 def formatted_csvs(
@@ -75,26 +76,41 @@ def records_json(
     without_truth: Sequence[LoadedPrediction],
     roles: Roles,
     groups: Mapping[str, str],
+    metrics: Mapping[str, Any],
 ) -> str:
-    """The text of records.json: per clip the truth beside the answer, for the report and one's own analysis."""
+    """The text of records.json: per clip the truth beside the answer, for the report and one's own analysis.
+
+    Args:
+        metrics: with the `calibration` whose temperatures the probabilities are given at.
+    """
     open_terms = {f.name: f.vocabulary for f in schema.fields if f.kind == "categorical" and not f.closed}
     records = {
         # A dataset's own terms stand apart: the YAML's form of a schema names none for its open fields.
         "schema": schema.with_vocabularies(dict.fromkeys(open_terms, ())).to_dict(),
         "vocabularies": open_terms,
-        "clips": [_record(event, clip, n, roles, groups) for event in scored for n, clip in enumerate(event.clips)],
+        "clips": [
+            _record(event, clip, n, roles, groups, metrics) for event in scored for n, clip in enumerate(event.clips)
+        ],
         "predictions_without_truth": [loaded.prediction.to_json_dict() for loaded in without_truth],
     }
     return json.dumps(records, ensure_ascii=False)
 
 
-def _record(scored: ScoredEvent, clip: ScoredClip, n: int, roles: Roles, groups: Mapping[str, str]) -> dict[str, Any]:
+def _record(
+    scored: ScoredEvent,
+    clip: ScoredClip,
+    n: int,
+    roles: Roles,
+    groups: Mapping[str, str],
+    metrics: Mapping[str, Any],
+) -> dict[str, Any]:
     prediction, truth = clip.prediction, clip.joined.truth
     fields = {}
     for k, field in enumerate(scored.event.fields):
         answer = clip.answers.get(field.name)
         score, given = scored.end_to_end_NK[n, k], scored.given_event_NK[n, k]
-        probability = answer_probability(clip, field)
+        temperature = applied_temperature(metrics[scored.event.name]["fields"][field.name].get("calibration"))
+        probability, as_said = (answer_probability(clip, field, t) for t in (temperature, None))
         fields[field.name] = {
             "truth": clip.joined.annotation.values[field.name],
             "answer": answer.value if answer else None,
@@ -104,8 +120,10 @@ def _record(scored: ScoredEvent, clip: ScoredClip, n: int, roles: Roles, groups:
             "score": None if score != score else float(score),
             "score_given_event": None if given != given else float(given),
             "probability": None if probability is None else round(probability, 4),
-            "probabilities": shown_probabilities(clip, field),
+            "probabilities": shown_probabilities(clip, field, temperature),
         }
+        if temperature is not None and as_said is not None:
+            fields[field.name] |= {"calibrated": True, "probability_as_predicted": round(as_said, 4)}
         if (found := roles.get((scored.event.name, field.name))) is not None:
             fields[field.name]["roles"] = roles_problem(found[n])
     exact = [v for v in clip.verdicts.values() if v.counted and v is not Verdict.COMPARED]
@@ -119,12 +137,21 @@ def _record(scored: ScoredEvent, clip: ScoredClip, n: int, roles: Roles, groups:
         "event_told": clip.joined.loaded is not None and clip.joined.loaded.told_event,
         "predicted_event": clip.predicted_event,
         "event_probability": prediction.event_probability if prediction else None,
+        **_calibrated_event(prediction, applied_temperature(metrics["event"].get("calibration"))),
         "response": prediction.response if prediction else "",
         "num_wrong": sum(v not in (Verdict.RIGHT, Verdict.COMPARED) for v in exact),
         "fields": fields,
         # What `compare` draws together; only where clips have groups.
         **({"group": group_key(groups, truth.id)} if groups else {}),
     }
+
+
+def _calibrated_event(prediction: Prediction | None, temperature: float | None) -> dict[str, float]:
+    """P(first event) at the temperature of the event; nothing where there is none."""
+    if prediction is None or prediction.event_probability is None or temperature is None:
+        return {}
+    p = prediction.event_probability
+    return {"event_probability_calibrated": round(tempered({"": p, "other": 1 - p}, temperature)[""], 4)}
 
 
 def _clip_path(clip: ScoredClip) -> str:

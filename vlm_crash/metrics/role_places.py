@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from vlm_crash.metrics.role_actions import Action
-from vlm_crash.metrics.role_words import Item, items_of
+from vlm_crash.metrics.role_words import Item, items_of, opposite_patterns, side_patterns
 from vlm_crash.schema.mirror import Mirror
 
 _MOST_WORDS_TO_OWNER = 4  # "the rear bumper of the small black van"
@@ -47,8 +47,22 @@ def _owner(items: Sequence[Item], place: int, actions: Sequence[Action]) -> str 
     return next(iter(targets[0])) if targets and len(targets[0]) == 1 else None
 
 
+def opposites_told(text: str) -> Iterator[tuple[str, str]]:
+    """(facet, way) of the pairs of roles.yaml that are no left and right of the schema, each where one way is said.
+
+    >>> list(opposites_told("The offside door of the car ahead"))
+    [('near or off side', 'offside'), ('ahead or behind', 'car ahead')]
+    """
+    for name, patterns in opposite_patterns().items():
+        said = [pattern.search(text) is not None for pattern, _ in patterns]
+        if sum(said) == 1:
+            yield name, patterns[said.index(True)][1]
+
+
 def sides_told(text: str, mirror: Mirror | None) -> Iterator[tuple[str, str]]:
     """("side", "left" or "right"); where a text has both, also of each clause that has one, by what is done in it."""
+    nouns, verbs = side_patterns()
+    text = verbs.sub(r"\1 to the \2", nouns.sub(r"\1 side ", text))
     sides = mirror.sides(text) if mirror is not None else frozenset()
     yield from (("side", side) for side in sorted(sides))
     if mirror is None or len(sides) < 2:

@@ -54,10 +54,16 @@ class _Tables:
 
 
 @cache
-def _tables() -> _Tables:
-    """roles.yaml as one pattern of all its wordings."""
+def _data() -> dict[str, Any]:
     text = (resources.files("vlm_crash.metrics") / "roles.yaml").read_text(encoding="utf-8")
     data: dict[str, Any] = parse_yaml(text)
+    return data
+
+
+@cache
+def _tables() -> _Tables:
+    """roles.yaml as one pattern of all its wordings."""
+    data = _data()
     items: dict[str, tuple[str, str, frozenset[str]]] = {}
     for kind in ("bounds", "joins", "both", "is", "by", "pronouns", "denials", "places"):
         items |= {wording: (kind, wording, frozenset()) for wording in data[kind]}
@@ -128,6 +134,26 @@ def party_words() -> tuple[re.Pattern[str], dict[str, str]]:
     """A pattern of every wording of a party, and the party of each."""
     party_of = {wording: name for wording, (kind, name, _) in _tables().items.items() if kind == "party"}
     return re.compile(rf"(?<![\w-])(?:{_any_of(party_of)})(?![\w-])", re.IGNORECASE), party_of
+
+
+@cache
+def side_patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Patterns of a left or right before a thing ("left-hand kerb": group 1), and after a verb (group 2)."""
+    data = _data()
+    nouns, verbs = (_any_of(data[name]) for name in ("side_nouns", "side_verbs"))
+    of_noun = rf"\b(left|right)(?:[- ]?most)?(?:[- ]hand)?[- ](?=(?:{nouns})\b)"
+    return re.compile(of_noun, re.IGNORECASE), re.compile(
+        rf"\b({verbs}) (left|right)\b(?! (?:of|in|at)\b)", re.IGNORECASE
+    )
+
+
+@cache
+def opposite_patterns() -> dict[str, list[tuple[re.Pattern[str], str]]]:
+    """By facet its two ways: a pattern of the wordings of each, and its name, which is the first of them."""
+    return {
+        name: [(re.compile(rf"(?<![\w-])(?:{_any_of(way)})(?![\w-])", re.IGNORECASE), way[0]) for way in ways]
+        for name, ways in _data()["opposites"].items()
+    }
 
 
 def ends_of_parts() -> tuple[re.Pattern[str], re.Pattern[str]]:

@@ -13,12 +13,12 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from vlm_crash.metrics.role_actions import actions_of, told_of
-from vlm_crash.metrics.role_places import ends_told, sides_told
-from vlm_crash.metrics.role_words import is_fault, items_of, kind_of_party
+from vlm_crash.metrics.role_places import ends_told, opposites_told, sides_told
+from vlm_crash.metrics.role_words import is_fault, items_of, kind_of_party, opposite_patterns
 from vlm_crash.schema.mirror import Mirror
 
 Verdict = Literal["same", "swapped"]
@@ -70,8 +70,16 @@ def compare_roles(truth: str, answer: str, mirror: Mirror | None = None) -> list
     if is_blurred and truth != answer and roles_verdict(facets) == "same":
         # Which left or front is whose can have been swapped: that the rest agrees does not make it right.
         return []
-    # That both speak of some other vehicle is nothing that could have been swapped.
-    return [facet for facet in facets if not (facet.name == "party" and facet.truth == facet.answer == "vehicle")]
+    # That both speak of some other vehicle is nothing that could have been swapped, and that both name the car ahead or
+    # the nearside says nothing of who did what.
+    weak = {"party": {"vehicle"}} | {name: {way for _, way in ways} for name, ways in opposite_patterns().items()}
+    return [f for f in facets if f.verdict == "swapped" or f.truth not in weak.get(f.name, ())]
+
+
+def _walks(parties: set[str]) -> str:
+    """What "a woman" is: who rides something, if the text names one such thing, else somebody on foot."""
+    rides = parties & {"cyclist", "motorcycle", "e-scooter", "skater"}
+    return next(iter(rides)) if len(rides) == 1 and "pedestrian" not in parties else "pedestrian"
 
 
 def roles_verdict(facets: Sequence[Facet]) -> Verdict | None:
@@ -91,8 +99,10 @@ def facets_of(text: str, mirror: Mirror | None = None) -> dict[str, frozenset[st
     found: dict[str, set[str]] = defaultdict(set)
     alone: dict[str, set[str]] = defaultdict(set)
     parties: set[str] = set()
-    for sentence in re.split(r"[.;!?\n]+", text):
-        items = list(items_of(sentence))
+    sentences = [list(items_of(sentence)) for sentence in re.split(r"[.;!?\n]+", text)]
+    walks = _walks({item.name for items in sentences for item in items if item.kind == "party"})
+    for unnamed in sentences:
+        items = [replace(item, name=walks) if item.name == "person" else item for item in unnamed]
         parties |= {item.name for item in items if item.kind == "party"}
         words = [item for item in items if item.kind not in ("end", "places")]
         actions = list(actions_of(words))
@@ -106,7 +116,7 @@ def facets_of(text: str, mirror: Mirror | None = None) -> dict[str, frozenset[st
     if "ego" not in parties or len(parties) < 2:
         # Without both parties only a fault, or a hit that ego took, says which of the two does it.
         found = defaultdict(set, {n: w for n, w in found.items() if not n.startswith("who ")} | alone)
-    for name, way in sides_told(text, mirror):
+    for name, way in (*sides_told(text, mirror), *opposites_told(text)):
         found[name].add(way)
     found["party"] |= {kind_of_party(name) for name in parties - {"ego", "any"}}
     return {name: frozenset(ways) for name, ways in found.items() if ways}

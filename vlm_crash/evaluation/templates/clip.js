@@ -26,6 +26,7 @@ const clipView = (() => {
     const terms = more.probabilities[one.name];
     if (terms) said.append(bars(terms));
     else if (one.p !== undefined && one.name !== "event") said.append(el("small", "", "confidence " + percent(one.p)));
+    if (one.as_predicted !== undefined) said.append(el("small", "", "calibrated; as predicted " + percent(one.as_predicted)));
     tr.append(head);
     if (data.truths) tr.append(el("td", "", one.truth));
     tr.append(said);

@@ -17,7 +17,7 @@ from vlm_crash.cli import main
 from vlm_crash.data.multiple_testing import holm
 from vlm_crash.evaluation.compare import compare
 from vlm_crash.evaluation.comparison_files import write_comparison
-from vlm_crash.evaluation.paired_tests import mcnemar, sign_flip
+from vlm_crash.evaluation.paired_tests import could_decide, flips_for, mcnemar, num_differing, sign_flip
 
 
 def test_sign_flips_come_to_the_p_of_all_flips():
@@ -26,6 +26,19 @@ def test_sign_flips_come_to_the_p_of_all_flips():
     exact_K = (np.abs(flips) >= np.abs(sums_GK.sum(0)) - 1e-9).mean(0)
     np.testing.assert_allclose(sign_flip(sums_GK, 20_000, np.random.default_rng(0)), exact_K, atol=0.01)
     assert sign_flip(np.zeros((4, 1)), 100, np.random.default_rng(0)) == 1
+
+
+def test_flips_of_many_rows_leave_room_for_holm():
+    """100 rows, of which one has all of 40 groups for A: with 100 draws or 2,000 the flips do not hide it."""
+    rng = np.random.default_rng(0)
+    sums_GK = rng.choice([-1.0, 1.0], size=(40, 100)) * rng.random((40, 100))
+    sums_GK[:, 0] = np.abs(sums_GK[:, 0])
+    p_values = sign_flip(sums_GK, flips_for(100, 100), rng).tolist()
+    assert holm(p_values)[0] < 0.05 < min(holm(p_values)[1:])
+    assert could_decide(p_values, num_differing(sums_GK).tolist()) == [True] * 100
+    assert could_decide([1.0, 1.0, 0.001], [6, 7, 0]) == [False, True, True]  # 2^-5 and 2^-6, times two rows left
+    few_G1 = np.array([[0.4], [0.1], [0.0], [0.3], [0.3 - 0.3 + 1e-17]])  # three differ: 1 of the 4 ways
+    assert sign_flip(few_G1, 2000, rng) == 0.25 and num_differing(few_G1) == 3
 
 
 def test_mcnemar_is_exact():
@@ -140,7 +153,7 @@ def test_rankings_are_compared_by_exchange(write_folder):
     assert row["reason"] == "no prediction of B carries an event_probability"
 
 
-def test_groups_are_flipped_whole(two, write_folder):
+def test_groups_are_flipped_whole(write_folder, capsys):
     """Four clips of a trip that all differ the same way are one piece of evidence, not four."""
     right = {"Lanes": [True] * 32, "Note": [True] * 32}
     worse = [n // 4 % 2 == 0 for n in range(32)]  # all clips of four trips
@@ -148,7 +161,23 @@ def test_groups_are_flipped_whole(two, write_folder):
         a = write_folder(f"a{column}", {**right, "Weather": [True] * 32}, group_column=column)
         b = write_folder(f"b{column}", {**right, "Weather": worse}, group_column=column)
         p = by_name(compare(a, b))["crash", "Weather"]["p"]
-        assert p == pytest.approx(2 / 2**8) if column is None else p == pytest.approx(2 / 2**4, abs=0.02)
+        assert p == pytest.approx(2 / 2**8 if column is None else 2 / 2**4)
+    row = by_name(compare(a, b))["crash", "Weather"]
+    assert (row["num_differing"], row["could_decide"], row["verdict"]) == (4, False, "cannot tell apart")
+    assert row["reason"] == "4 groups differ: too few to tell 9 rows"
+    assert main(["compare", str(a), str(b)]) == 0
+    said = capsys.readouterr().out
+    assert "cannot tell apart*" in said and "* so few groups differ that this row could not" in said
+
+
+def test_few_draws_do_not_hide_a_difference(write_folder):
+    """Texts and clips in groups of two, all for A in one field: told apart with the fewest draws that are allowed."""
+    right = {"Weather": [True] * 80, "Lanes": [True] * 80, "Note": [True] * 80}
+    a = write_folder("a", right, group_column="Trip")
+    b = write_folder("b", {**right, "Note": [False] * 80, "event": [True] * 80}, group_column="Trip")
+    row = by_name(compare(a, b, num_draws=100))["crash", "Note"]
+    assert (row["num_differing"], row["could_decide"], row["verdict"]) == (20, True, "A better")
+    assert row["p_holm"] < 0.05 and compare(a, b, num_draws=100)["settings"]["flips"] == 1800
 
 
 def test_groups_of_one_folder_alone_hold_for_both_and_are_told(write_folder, caplog):

@@ -266,6 +266,28 @@ def test_a_full_disk_leaves_the_old_scores_whole(case, tmp_path: Path, monkeypat
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
+def test_a_folder_used_again_keeps_nothing_of_the_older_scores(case, say, write_csv, write_lines, tmp_path, caplog):
+    """Both events, then crash alone; another lab's schema before; CSVs without clips go, pages stay and are named."""
+    case()
+    out = tmp_path / "out"
+    metrics = json.loads((out / "metrics.json").read_text())
+    (out / "metrics.json").write_text(json.dumps(metrics | {"glide": {"fields": {}}, "../x": {"fields": {}}}))
+    for name in ("evaluation_glide.csv", "report.html", "comparison.csv", "evaluation_mine.csv", "notes.csv"):
+        (out / name).write_text("older")
+    (tmp_path / "evaluation_x.csv").write_text("of nobody")
+    lines, truth = write_lines([say("1.mp4", "crash", WET, "crash")], "p.jsonl"), write_csv("crash", {"1.mp4": WET})
+    evaluate([lines], [truth], out, settings=NO_TEXTS)
+    assert {path.name for path in out.iterdir()} == {
+        "metrics.json", "records.json", "consistency.csv", "evaluation_crash.csv", "formatted-crash.csv",
+        "formatted-normalized-crash.csv", "report.html", "comparison.csv", "evaluation_mine.csv", "notes.csv",
+    }  # fmt: skip
+    assert "evaluation_nearmiss.csv, formatted-nearmiss.csv, formatted-normalized-nearmiss.csv" in caplog.text
+    assert f"report.html and comparison.csv in {out} still show the scores of an older evaluation" in caplog.text
+    caplog.clear()
+    evaluate([lines], [truth], tmp_path / "new", settings=NO_TEXTS)
+    assert "older" not in caplog.text
+
+
 def test_a_rerun_gives_the_same_intervals_and_another_seed_others(case, schema: Schema, tmp_path: Path):
     assert case(seed=0) == case(seed=0)
 

@@ -63,6 +63,16 @@ def test_old_failures_are_failures(schema: Schema, tmp_path: Path):
     assert found == [("ok", None) if "Weather" in text else ("failed", text) for text in texts]
 
 
+def test_a_byte_order_mark_is_no_text(schema: Schema, say, write_lines, tmp_path: Path):
+    """As editors of Windows save it; the first line counts."""
+    ours = write_lines([say("1.mp4", "crash", {"Weather": "Rainy"}), say("2.mp4", "crash", {})])
+    old = tmp_path / "crash_results.json"
+    old.write_text(json.dumps([{"video": "3.mp4", "response": "- Weather: Rainy"}]), encoding="utf-8")
+    for path in (ours, old):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert [one.prediction.video for one in load_predictions([ours, old], schema)] == ["1.mp4", "2.mp4", "3.mp4"]
+
+
 def test_every_bad_line_is_reported_at_once(schema: Schema, say, tmp_path: Path):
     good = json.dumps(say("1.mp4", "crash", {}, "crash").to_json_dict())
     path = tmp_path / "predictions.jsonl"

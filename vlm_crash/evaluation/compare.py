@@ -21,13 +21,23 @@ from vlm_crash.data.splits import unite
 from vlm_crash.evaluation.bootstrap import NO_SPREAD, Array, Resamples, interval, row_means
 from vlm_crash.evaluation.folder import EvaluationFolder, Key
 from vlm_crash.evaluation.paired_ranking import EXCHANGE, TOLD, ranking_rows
-from vlm_crash.evaluation.paired_tests import NO_DIFFERENCE, UNDECIDED, empty_row, mcnemar, sign_flip
+from vlm_crash.evaluation.paired_tests import (
+    LEVEL,
+    NO_DIFFERENCE,
+    decide,
+    empty_row,
+    flips_for,
+    mcnemar,
+    num_differing,
+    sign_flip,
+)
+from vlm_crash.evaluation.ranking import SCORES
 from vlm_crash.evaluation.settings import EvaluationSettings
 
 logger = logging.getLogger(__name__)
 
-LEVEL = 0.05
-A_BETTER, B_BETTER = "A better", "B better"
+#: Of the event: accuracy, AUROC, average precision.
+_EVENT_ROWS = 1 + len(SCORES)
 NO_SCORES = "no clip has a score in both"
 OTHER_EMBEDDER = "the text scores are of different embedders, or turned off; evaluate both with the same --embedder"
 
@@ -53,7 +63,7 @@ def compare(a: Path, b: Path, num_draws: int = 2000, seed: int = 0) -> dict[str,
 
     Args:
         a, b: folders of `evaluate`.
-        num_draws: resamples of the bootstrap, and flips of the sign test.
+        num_draws: resamples of the bootstrap, and flips of the sign test, of which many rows have more.
         seed: of both.
 
     Returns:
@@ -73,23 +83,27 @@ def compare(a: Path, b: Path, num_draws: int = 2000, seed: int = 0) -> dict[str,
     grouped = groups is not None
     paired = _paired(folders, both, groups, num_draws, seed)
     rng = np.random.default_rng(seed)
-    rows = [row for event in paired for row in _field_rows(event, grouped, num_draws, rng)]
-    rows.append(_event_row(folders, both, paired, grouped, rng))
+    num_flips = flips_for(sum(len(event.names) for event in paired) + _EVENT_ROWS, num_draws)
+    rows = [row for event in paired for row in _field_rows(event, grouped, num_flips, rng)]
+    rows.append(_event_row(folders, both, paired, grouped, num_flips, rng))
     # Draws of their own, so that the rows above are what they are without a ranking.
     drawn = {event.event: event.resamples for event in paired}
-    rows += ranking_rows(folders, both, groups, drawn, np.random.default_rng(seed + 1))
+    rows += ranking_rows(folders, both, groups, drawn, num_flips, np.random.default_rng(seed + 1))
+    means = [_mean_row([event], event.event, grouped, num_flips, rng) for event in paired if any(event.exact_K)]
+    means += [_mean_row(paired, "all", grouped, num_flips, rng)] if len(means) > 1 else []
     tested = [row for row in rows if row["p"] is not None]
-    for row, p_holm in zip(tested, holm([row["p"] for row in tested]), strict=True):
+    corrected = holm([row["p"] for row in tested])
+    for row, p_holm in zip(tested, corrected, strict=True):
         row["p_holm"] = p_holm
-        row["verdict"] = _verdict(row["difference"], p_holm)
-    means = [_mean_row([event], event.event, grouped, num_draws, rng) for event in paired if any(event.exact_K)]
-    means += [_mean_row(paired, "all", grouped, num_draws, rng)] if len(means) > 1 else []
+    decide(tested, corrected, grouped)
+    for mean in means:
+        decide([mean], [mean["p"]], grouped)
     first, second = folders
     return {
         "a": str(first.path), "b": str(second.path), "n": len(both),
         "only_in_a": _only(first, second), "only_in_b": _only(second, first), "fields": rows, "means": means,
         "settings": {
-            "level": LEVEL, "draws": num_draws, "seed": seed,
+            "level": LEVEL, "draws": num_draws, "flips": num_flips, "seed": seed,
             "groups": said, "groups_note": note,
             "difference": "A minus B; paired 95 % percentile bootstrap, each interval by itself",
             "p": ("sign flips of whole groups" if grouped else "exact McNemar; texts and means by sign flips of clips")
@@ -196,17 +210,21 @@ def _number(value: float | None) -> float:
     return np.nan if value is None else float(value)
 
 
-def _field_rows(event: _Paired, grouped: bool, num_draws: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+def _field_rows(event: _Paired, grouped: bool, num_flips: int, rng: np.random.Generator) -> list[dict[str, Any]]:
     difference_NK = event.difference_NK
     draws_RK = event.resamples.means(difference_NK)
-    flipped_K = sign_flip(event.resamples.grouped(np.nan_to_num(difference_NK)), num_draws, rng)
+    sums_GK = event.resamples.grouped(np.nan_to_num(difference_NK))
+    differing_K = num_differing(sums_GK)
+    flipped_K = np.ones(len(event.names))
+    asked_K = [k for k, exact in enumerate(event.exact_K) if grouped or not exact]  # the others have McNemar
+    flipped_K[asked_K] = sign_flip(sums_GK[:, asked_K], num_flips, rng)
     rows = []
     for k, (name, exact) in enumerate(zip(event.names, event.exact_K, strict=True)):
         known_N = ~np.isnan(difference_NK[:, k])
         a_N, b_N = event.a_NK[known_N, k], event.b_NK[known_N, k]
         row = _row(event.event, name, "exact_match" if exact else "cosine_similarity", a_N, b_N, draws_RK[:, k])
         if len(a_N):
-            row["p"] = float(flipped_K[k])
+            row["p"], row["num_differing"] = float(flipped_K[k]), int(differing_K[k])
             if exact:
                 row["only_a_right"], row["only_b_right"], p = mcnemar(a_N > 0, b_N > 0)
                 row["p"] = row["p"] if grouped else p
@@ -231,6 +249,7 @@ def _event_row(
     both: Sequence[Key],
     paired: Sequence[_Paired],
     grouped: bool,
+    num_flips: int,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
     """Whether the event was named, over the clips of which neither model was told it."""
@@ -253,13 +272,15 @@ def _event_row(
     if not right:
         return row | {"reason": TOLD}
     row["only_a_right"], row["only_b_right"], row["p"] = mcnemar(a_N > 0, b_N > 0)
+    row["num_differing"] = row["only_a_right"] + row["only_b_right"]
     if grouped:
-        row["p"] = float(sign_flip(np.sum(sums_G1, axis=0), len(draws_R), rng)[0])
+        sum_G1 = np.sum(sums_G1, axis=0)
+        row["p"], row["num_differing"] = float(sign_flip(sum_G1, num_flips, rng)[0]), int(num_differing(sum_G1)[0])
     return row
 
 
 def _mean_row(
-    events: Sequence[_Paired], name: str, grouped: bool, num_draws: int, rng: np.random.Generator
+    events: Sequence[_Paired], name: str, grouped: bool, num_flips: int, rng: np.random.Generator
 ) -> dict[str, Any]:
     """Mean over the categorical and count fields, each weighing the same; p by flips of whole clips."""
     a: list[float] = []
@@ -283,12 +304,5 @@ def _mean_row(
     if row.get("reason") == NO_DIFFERENCE and any(np.nan_to_num(one.difference_NK).any() for one in events):
         row["reason"] = NO_SPREAD  # clips differ, and cancel
     if row["difference"] is not None:
-        row["p"] = float(sign_flip(sums_G1, num_draws, rng)[0])
-        row["verdict"] = _verdict(row["difference"], row["p"])
+        row["p"], row["num_differing"] = float(sign_flip(sums_G1, num_flips, rng)[0]), int(num_differing(sums_G1)[0])
     return row
-
-
-def _verdict(difference: float, p: float) -> str:
-    if p >= LEVEL or difference == 0:
-        return UNDECIDED
-    return A_BETTER if difference > 0 else B_BETTER

@@ -14,7 +14,7 @@ from vlm_crash.data.files import write_files
 
 COLUMNS = (
     "event", "field", "metric", "n", "a", "b", "difference", "low", "high", "p", "p_holm", "verdict",
-    "only_a_right", "only_b_right", "reason",
+    "only_a_right", "only_b_right", "num_differing", "could_decide", "reason",
 )  # fmt: skip
 
 
@@ -64,7 +64,17 @@ def format_comparison(comparison: dict[str, Any], titles: Mapping[str, str]) -> 
         lines.append("  ".join(padded))
     how = f"p: {comparison['settings']['p']}; {comparison['settings']['p_holm']}."
     lines += ["", *textwrap.wrap(how, 118, subsequent_indent="  ")]
+    if any(row.get("could_decide") is False for row in _rows(comparison)):
+        lines += textwrap.wrap(_few(comparison), 118, subsequent_indent="  ")
     return "\n".join(lines)
+
+
+def _few(comparison: dict[str, Any]) -> str:
+    unit = "groups" if comparison["settings"]["groups"] else "clips"
+    return (
+        f"* so few {unit} differ that this row could not have been told apart, even if all of them were for one side "
+        f"(num_differing in comparison.csv); a mean needs 6, a row of fields more: more {unit} would tell"
+    )
 
 
 def _rows(comparison: dict[str, Any]) -> list[dict[str, Any]]:
@@ -83,5 +93,6 @@ def _cells(row: dict[str, Any], titles: Mapping[str, str]) -> list[str]:
     if name == "mean":
         name = "all" if row["event"] == "all" else titles.get(row["event"], row["event"])
     limits = "-" if row["low"] is None else f"{row['low']:+.3f} to {row['high']:+.3f}"
+    verdict = row["verdict"] + "*" * (row.get("could_decide") is False)
     shares = [number("a"), number("b"), number("difference", "+")]
-    return [name, str(row["n"]), *shares, limits, chance("p"), chance("p_holm"), row["verdict"]]
+    return [name, str(row["n"]), *shares, limits, chance("p"), chance("p_holm"), verdict]

@@ -229,8 +229,8 @@ def _rows(path: Path, problems: list[str]) -> Iterator[tuple[int, Prediction]]:
 
 
 def _lines(path: Path, problems: list[str]) -> Iterator[tuple[int, Prediction]]:
-    # By "\n" alone: JSON allows characters such as U+2028 inside a string.
-    with path.open(encoding="utf-8", newline="\n") as file:
+    # By "\n" alone: JSON allows characters such as U+2028 inside a string. An editor of Windows may have put a BOM first.
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
@@ -249,7 +249,7 @@ def _lines(path: Path, problems: list[str]) -> Iterator[tuple[int, Prediction]]:
 
 def _read_old_results(path: Path, schema: Schema, problems: list[str]) -> list[LoadedPrediction]:
     event = event_of_file_name(path, schema)
-    rows: Any = json.loads(path.read_text(encoding="utf-8"))
+    rows: Any = json.loads(path.read_text(encoding="utf-8-sig"))
     if not isinstance(rows, list):
         problems.append(f'{path}: expected a list of {{"video", "response"}}, found {type(rows).__name__}')
         return []

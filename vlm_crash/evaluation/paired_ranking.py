@@ -9,7 +9,7 @@ Suffixes: N clips, R draws.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vlm_crash.evaluation.bootstrap import NO_SPREAD, Array, Resamples, clip_draws, interval, ranking_scores
 from vlm_crash.evaluation.folder import EvaluationFolder, Key
-from vlm_crash.evaluation.paired_tests import NO_DIFFERENCE, empty_row
+from vlm_crash.evaluation.paired_tests import NO_DIFFERENCE, all_signs, empty_row, is_enumerable
 from vlm_crash.evaluation.ranking import SCORES, ranked
 
 TOLD = "the models were told the event of these clips"
@@ -31,6 +31,7 @@ def ranking_rows(
     both: Sequence[Key],
     groups: Sequence[str] | None,
     resamples: Mapping[str, Resamples],
+    num_flips: int,
     rng: np.random.Generator,
 ) -> list[dict[str, Any]]:
     """The rows of AUROC and of average precision, without their Holm-corrected p.
@@ -38,7 +39,8 @@ def ranking_rows(
     Args:
         both: the clips of both, in their order.
         groups: of each of them; None: each is by itself.
-        resamples: by event, of its clips of `both`; also how many exchanges are drawn.
+        resamples: by event, of its clips of `both`.
+        num_flips: exchanges that are drawn, where not all can be.
         rng: of the exchanges.
     """
     keys = [key for key in both if not any(folder.clips[key]["event_told"] for folder in folders)]
@@ -53,11 +55,13 @@ def ranking_rows(
     group_of = dict(zip(both, groups, strict=True)) if groups else {}
     place = {group: n for n, group in enumerate(dict.fromkeys(group_of.get(key, key) for key in keys))}
     group_N = np.array([place[group_of.get(key, key)] for key in keys])
-    p_2 = _exchanged(a_N, b_N, positive_N, group_N, draws_2R.shape[1], rng)
+    differing_G = np.unique(group_N[a_N != b_N])
+    p_2 = _exchanged(a_N, b_N, positive_N, _swaps(group_N, differing_G, num_flips, rng))
     rows = []
     for k, name in enumerate(SCORES):
         row = empty_row("event", name, name, len(keys))
         row |= {"a": float(a_2[k]), "b": float(b_2[k]), "difference": float(a_2[k] - b_2[k]), "p": float(p_2[k])}
+        row["num_differing"] = len(differing_G)
         if (limits := interval(draws_2R[k])) is not None:
             row |= {"low": limits[0], "high": limits[1]}
         else:
@@ -111,15 +115,26 @@ def _draws(
     return np.concatenate(parts, axis=1)
 
 
+def _swaps(
+    group_N: NDArray[np.int64], differing_G: NDArray[np.int64], num_flips: int, rng: np.random.Generator
+) -> Iterator[NDArray[np.bool_]]:
+    """[N] at a time: whose ranks are exchanged. The first is the data; then all other ways of few differing groups
+    (but for exchanging all of them), else so many that are drawn."""
+    place_G = np.full(group_N.max() + 1, len(differing_G))
+    place_G[differing_G] = np.arange(len(differing_G))
+    if is_enumerable(len(differing_G), num_flips):
+        for signs_G in all_signs(len(differing_G)):
+            yield np.append(signs_G < 0, False)[place_G[group_N]]
+        return
+    yield np.zeros(len(group_N), dtype=bool)
+    for _ in range(num_flips if len(differing_G) else 0):
+        yield (rng.random(len(differing_G) + 1) < 0.5)[place_G[group_N]]
+
+
 def _exchanged(
-    a_N: Array,
-    b_N: Array,
-    positive_N: NDArray[np.bool_],
-    group_N: NDArray[np.int64],
-    num_flips: int,
-    rng: np.random.Generator,
+    a_N: Array, b_N: Array, positive_N: NDArray[np.bool_], swaps: Iterator[NDArray[np.bool_]]
 ) -> Array:
-    """[2] two-sided p of both differences, were A and B exchangeable in each group; the data count as one exchange."""
+    """[2] two-sided p of both differences: the share of the exchanges, the data among them, that come as far."""
     once = np.ones((1, len(a_N)))
 
     def difference_2(swapped_N: NDArray[np.bool_]) -> Array:
@@ -127,9 +142,6 @@ def _exchanged(
         first, second = (np.concatenate(ranking_scores(ranks_N, positive_N, once)) for ranks_N in sides)
         return np.abs(first - second)
 
-    wanted_2 = difference_2(np.zeros(len(a_N), dtype=bool)) - 1e-12
-    at_least_2 = np.ones(2)
-    for _ in range(num_flips):
-        swapped_G = rng.random(group_N.max() + 1) < 0.5
-        at_least_2 += difference_2(swapped_G[group_N]) >= wanted_2
-    return at_least_2 / (num_flips + 1)
+    wanted_2 = difference_2(next(swaps)) - 1e-12
+    others_R2 = np.array([difference_2(swapped_N) for swapped_N in swaps]).reshape(-1, 2)
+    return (1 + (others_R2 >= wanted_2).sum(0)) / (1 + len(others_R2))

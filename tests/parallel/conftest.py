@@ -97,9 +97,9 @@ def resumed(launch: Callable[..., list[Any]], micro_model: Path, prepared: Path,
     return launch("resume", 2, micro_model, prepared, resume_folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def one_thread() -> Any:
-    """So that sums are made in one order."""
+    """So that sums are made in one order; what a module makes once is made so, too."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,6 +1,7 @@
 """Processes of a run, forked from a server that has imported torch, Lightning and transformers once.
 
-To import them takes longer than most checks do.
+To import them takes longer than most checks do. On a machine with a GPU each process begins anew: what such a server
+imports may ask for the device (accelerate and bitsandbytes do), and CUDA works in no fork of a process that has asked.
 """
 
 import ctypes
@@ -15,7 +16,9 @@ from multiprocessing import forkserver
 from pathlib import Path
 from unittest.mock import patch
 
-CONTEXT = multiprocessing.get_context("forkserver")
+import torch
+
+CONTEXT = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "forkserver")
 CONTEXT.set_forkserver_preload(
     ["tests.parallel.stock", "tests.parallel.journey", "vlm_crash.cli.lightning_commands", "torch.utils.tensorboard"]
 )
@@ -70,8 +73,9 @@ class Forked:
         told = (module, dict(environment), list(arguments), name, ends_as_python)
         self._process = CONTEXT.Process(target=run, args=told)
         with patch.dict(os.environ, ONE_THREAD):
-            forkserver.ensure_running()
-        self._process.start()
+            if CONTEXT.get_start_method() == "forkserver":
+                forkserver.ensure_running()
+            self._process.start()
 
     @property
     def pid(self) -> int:

@@ -21,14 +21,14 @@ class EndAfter(Callback):
 
 
 @pytest.fixture(scope="module")
-def whole(micro_model, prepared, tmp_path_factory):
+def whole(micro_model, prepared, tmp_path_factory, one_thread):
     return travel(
         micro_model, prepared, tmp_path_factory.mktemp("whole"), 1, STEPS, strategy=SingleDeviceStrategy("cpu")
     )[0]
 
 
 @pytest.mark.parametrize("step", [pytest.param(6, id="after an epoch"), pytest.param(7, id="in an epoch")])
-def test_the_rest_is_bit_equal(whole, micro_model, prepared, tmp_path, one_thread, step):
+def test_the_rest_is_bit_equal(whole, micro_model, prepared, tmp_path, step):
     """As in titan.yaml the last is saved every so many steps, and the end is none of them."""
 
     def run(**options):

@@ -8,6 +8,7 @@ import pytest
 
 from tests.video.conftest import frame_numbers, write_clip, write_noise
 from vlm_crash.video import FrameSampling, read_frames
+from vlm_crash.video.container import scan_packets
 from vlm_crash.video.preflight import examine
 
 FORMATS = (
@@ -70,3 +71,30 @@ def test_a_frame_that_is_shown_too_early_costs_the_others_nothing(tmp_path):
     is_right = numbers == np.round(np.array(frames.times_s) * 10)
     assert is_right[numbers > 25].all() and len(set(numbers[numbers > 25])) == 14
     assert is_right[numbers < 11].all() and len(set(numbers[numbers < 11])) == 11
+
+
+def test_a_time_stamp_far_from_all_others_is_not_believed(tmp_path):
+    """One of 40 packets says days: the chosen frames are those of the clip without it."""
+    path = write_clip(tmp_path / "a.flv", g="20", bf="2")
+    want = read_frames(path, FrameSampling(8))
+    with av.open(str(path)) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.size][25]
+    content = bytearray(path.read_bytes())
+    content[packet.pos + 7] = 13  # of the tag's time stamp in milliseconds, the highest byte
+    path.write_bytes(content)
+    assert scan_packets(path).info.duration_s > 1e5
+    frames, facts = read_frames(path, FrameSampling(8)), examine(path)
+    assert frames.info.duration_s == pytest.approx(4.0, abs=0.01) == pytest.approx(facts.duration_s, abs=0.01)
+    assert frame_numbers(frames.frames_FHWC) == list(frames.indices) == list(want.indices)
+
+
+def test_a_packet_of_a_stream_that_nobody_told_of_is_passed_over(tmp_path):
+    """MPEG-TS with another number in one packet's head: PyAV knows no such stream."""
+    path = write_clip(tmp_path / "a.ts", g="10", bf="0")
+    content = bytearray(path.read_bytes())
+    start = max(at for at in range(0, len(content), 188) if content[at + 1 : at + 3] == b"\x41\x00")  # of a picture
+    content[start + 2] = 1
+    path.write_bytes(content)
+    with av.open(str(path)) as container, pytest.raises(IndexError):
+        list(container.demux(container.streams.video[0]))
+    assert examine(path).num_frames == read_frames(path, FrameSampling(8)).info.num_frames == 39

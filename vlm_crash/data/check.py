@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +38,6 @@ from vlm_crash.video.container import UnreadableClipError
 from vlm_crash.video.preflight import RIGHT, ClipFacts, Limits, Preflight
 
 log = logging.getLogger(__name__)
-_SECONDS_BETWEEN_KILLS = 0.05
 
 
 @dataclass(frozen=True)
@@ -212,11 +211,10 @@ def _looked_at(clips: Sequence[CheckedClip], limits: Limits, num_workers: int, d
             yield future.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        # Ctrl-C: what is under way is given up. `wait` would wait forever for clips that never began.
-        while not all(future.done() for future in futures):
+        # Ctrl-C: what is under way is given up. What waited is cancelled, and `wait` alone never calls that done.
+        while wait([future for future in futures if not future.cancelled()], timeout=0.05).not_done:
             for preflight in made:
                 preflight.kill()
-            time.sleep(_SECONDS_BETWEEN_KILLS)
         for preflight in made:
             preflight.stop()
         pool.shutdown()

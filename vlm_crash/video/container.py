@@ -102,6 +102,13 @@ class PacketScan:
         promised = max(self.info.num_frames - num_interlaced, (self.info.header_frames or 0) - self.num_hidden)
         return max(0, promised - num_decoded)
 
+    def is_misled(self, decoded: PacketScan) -> bool:
+        """Whether a wrong time stamp among the packets moves frames by more than a second from when they are shown.
+
+        AVI has time stamps of packets only.
+        """
+        return self.container != "avi" and bool(np.abs(decoded.times_s - self.times_s).max() > 1)
+
     def decoded(self, pts: Sequence[int | None], time_base: float) -> PacketScan:
         """The scan of a clip of which only these frames can be decoded; their time stamps in display order."""
         if self.info.num_jumps:
@@ -169,13 +176,27 @@ def _is_real(stream: Any) -> bool:
     return not stream.disposition & av.stream.Disposition.attached_pic
 
 
+def packets_of(container: Any, stream: Any) -> Iterator[Any]:
+    """Packets of a stream from where the container is, then one without data that empties the decoder.
+
+    Raises:
+        av.error.FFmpegError: there is no reading on.
+    """
+    while True:
+        try:
+            yield from container.demux(stream)
+            return
+        except IndexError:  # PyAV 18: a packet of a stream that MPEG-PS or -TS did not tell of; it is passed over
+            continue
+
+
 def scan_packets(path: Path) -> PacketScan:
     """Read the packets, decode nothing: true count, times, and where the clip can be entered."""
     with open_video(path) as (container, stream):
         form = container.format.name
         packets = Packets(form, stream.codec_context.name)
         try:
-            for packet in container.demux(stream):
+            for packet in packets_of(container, stream):
                 if packet.size:
                     packets.add(packet)
         except av.error.FFmpegError as error:
@@ -204,7 +225,7 @@ def scan_packets(path: Path) -> PacketScan:
             told_fps,
             num_jumps,
         )
-        counted = packets.timeless or num_jumps > 0 or is_counted(packets, form, context)
+        counted = packets.timeless or packets.goes_back or num_jumps > 0 or is_counted(packets, form, context)
     num_hidden = packets.num_hidden + num_uncounted(path, form, info.header_frames, packets.num_read, packets.last_dts)
     return PacketScan(
         info,
@@ -238,7 +259,7 @@ def num_uncounted(path: Path, form: str, header_frames: int | None, num_read: in
         return 0
     count = 0
     with open_video(path, ignore_editlist="1") as (container, stream), suppress(av.error.FFmpegError):
-        for packet in container.demux(stream):
+        for packet in packets_of(container, stream):
             count += packet.size > 0
     return max(0, count - num_read)
 
@@ -252,7 +273,7 @@ def broken_times(path: Path) -> ClipInfo | None:
     with open_video(path) as (container, stream):
         ticks: list[int] = []
         with suppress(av.error.FFmpegError):  # whoever decodes it says what is wrong
-            for packet in islice(container.demux(stream), _FIRST_PACKETS):
+            for packet in islice(packets_of(container, stream), _FIRST_PACKETS):
                 ticks += [] if packet.pts is None else [packet.pts]
         told_fps = impossible_fps(np.array(ticks) * float(stream.time_base))
         if told_fps is None and float(stream.average_rate or 0) <= MOST_FPS:

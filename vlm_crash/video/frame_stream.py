@@ -15,7 +15,7 @@ from typing import Any
 
 import av
 
-from vlm_crash.video.container import ClipInfo, UnreadableClipError, broken_times, open_video
+from vlm_crash.video.container import ClipInfo, UnreadableClipError, broken_times, open_video, packets_of
 from vlm_crash.video.frame_times import MOST_FPS, frame_rate
 
 #: Seconds by which a header may promise more than there is: rounding, or sound that goes on after the picture.
@@ -140,7 +140,7 @@ class FrameStream:
             self._promised_s = container.duration / av.time_base
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
-        packets = container.demux(stream)
+        packets = packets_of(container, stream)
         while True:
             try:
                 packet = next(packets, None)

@@ -20,7 +20,7 @@ from typing import Any
 import av
 import numpy as np
 
-from vlm_crash.video.container import PacketScan, open_video
+from vlm_crash.video.container import PacketScan, open_video, packets_of
 from vlm_crash.video.pixels import Chosen
 
 #: A clip with fewer frames is read on to the next keyframe; beyond, FFmpeg is told to seek.
@@ -79,7 +79,7 @@ class _Decoder:
 
     def __init__(self, scan: PacketScan, container: Any, stream: Any, wanted: set[int]) -> None:
         self.scan, self.container, self.stream, self.wanted = scan, container, stream, wanted
-        self._packets: Iterator[Any] = container.demux(stream)
+        self._packets: Iterator[Any] = packets_of(container, stream)
         self._frames = self._decode(self._packets)
         self._last_key: int | None = None  # of those that were decoded
         self._skips = stream.codec_context.name in _SKIPS_UNREFERENCED
@@ -109,7 +109,7 @@ class _Decoder:
         for earlier in (0, 1, 4, 16):
             target = int(keyframes[entry - earlier]) if earlier <= entry else before_all
             self.container.seek(target, stream=self.stream, backward=True)
-            self._packets = self.container.demux(self.stream)
+            self._packets = packets_of(self.container, self.stream)
             found = (packet for packet in self._packets if packet.is_keyframe and packet.pts is not None)
             first = next(found, None)
             # MPEG-TS is searched by decoding times: it may land behind the keyframe.

@@ -27,7 +27,7 @@ class Packets:
         self._dts = array("q")
         self.pts, self.keys, self._key_numbers = array("q"), array("q"), array("q")
         self.timeless = False
-        self.is_regular = True
+        self.is_regular, self.goes_back = True, False
         self.problem: str | None = None
         self.num_hidden = 0
         self.last_dts: int | None = None
@@ -55,6 +55,7 @@ class Packets:
             self.problem, self.is_regular = "damaged packets", False
         if dts is not None and self.last_dts is not None and dts <= self.last_dts:
             self.is_regular = False
+            self.goes_back |= dts < self.last_dts
         self.last_dts = self.last_dts if dts is None else dts  # Matroska leaves some out
         if self._has_clock:
             self._dts.append(self.last_dts or 0)
@@ -67,7 +68,7 @@ class Packets:
     def on_one_clock(self, time_base: float) -> tuple[np.ndarray, int]:
         """Presentation time stamps in the order of the packets without their clock's jumps, and how many it has."""
         pts = np.array(self.pts)
-        if not self._has_clock or self.timeless:
+        if not self._has_clock:
             return pts, 0
         shifts, num_jumps = clock_shifts(np.array(self._dts), time_base)
         return pts + shifts, num_jumps

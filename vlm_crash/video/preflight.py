@@ -20,7 +20,7 @@ from typing import Any
 import av
 import numpy as np
 
-from vlm_crash.video.container import UnreadableClipError, num_uncounted, open_video
+from vlm_crash.video.container import UnreadableClipError, num_uncounted, open_video, packets_of
 from vlm_crash.video.frame_times import decoded_times, frame_rate, impossible_fps, on_one_clock
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S, ReaderProcess
 from vlm_crash.video.packets import Packets
@@ -238,7 +238,7 @@ class _Found:
 
 
 def _decoded(container: Any, stream: Any, found: _Found) -> Iterator[Any]:
-    packets = container.demux(stream)
+    packets = packets_of(container, stream)
     while True:
         try:
             packet = next(packets, None)

@@ -27,6 +27,7 @@ from vlm_crash.video.container import (
     PacketScan,
     UnreadableClipError,
     open_video,
+    packets_of,
     scan_packets,
 )
 from vlm_crash.video.frame_sampling import EmptyWindowError, FrameSampling
@@ -188,7 +189,8 @@ def _read_pyav(scan: PacketScan, choose: Callable[[PacketScan], list[int]]) -> F
             pts.append(frame.pts)
         if not pts:
             raise UnreadableClipError(path, "no frame of it can be decoded")
-        if len(pts) == scan.info.num_frames and chosen.is_complete:
+        told = scan.decoded(pts, decoding.time_base)
+        if len(pts) == scan.info.num_frames and chosen.is_complete and not scan.is_misled(told):
             frames = _frames(
                 scan, chosen.frames_FHWC, indices, "pyav",
                 num_damaged=decoding.num_damaged, num_bad=len(bad), num_bad_chosen=len(bad.intersection(indices)),
@@ -197,7 +199,7 @@ def _read_pyav(scan: PacketScan, choose: Callable[[PacketScan], list[int]]) -> F
             if frames.damage is not None:
                 logger.warning("%s: damaged: %s", path, frames.damage)
             return frames
-        scan = scan.decoded(pts, decoding.time_base)
+        scan = told
         indices = choose(scan)
     raise UnreadableClipError(path, "two passes over it decoded different numbers of frames")
 
@@ -220,7 +222,7 @@ class _Decoding:
         """All that can be decoded, in display order."""
         with open_video(self.path) as (container, stream):
             self.time_base = float(stream.time_base)
-            packets = container.demux(stream)
+            packets = packets_of(container, stream)
             while True:
                 try:
                     packet = next(packets, None)

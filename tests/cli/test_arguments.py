@@ -22,6 +22,11 @@ CONFIGS = sorted(ROOT.glob("configs/*.yaml"))
         ("fit --trainer.max_epoch 8", "there is no option 'trainer.max_epoch'; did you mean trainer.max_epochs?"),
         ("prepare --crash_cvs a", "there is no option 'crash_cvs'; did you mean crash_csv?"),
         ("evaluate --truths a", "there is no option 'truths'; did you mean truth?"),
+        ("frames a --out x --frames.start_s 9", "there is no option 'frames.start_s'; did you mean start_s?"),
+        (
+            "fit --model.path x --data.cache.folder y --data.cache.max_gib abc",
+            "--data.cache.max_gib cannot be abc; `fit --help` says what fits",
+        ),
         ("report f --clip a", "there is no option 'clip'; did you mean clips?"),
         ("demo --nim_clips 3", "there is no option 'nim_clips'; did you mean num_clips?"),
         ("fit stray", "'stray' is not expected here"),

@@ -221,7 +221,7 @@ def test_a_clip_that_changes_while_it_is_read_is_not_kept(decoder, tmp_path):
     assert entries(tmp_path / "cache") == []
 
 
-@pytest.mark.parametrize("place", [0, 9, 40, -1, None], ids=["magic", "checksum", "header", "payload", "cut"])
+@pytest.mark.parametrize("place", [0, 9, 12, 14, 40, -1, None])
 def test_a_damaged_entry_is_named_removed_and_made_again(decoder, tmp_path, caplog, place):
     read = decoder()
     want = read().frames_FHWC
@@ -254,6 +254,16 @@ def test_the_limit_holds_and_what_was_not_used_for_longest_goes(decoder, tmp_pat
         assert reads[number].count == 1
     reads[1]()
     assert reads[1].count == 2
+
+
+def test_a_clip_larger_than_the_cache_is_said_once_and_others_are_kept(decoder, caplog):
+    small, large = decoder("raw", max_gib=ENTRY / 2**30), decoder("raw")
+    large.cache, large.num_frames = small.cache, 40
+    for read in (large, large, small, small):
+        read()
+    assert (large.count, small.count) == (2, 1)
+    assert caplog.text.count("a clip's frames take 0.367 MiB, more than the 0.043 MiB that the frame cache") == 1
+    assert "set --data.cache.max_gib higher" in caplog.text
 
 
 def test_files_of_others_stay(tmp_path):

@@ -21,6 +21,8 @@ _LACKING = re.compile(
     r"Parser key ['\"](?P<key>[\w.]+)['\"]: .*Problem with given class_path .*?"
     r"the following arguments are required: (?P<names>\w+(?:, \w+)*)"
 )
+# One of a group of options that belong together.
+_NESTED = re.compile(r"NestedArg\(key='(?P<key>[\w.]+)', val='?(?P<value>.*?)'?\)$")
 _TYPE = re.compile(r"Parser key ['\"](?P<key>[\w.]+)['\"]: (?P<what>.+)")
 
 
@@ -58,7 +60,8 @@ def explain(error: ArgumentError, keys: Iterable[str], command: str) -> ValueErr
                 return ValueError(f"{given!r} is not expected here; options begin with --, as --{keys[0]}")
             if pattern is _UNKNOWN[0] and not given.startswith("--") and key in keys:
                 return ValueError(f"there is no option {given!r}; options begin with two dashes: --{key}")
-            return ValueError(f"there is no option {key!r}; {_nearest_key(key, keys)}")
+            unknown = given.lstrip("-") if key in keys else key  # `frames --frames.start_s`
+            return ValueError(f"there is no option {unknown!r}; {_nearest_key(key, keys)}")
     lacking = _LACKING.search(text)
     if lacking:  # of a group of options that belong together
         (key,) = _names(lacking["key"], command)
@@ -71,6 +74,9 @@ def explain(error: ArgumentError, keys: Iterable[str], command: str) -> ValueErr
     wrong = _TYPE.search(text)
     if wrong:
         (key,) = _names(wrong["key"], command)
+        nested = _NESTED.search(wrong["what"])
+        if nested:
+            return ValueError(f"--{key}.{nested['key']} cannot be {nested['value']}; `{command} --help` says what fits")
         return ValueError(f"--{key} cannot be that: {_readable(wrong['what'])}; `{command} --help` says what fits")
     return ValueError(text)
 

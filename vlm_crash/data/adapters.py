@@ -8,9 +8,11 @@ label that is none of our events is left out and counted, or what the user says 
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from vlm_crash.data.annotations import AnnotatedRow, sample_id, without_doubles
@@ -61,6 +63,7 @@ def adapt(
     """
     _check(form, annotations, schema, event_of or {})
     file = clips if annotations is None else annotations
+    _listed.cache_clear()  # of another call, after which files may have come
     others, problems = FORMS[form](annotations, clips)
     events = _events(others, schema, event_of or {})
     taken = [other for other in others if events[other.label] is not None]
@@ -71,12 +74,12 @@ def adapt(
     for other in taken:
         event = schema.event(str(events[other.label]))
         path = _find(clips, other.clip)
-        if path is None:
-            what = f"no such clip in {clips}"
+        video = None if path is None else _inside(clips, path)
+        if path is None or video is None:
+            what = f"no such clip in {clips}" if path is None else f"the path lies outside {clips} (--clips)"
             problems.append(Problem(str(file), other.row, other.clip, what, "copy it there; the row is left out"))
             continue
         annotation = Annotation.of(schema, event.name, _values(event, other, cells))
-        video = path.relative_to(clips).as_posix()
         sample = VideoSample(sample_id(event.name, video), video, path, event.name, annotation, None)
         rows.append(AnnotatedRow(sample, str(file), other.row, other.group, other.split))
     if not rows:
@@ -138,12 +141,30 @@ def _no_event(file: Path, others: Sequence[OtherRow]) -> str:
 
 
 def _find(clips: Path, name: str) -> Path | None:
-    """The clip of that name; without a suffix, or with one that is not there, the only one of that stem."""
+    """The clip of that name; without a suffix, or with one that is not there, the only one of that stem.
+
+    A path with backslashes, as Windows writes it, is looked for with slashes, too.
+    """
     path = clips / name
     if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
         return path
-    found = [clips / f"{name}{suffix}" for suffix in sorted(VIDEO_SUFFIXES) if (clips / f"{name}{suffix}").is_file()]
+    found = [entry for entry in _listed(path.parent) if entry.stem == path.name and entry.is_file()]
+    if not found and "\\" in name:
+        return _find(clips, name.replace("\\", "/"))
     return found[0] if len(found) == 1 else None
+
+
+def _inside(clips: Path, path: Path) -> str | None:
+    """The path of a clip in the folder, with slashes; None: it lies elsewhere. A link counts where it stands."""
+    folder, found = (Path(os.path.abspath(one)) for one in (clips, path))  # noqa: PTH100 - resolve() follows links
+    if not found.is_relative_to(folder):  # perhaps the same folder by another name
+        folder, found = folder.resolve(), found.parent.resolve() / found.name
+    return found.relative_to(folder).as_posix() if found.is_relative_to(folder) else None
+
+
+@lru_cache(maxsize=64)
+def _listed(folder: Path) -> list[Path]:
+    return [entry for entry in folder.iterdir() if entry.suffix.lower() in VIDEO_SUFFIXES] if folder.is_dir() else []
 
 
 def _values(event: Event, other: OtherRow, cells: Counter[tuple[str, str]]) -> dict[str, str]:

@@ -38,6 +38,10 @@ class NoRoomError(OSError):
     """There is no room for a file, whatever is cleared away."""
 
 
+class TooLargeError(NoRoomError):
+    """The file alone has more bytes than all may have together."""
+
+
 class _Entry(NamedTuple):
     used: float
     size: int
@@ -130,13 +134,16 @@ class CacheFolder:
             with self._locked():
                 (self.folder / _BOOK).write_text(str(self._clear(size, self.size())), encoding="ascii")
             if self.free() < size:
-                raise NoRoomError(f"less than {(RESERVE + size) / 2**30:.1f} GiB of the disk is free")
+                raise NoRoomError(f"less than {_readable(RESERVE + size)} of the disk is free")
 
     def _clear(self, size: int, most: int | None = None, keep: str = "") -> int:
         """Remove what was not used for longest until so many bytes fit; the bytes that stay. Only under the lock."""
         most = min(self.max_bytes, self.max_bytes if most is None else most)
         if size > self.max_bytes:
-            raise NoRoomError(f"one clip has {size / 2**30:.2f} GiB, the cache may have {self.max_bytes / 2**30:.2f}")
+            raise TooLargeError(
+                f"a clip's frames take {_readable(size)}, more than the {_readable(self.max_bytes)} that the frame "
+                f"cache {self.folder} may have"
+            )
         entries = sorted(self._entries())
         total = sum(entry.size for entry in entries if entry.path != keep)
         for entry in entries:
@@ -176,6 +183,10 @@ class CacheFolder:
             with contextlib.suppress(OSError):  # a file system without locks: the limit is kept about
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _readable(size: int) -> str:
+    return f"{size / 2**30:.3g} GiB" if size >= 2**30 else f"{size / 2**20:.3g} MiB"
 
 
 def _on_disk(size: int) -> int:

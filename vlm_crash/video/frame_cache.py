@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from vlm_crash import __version__
-from vlm_crash.video.cache_folder import CacheFolder
+from vlm_crash.video.cache_folder import CacheFolder, TooLargeError
 from vlm_crash.video.container import ClipInfo
 from vlm_crash.video.frame_formats import FRAME_FORMATS
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S, content_hash, signature
@@ -92,7 +92,7 @@ class FrameCache:
     def __init__(self, settings: CacheSettings) -> None:
         self.settings = settings
         self.files = CacheFolder(Path(settings.folder), int(min(settings.max_gib, 2**30) * GIB))
-        self._writes = True
+        self._writes, self._has_said_large = True, False
 
     def read(
         self, path: Path, sampling: Mapping[str, Any], image_size: int, reader: str, decode: Callable[[], Frames],
@@ -169,6 +169,14 @@ class FrameCache:
         """Keep a file. A disk that is full, or not ours, ends no run: it is said once, and the clips are decoded."""
         try:
             self.files.write(kind, name, parts)
+        except TooLargeError as error:  # of this clip; others may fit
+            if not self._has_said_large:
+                logger.warning(
+                    "%s, so it is decoded each time, and so is any other that is too large; set "
+                    "--data.cache.max_gib higher",
+                    error,
+                )  # fmt: skip
+            self._has_said_large = True
         except OSError as error:
             self._writes = False
             logger.warning(
@@ -194,12 +202,17 @@ def _packed(frames: Frames, format: str) -> tuple[dict[str, Any], list[Any]]:
 
 
 def _sealed(header: Mapping[str, Any], parts: list[Any]) -> list[Any]:
-    """What stands in the file: the head with a checksum of all that follows."""
+    """What stands in the file: the head with a checksum of the header's length and of all that follows."""
     text = json.dumps(header, default=_plain).encode()
-    checksum = zlib.crc32(text)
+    checksum = zlib.crc32(text, _length_checksum(len(text)))
     for part in parts:
         checksum = zlib.crc32(part, checksum)
     return [np.array((_MAGIC, checksum, len(text)), _HEAD).tobytes(), text, *parts]
+
+
+def _length_checksum(length: int) -> int:
+    """The head says where the header ends: a bit of that would part the file elsewhere."""
+    return zlib.crc32(length.to_bytes(4, "little"))
 
 
 def _opened(content: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
@@ -207,9 +220,9 @@ def _opened(content: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
     if len(content) < _HEAD.itemsize:
         raise _Damaged("it is cut off")
     head, rest = content[: _HEAD.itemsize].view(_HEAD)[0], content[_HEAD.itemsize :]
-    if head["magic"] != _MAGIC or zlib.crc32(rest.data) != head["checksum"]:
-        raise _Damaged("its checksum is another")
     end = int(head["header"])
+    if head["magic"] != _MAGIC or zlib.crc32(rest.data, _length_checksum(end)) != head["checksum"]:
+        raise _Damaged("its checksum is another")
     header: dict[str, Any] = json.loads(rest[:end].tobytes())
     return header, rest[end:]
 

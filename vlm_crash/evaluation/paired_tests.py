@@ -128,7 +128,8 @@ def all_signs(num_groups: int) -> Array:
     [[1.0, 1.0], [1.0, -1.0]]
     """
     ways_R1 = np.arange(2 ** (num_groups - 1))[:, None]
-    return 1.0 - 2.0 * (ways_R1 >> np.arange(num_groups)[::-1] & 1)
+    signs_RG: Array = np.where(ways_R1 >> np.arange(num_groups)[::-1] & 1, -1.0, 1.0)
+    return signs_RG
 
 
 def is_enumerable(differing: int, num_flips: int) -> bool:
@@ -164,4 +165,5 @@ def _drawn(num_groups: int, num_flips: int, rng: np.random.Generator) -> Iterato
     """All flips, some at a time."""
     at_once = max(1, _MOST_SIGNS // max(num_groups, 1))
     for first in range(0, num_flips, at_once):
-        yield 1.0 - 2.0 * rng.integers(2, size=(min(at_once, num_flips - first), num_groups), dtype=np.int8)
+        signs_RG: Array = np.where(rng.integers(2, size=(min(at_once, num_flips - first), num_groups)), -1.0, 1.0)
+        yield signs_RG

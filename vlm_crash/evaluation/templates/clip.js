@@ -30,7 +30,7 @@ const clipView = (() => {
     const head = el("th", "", one.label), said = el("td", "said", folded(one.answer));
     head.scope = "row";
     tr.dataset.field = one.name;
-    if (one.note) said.append(el("small", "", one.note));
+    if (one.note) said.append(el("small", "", folded(one.note)));
     if (more.roles[one.name]) said.append(el("small", "swapped", "Roles: " + more.roles[one.name]));
     const terms = more.probabilities[one.name];
     if (terms) said.append(bars(terms));

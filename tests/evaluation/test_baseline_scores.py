@@ -12,7 +12,9 @@ from tests.evaluation.conftest import write_clip
 from vlm_crash.cli import main
 from vlm_crash.data.prepared import load_prepared
 from vlm_crash.evaluation.evaluate import evaluate
+from vlm_crash.evaluation.report_table import field_table
 from vlm_crash.evaluation.settings import EvaluationSettings
+from vlm_crash.evaluation.tables import format_table
 from vlm_crash.schema.fields import load_schema
 from vlm_crash.schema.records import Annotation, Prediction, VideoSample
 from vlm_crash.schema.response import render
@@ -111,6 +113,19 @@ def test_blind_predictions_are_scored_by_the_same_rules(data: Data, tmp_path: Pa
         field = alone["crash"]["fields"][name]
         wanted = {key: field[key] for key in ("score", "low", "high", "given_event")}
         assert metrics["crash"]["fields"][name]["baselines"]["blind"] == wanted
+    # A blind model that names the wrong event is 0 end to end, and no weaker for it beside baselines that are told it.
+    blind = data.predictions(tmp_path / "blind" / "predictions.jsonl", weather="Clear", event="nearmiss")
+    metrics = evaluate([answers], [data.csv], tmp_path / "b", SCHEMA, EvaluationSettings(None, blind=(blind.parent,)))
+    weather = metrics["crash"]["fields"]["Weather"]
+    given = weather["baselines"]["blind"]["given_event"]
+    assert weather["baselines"]["blind"]["score"] == 0 < given
+    captions, _, header, *lines = format_table(metrics, SCHEMA).splitlines()
+    cells = next(line for line in lines if line.startswith("Weather"))
+    first, second = header.index("blind"), header.rindex("blind")
+    assert captions.index("end to end") < first < captions.index("- given the event -") < second
+    assert (cells[first : first + 5], cells[second : second + 5]) == ("0.000", f"{given:.3f}")
+    row = field_table(SCHEMA.event("crash"), metrics["crash"])["rows"][[*metrics["crash"]["fields"]].index("Weather")]
+    assert (row["cells"]["blind"]["sort"], row["cells"]["blind_given"]["sort"]) == (0, given)
     blind.write_text("".join(blind.read_text().splitlines(keepends=True)[:-3]))
     with pytest.raises(ValueError, match=r"blind: 3 of 48 evaluated clips have no prediction .* --data.blank"):
         evaluate([answers], [data.csv], tmp_path / "c", SCHEMA, EvaluationSettings(None, blind=(blind,)))

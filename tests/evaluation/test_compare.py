@@ -123,6 +123,20 @@ def test_an_evaluation_and_itself_cannot_be_told_apart(two):
     assert found == {(0, None, None, "no clip differs")}
 
 
+@pytest.mark.parametrize(("column", "low"), [(None, 0.824), ("Trip", 0.663)])  # 40 clips; 20 groups
+def test_right_in_all_against_none_has_exact_limits(write_folder, column, low):
+    right = {"Lanes": [True] * 80, "Note": [True] * 80}
+    a = write_folder("a", {**right, "Weather": [True] * 80}, group_column=column)
+    b = write_folder("b", {**right, "Weather": [False] * 80}, group_column=column)
+    there, back = (by_name(compare(*pair, num_draws=100)) for pair in ((a, b), (b, a)))
+    row, turned = there["crash", "Weather"], back["crash", "Weather"]
+    expected = 2 * 0.025 ** (1 / (40 if column is None else 20)) - 1
+    assert (row["low"], row["high"], row["difference"]) == (pytest.approx(expected), 1, 1) and "reason" not in row
+    assert (turned["low"], turned["high"]) == (-1, -row["low"]) and round(row["low"], 3) == low
+    num_units = 80 if column is None else 20
+    assert there["event", "event"]["low"] == pytest.approx(2 * 0.025 ** (1 / num_units) - 1)
+
+
 def test_rankings_are_compared_by_exchange(write_folder):
     """Both scores are scikit-learn's, a clip without a probability is worst; p is of exchange, and counted."""
     rng = np.random.default_rng(5)

@@ -133,7 +133,8 @@ def test_parts_that_the_metrics_lack_are_left_out_and_those_they_have_are_drawn(
         assert name in {attrs.get("id") for _, attrs in found.elements}
     columns = {attrs.get("class") for tag, attrs in found.elements if tag == "td"}
     assert {"score", "majority", "metadata", "kappa", "ece"} <= columns
-    assert not {"roles", "blind"} & columns  # no text was scored, no blind answers given: no field has a value
+    # No text was scored, no blind answers given: no field has a value.
+    assert not {"roles", "blind", "blind_given"} & columns
     plots = [attrs["data-plot"] for _, attrs in found.elements if "data-plot" in attrs]
     assert plots[:3] == ["event", "crash/Weather", "crash/Lanes"]
     said = " ".join(found.text)

@@ -228,6 +228,17 @@ def test_labels_are_given_without_seeing(opened: Opened):
     assert opened.text("#marked") == "no marks yet"
 
 
+def test_long_texts_are_folded_until_asked_for_and_short_intervals_seen(opened: Opened):
+    opened.page.evaluate("for (const c of page.data.clips) Object.assign(c.rows.at(-1), {truth: 'word '.repeat(2000)})")
+    opened.page.keyboard.press("j")
+    height = "document.querySelector('#detail table').getBoundingClientRect().height"
+    folded = opened.page.evaluate(height)
+    opened.page.click(".long + button:text('show all 10000 characters')")
+    assert opened.page.evaluate(height) > folded + 500 and opened.page.locator(".long + button").count() == 0
+    band, dot = (opened.page.locator(f"#fields .scale {part}").first.bounding_box() for part in (".band", ".dot"))
+    assert band["height"] >= dot["height"] + 4  # also above and below the dot and its ring, however short
+
+
 def test_plots_of_the_chosen_field(opened: Opened):
     assert opened.page.locator(".calibration:visible").get_attribute("data-plot") == "event"
     opened.page.select_option("#plot", "crash/Weather")

@@ -24,6 +24,7 @@ from vlm_crash.evaluation.paired_ranking import EXCHANGE, TOLD, ranking_rows
 from vlm_crash.evaluation.paired_tests import (
     LEVEL,
     NO_DIFFERENCE,
+    all_for_one,
     decide,
     empty_row,
     flips_for,
@@ -105,7 +106,8 @@ def compare(a: Path, b: Path, num_draws: int = 2000, seed: int = 0) -> dict[str,
         "settings": {
             "level": LEVEL, "draws": num_draws, "flips": num_flips, "seed": seed,
             "groups": said, "groups_note": note,
-            "difference": "A minus B; paired 95 % percentile bootstrap, each interval by itself",
+            "difference": "A minus B; paired 95 % percentile bootstrap, each interval by itself; "
+            "exact where one is right in every clip and the other in none",
             "p": ("sign flips of whole groups" if grouped else "exact McNemar; texts and means by sign flips of clips")
             + f"; {EXCHANGE} of {'groups' if grouped else 'clips'}",
             "p_holm": f"Holm over the {len(tested)} rows of fields and event with a p; the means are not among them",
@@ -222,7 +224,9 @@ def _field_rows(event: _Paired, grouped: bool, num_flips: int, rng: np.random.Ge
     for k, (name, exact) in enumerate(zip(event.names, event.exact_K, strict=True)):
         known_N = ~np.isnan(difference_NK[:, k])
         a_N, b_N = event.a_NK[known_N, k], event.b_NK[known_N, k]
-        row = _row(event.event, name, "exact_match" if exact else "cosine_similarity", a_N, b_N, draws_RK[:, k])
+        num_units = event.resamples.num_units(known_N) if exact else None
+        metric = "exact_match" if exact else "cosine_similarity"
+        row = _row(event.event, name, metric, a_N, b_N, draws_RK[:, k], num_units)
         if len(a_N):
             row["p"], row["num_differing"] = float(flipped_K[k]), int(differing_K[k])
             if exact:
@@ -234,13 +238,19 @@ def _field_rows(event: _Paired, grouped: bool, num_flips: int, rng: np.random.Ge
     return rows
 
 
-def _row(event: str, field: str, metric: str, a_N: Array, b_N: Array, draws_R: Array) -> dict[str, Any]:
+def _row(
+    event: str, field: str, metric: str, a_N: Array, b_N: Array, draws_R: Array, num_units: int | None = None
+) -> dict[str, Any]:
+    """A row without its p; num_units: clips or groups that count, of scores that are right or wrong."""
     if not len(a_N):
         return empty_row(event, field, metric, 0, NO_SCORES)
     a, b = float(a_N.mean()), float(b_N.mean())
     row = empty_row(event, field, metric, len(a_N)) | {"a": a, "b": b, "difference": a - b}
     if (limits := interval(draws_R)) is not None:
         return row | {"low": limits[0], "high": limits[1]}
+    if num_units is not None and abs(a - b) == 1:
+        low, high = all_for_one(num_units)
+        return row | ({"low": low, "high": high} if a > b else {"low": -high, "high": -low})
     return row | {"reason": NO_DIFFERENCE if (a_N == b_N).all() else NO_SPREAD}
 
 
@@ -261,6 +271,7 @@ def _event_row(
     a_N, b_N = (np.array([pair[side] for pair in right.values()], dtype=np.float64) for side in (0, 1))
     draws_R = np.zeros(paired[0].resamples.num_draws)
     sums_G1: list[Array] = []
+    units: set[tuple[str, int]] = set()
     for event in paired:
         pairs = [right.get(key, (np.nan, np.nan)) for key in both if key[0] == event.event]
         difference_N1 = np.array([[first - second] for first, second in pairs])
@@ -268,7 +279,10 @@ def _event_row(
         if known:
             draws_R += event.resamples.means(difference_N1)[:, 0] * known / len(right)
             sums_G1.append(event.resamples.grouped(np.nan_to_num(difference_N1)))
-    row = _row("event", "event", "accuracy", a_N, b_N, draws_R)
+            here_N = event.resamples.group_N[~np.isnan(difference_N1[:, 0])]
+            # Groups are shared by the events, clips are not.
+            units |= {("" if grouped else event.event, int(group)) for group in here_N}
+    row = _row("event", "event", "accuracy", a_N, b_N, draws_R, len(units))
     if not right:
         return row | {"reason": TOLD}
     row["only_a_right"], row["only_b_right"], row["p"] = mcnemar(a_N > 0, b_N > 0)

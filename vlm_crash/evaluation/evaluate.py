@@ -139,7 +139,7 @@ def _settings(
         "schema": schema.fingerprint,
         "group_column": settings.group_column,
         "interval": "95 % percentile bootstrap, exact (Clopper-Pearson, of as many answers as there are groups) where "
-        f"all are right or none is; {drawn}",
+        "all are right or none is; AUROC and average precision by the draws' spread in log-odds; " + drawn,
         "groups": groups.said,
         "baseline": MAJORITY,
         "baselines": {

@@ -229,7 +229,7 @@ def _rows(path: Path, problems: list[str]) -> Iterator[tuple[int, Prediction]]:
 
 
 def _lines(path: Path, problems: list[str]) -> Iterator[tuple[int, Prediction]]:
-    # By "\n" alone: JSON allows characters such as U+2028 inside a string. An editor of Windows may have put a BOM first.
+    # By "\n" alone: JSON allows characters such as U+2028 inside a string. Windows editors may put a BOM first.
     with path.open(encoding="utf-8-sig", newline="\n") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vlm_crash.data.multiple_testing import holm
 from vlm_crash.evaluation.bootstrap import Array
+from vlm_crash.metrics.calibration import exact_interval
 
 #: A difference is one below it, after Holm's correction.
 LEVEL = 0.05
@@ -43,6 +44,19 @@ def mcnemar(right_a_N: NDArray[np.bool_], right_b_N: NDArray[np.bool_]) -> tuple
 
     only_a, only_b = int((right_a_N & ~right_b_N).sum()), int((right_b_N & ~right_a_N).sum())
     return only_a, only_b, float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def all_for_one(num_units: int) -> tuple[float, float]:
+    """95 % limits of a difference that was 1: of so many clips or groups, all right in one model alone.
+
+    Clopper and Pearson's limits of their share; what the lower one leaves may all be for the other side, so the
+    difference may be as low as twice that limit less 1.
+
+    >>> [round(limit, 3) for limit in all_for_one(40)]
+    [0.824, 1.0]
+    """
+    share, _ = exact_interval(num_units, num_units)
+    return 2 * share - 1, 1.0
 
 
 def flips_for(num_rows: int, num_draws: int) -> int:
@@ -114,7 +128,8 @@ def all_signs(num_groups: int) -> Array:
     [[1.0, 1.0], [1.0, -1.0]]
     """
     ways_R1 = np.arange(2 ** (num_groups - 1))[:, None]
-    return 1.0 - 2.0 * (ways_R1 >> np.arange(num_groups)[::-1] & 1)
+    signs_RG: Array = np.where(ways_R1 >> np.arange(num_groups)[::-1] & 1, -1.0, 1.0)
+    return signs_RG
 
 
 def is_enumerable(differing: int, num_flips: int) -> bool:
@@ -150,4 +165,5 @@ def _drawn(num_groups: int, num_flips: int, rng: np.random.Generator) -> Iterato
     """All flips, some at a time."""
     at_once = max(1, _MOST_SIGNS // max(num_groups, 1))
     for first in range(0, num_flips, at_once):
-        yield 1.0 - 2.0 * rng.integers(2, size=(min(at_once, num_flips - first), num_groups), dtype=np.int8)
+        signs_RG: Array = np.where(rng.integers(2, size=(min(at_once, num_flips - first), num_groups)), -1.0, 1.0)
+        yield signs_RG

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vlm_crash.evaluation.bootstrap import NO_SPREAD, Resamples, clip_draws, interval, ranking_scores
+from vlm_crash.evaluation.bootstrap import NO_SPREAD, Resamples, clip_draws, logit_interval, ranking_scores
 
 SCORES = ("auroc", "average_precision")
 ANSWERED = tuple(f"{name}_answered" for name in SCORES)
@@ -72,7 +72,7 @@ def _add_scores(
     draws = [ranking_scores(probability_N, positive_N, np.concatenate(counts, axis=1)) for counts in clip_draws(places)]
     for name, value, draw_R in zip(names, point, map(np.concatenate, zip(*draws, strict=True)), strict=True):
         entry[name] = float(value[0])
-        entry["intervals"][name] = interval(draw_R)
+        entry["intervals"][name] = logit_interval(entry[name], draw_R)
         if entry["intervals"][name] is None:
             entry["reasons"][f"intervals.{name}"] = NO_SPREAD
     entry["baseline"] |= dict(zip(names, (0.5, float(positive_N.mean())), strict=True))

@@ -99,10 +99,12 @@ def _cards(metrics: dict[str, Any]) -> list[dict[str, Any]]:
             "note": f"Mean of {text['num_fields']} text fields. A similar wording may still tell another story.",
         },
     ]  # fmt: skip
-    for card, entry in zip(cards, (event, mean, mean, text), strict=True):
+    bases = ("score", "score", "given_event", "score")  # blind is known on both; the others only given the event
+    for card, entry, basis in zip(cards, (event, mean, mean, text), bases, strict=True):
         card["marks"] = [{"kind": "majority", "score": value} for _, value in card["baselines"] if value is not None]
         for kind, label in (("metadata", "Metadata alone"), ("blind", "The model, blind")):
-            value = (entry.get("baselines", {}).get(kind) or {}).get("score")
+            found = entry.get("baselines", {}).get(kind) or {}
+            value = found.get(basis if kind == "blind" else "score")
             if value is not None:
                 card["baselines"].append((label, value))
                 card["marks"].append({"kind": kind, "score": value})

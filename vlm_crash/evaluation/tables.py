@@ -161,13 +161,17 @@ def _clip_path(clip: ScoredClip) -> str:
     return str(clip.joined.truth.path)
 
 
-#: Over the columns of the table; "bal." and "F1" are balanced accuracy and macro-F1, end to end as the score.
+#: Over the columns of the table; "bal." and "F1" are balanced accuracy and macro-F1. Only like may be held beside like:
+#: first what is scored end to end, then what is given the event.
 _HEADER: tuple[tuple[str, ...], ...] = (
-    ("", "", "", "given", "", "macro", "major-", "meta-", "", "parsed", "miss-", "not un-"),
-    ("field", "score", "95 % interval", "event", "bal.", "F1", "ity", "data", "blind", "of n", "ing", "derst."),
+    ("", "", "", "", "macro", "", "", "major-", "meta-", "", "parsed", "miss-", "not un-"),
+    (
+        "field", "score", "95 % interval", "bal.", "F1", "blind",
+        "score", "ity", "data", "blind", "of n", "ing", "derst.",
+    ),
 )
-#: From this column on a blank parts the columns, before it two.
-_NARROW = 6
+#: From this column on a blank parts the columns, before it two; here begins what is given the event, and there it ends.
+_NARROW, _END = 6, 10
 
 
 def format_table(metrics: dict[str, Any], schema: Schema) -> str:
@@ -196,9 +200,9 @@ def format_table(metrics: dict[str, Any], schema: Schema) -> str:
     rows = [row if row is None or len(row) == 1 else [*row, ""][: len(header[0])] for row in rows]
     table = [*header, *(row for row in rows if row is not None and len(row) > 1)]
     widths = [max(len(row[c]) for row in table) for c in range(len(header[0]))]
-    lines = [_line(row, widths) for row in header]
+    lines = [_captions(widths), *(_line(row, widths) for row in header)]
     for row in rows:
-        lines.append("-" * len(lines[1]) if row is None else row[0] if len(row) == 1 else _line(row, widths))
+        lines.append("-" * len(lines[2]) if row is None else row[0] if len(row) == 1 else _line(row, widths))
     return "\n".join(line.rstrip() for line in [*lines, *_remarks(metrics, schema)])
 
 
@@ -228,14 +232,16 @@ def _remarks(metrics: dict[str, Any], schema: Schema) -> list[str]:
 
 
 def _table_row(name: str, entry: dict[str, Any]) -> list[str]:
-    scores = entry.get("scores", {})
+    scores, baselines = entry.get("scores", {}), entry["baselines"]
     return [
         name,
         _share(entry["score"]),
         _interval(entry["low"], entry["high"]),
-        _share(entry["given_event"]),
         *(_share(scores[kind]["value"]) if kind in scores else "" for kind in ("balanced_accuracy", "macro_f1")),
-        *(_share(baseline["score"]) for baseline in entry["baselines"].values()),
+        _share(baselines["blind"]["score"]),
+        _share(entry["given_event"]),
+        *(_share(baselines[kind]["score"]) for kind in ("majority", "metadata")),
+        _share(baselines["blind"].get("given_event")),
         _parsed(entry.get("answered"), entry["n"]),
         *(str(entry.get(kind, "")) for kind in ("missing", "not_understood")),
     ]
@@ -253,13 +259,14 @@ def _kappa(field: dict[str, Any]) -> list[str]:
 
 def _event_row(name: str, entry: dict[str, Any]) -> list[str]:
     low, high = entry["intervals"].get(name) or (None, None)
-    baselines = [_share(entry["baseline"].get(name)), "", ""]
+    chance, metadata, blind = _share(entry["baseline"].get(name)), "", ""
     if name == "balanced_accuracy":
-        baselines = [_share(baseline["score"]) for baseline in entry["baselines"].values()]
+        chance, metadata, blind = (_share(baseline["score"]) for baseline in entry["baselines"].values())
     label = f"event: {name.replace('_', ' ')}"
     answered = entry["n_event_probability"] if name in SCORES else entry["n"] - entry["without_event"]
     parsed = _parsed(answered, entry["n"])
-    return [label, _share(entry[name]), _interval(low, high), "", "", "", *baselines, parsed, "", ""]
+    score = [_share(entry[name]), _interval(low, high)]
+    return [label, *score, "", "", blind, "", chance, metadata, "", parsed, "", ""]
 
 
 def _ranking_rows(entry: dict[str, Any]) -> list[str]:
@@ -276,6 +283,14 @@ def _share(value: float | None) -> str:
 
 def _interval(low: float | None, high: float | None) -> str:
     return "-" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+
+
+def _captions(widths: Sequence[int]) -> str:
+    """Over the columns what they have in common: one event's score is no score given the event."""
+    end_to_end = sum(widths[1:_NARROW]) + 2 * (_NARROW - 2)
+    given = sum(widths[_NARROW:_END]) + _END - _NARROW - 1
+    captions = " end to end ".center(end_to_end, "-"), " given the event ".center(given, "-")
+    return " ".join([" " * (widths[0] + 1), *captions])
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

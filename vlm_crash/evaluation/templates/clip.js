@@ -15,20 +15,29 @@ const clipView = (() => {
     if (rest.length) box.append(el("span", "more", `${rest.length} more, ${percent(rest.reduce((sum, one) => sum + one[1], 0))} together`));
     return box;
   };
+  // A text of many kilobytes would push all that is below it out of sight.
+  const LONG = 800;
+  const folded = (text) => {
+    if (!text || text.length <= LONG) return text;
+    const box = el("span", "long", text), all = el("button", "plain", `show all ${text.length} characters`);
+    all.type = "button";
+    all.addEventListener("click", () => { box.classList.add("whole"); all.remove(); });
+    return el("span", "", box, all);
+  };
   const heading = (title) => { const th = el("th", "", title); th.scope = "col"; return th; };
   const tableRow = (clip, one, more) => {
     const tr = el("tr", one.mark + (one.name === "event" ? " event" : ""));
-    const head = el("th", "", one.label), said = el("td", "said", one.answer);
+    const head = el("th", "", one.label), said = el("td", "said", folded(one.answer));
     head.scope = "row";
     tr.dataset.field = one.name;
-    if (one.note) said.append(el("small", "", one.note));
+    if (one.note) said.append(el("small", "", folded(one.note)));
     if (more.roles[one.name]) said.append(el("small", "swapped", "Roles: " + more.roles[one.name]));
     const terms = more.probabilities[one.name];
     if (terms) said.append(bars(terms));
     else if (one.p !== undefined && one.name !== "event") said.append(el("small", "", "confidence " + percent(one.p)));
     if (one.as_predicted !== undefined) said.append(el("small", "", "calibrated; as predicted " + percent(one.as_predicted)));
     tr.append(head);
-    if (data.truths) tr.append(el("td", "", one.truth));
+    if (data.truths) tr.append(el("td", "", folded(one.truth)));
     tr.append(said);
     if (data.truths) tr.append(el("td", "mark", el("span", "sign", one.sign), marks.isThere ? editor.opener(clip, one, tr) : null));
     return tr;

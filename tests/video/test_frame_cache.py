@@ -335,3 +335,5 @@ def test_settings_that_cannot_be(tmp_path, options, message):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"is not a folder; set --data\.cache\.folder"):
         CacheSettings(tmp_path / "file")
+    with pytest.raises(ValueError, match=r"cannot be looked at \(File name too long\); set --data\.cache\.folder"):
+        CacheSettings(tmp_path / ("x" * 300))

@@ -262,7 +262,7 @@ def test_a_clip_larger_than_the_cache_is_said_once_and_others_are_kept(decoder, 
     for read in (large, large, small, small):
         read()
     assert (large.count, small.count) == (2, 1)
-    assert caplog.text.count("a clip's frames take 0.367 MiB, more than the 0.043 MiB that the frame cache") == 1
+    assert caplog.text.count("a clip's frames take 0.363 MiB, more than the 0.043 MiB that the frame cache") == 1
     assert "set --data.cache.max_gib higher" in caplog.text
 
 

@@ -87,7 +87,7 @@ def test_paths_as_others_write_them(tmp_path, clips):
     folder = clips("a.mp4", "in/b.mp4", "00020.MP4", "../elsewhere.mp4")
     names = [folder / "a.mp4", "in\\b.mp4", "20", tmp_path / "elsewhere.mp4", "../elsewhere.mp4"]
     text = write(tmp_path / "a.csv", "path,label\n" + "".join(f"{name},crash\n" for name in names))
-    found = prepare(tmp_path, "--form", "nexar", "--annotations", text, "--clips", folder, "--fractions", "1", "0", "0")
+    found = prepare(tmp_path, "--form", "nexar", "--annotations", text, "--clips", folder, "--fractions", "[1,0,0]")
     assert sorted(found) == ["00020.MP4", "a.mp4", "in/b.mp4"]
     outside = f"the path lies outside {folder} (--clips)"
     assert problems(tmp_path) == [f"4: {outside}", f"5: {outside}"]

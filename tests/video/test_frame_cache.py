@@ -262,7 +262,7 @@ def test_a_clip_larger_than_the_cache_is_said_once_and_others_are_kept(decoder, 
     for read in (large, large, small, small):
         read()
     assert (large.count, small.count) == (2, 1)
-    assert caplog.text.count("a clip's frames take 0.367 MiB, more than the 0.043 MiB that the frame cache") == 1
+    assert caplog.text.count("a clip's frames take 0.363 MiB, more than the 0.043 MiB that the frame cache") == 1
     assert "set --data.cache.max_gib higher" in caplog.text
 
 
@@ -335,3 +335,5 @@ def test_settings_that_cannot_be(tmp_path, options, message):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"is not a folder; set --data\.cache\.folder"):
         CacheSettings(tmp_path / "file")
+    with pytest.raises(ValueError, match=r"cannot be looked at \(File name too long\); set --data\.cache\.folder"):
+        CacheSettings(tmp_path / ("x" * 300))

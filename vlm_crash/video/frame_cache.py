@@ -78,7 +78,13 @@ class CacheSettings:
             )
         if not self.max_gib > 0:  # nan is not
             raise ValueError(f"max_gib={self.max_gib} is not above 0; set --data.cache.max_gib to 50, say")
-        if Path(self.folder).exists() and not Path(self.folder).is_dir():
+        try:
+            is_other = Path(self.folder).exists() and not Path(self.folder).is_dir()
+        except OSError as error:  # it lies in a folder of somebody else's
+            raise ValueError(
+                f"{self.folder} cannot be looked at ({error.strerror}); set --data.cache.folder to another"
+            ) from error
+        if is_other:
             raise ValueError(f"{self.folder} is not a folder; set --data.cache.folder to one")
 
 

@@ -40,7 +40,7 @@ def test_ids_stay(name, system, monkeypatch):
 def item_ids(name: str, system: CrashVLM, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Ids of one clip of 7.4 s, through the settings of the model's folder, the data module and its recipe."""
 
-    def frames(path: Path, sampling: FrameSampling, **rest: object) -> Frames:
+    def frames(path: Path, sampling: FrameSampling, *rest: object, **others: object) -> Frames:
         num_frames = sampling.num_frames
         info = ClipInfo(path, 74, 10.0, 7.4, 8, 8, "none")
         return Frames(np.zeros((num_frames, 8, 8, 3), np.uint8), (0,) * num_frames, (0.0,) * num_frames, info, "none")

@@ -69,7 +69,7 @@ def test_evaluate_puts_the_ceiling_beside_the_scores(schema, write_csv, write_li
     assert metrics["crash"]["fields"]["Lanes"]["kappa"]["reasons"]["value"] == CONSTANT
     assert metrics["annotators"]["crash"] | {"files": 0} == {"files": 0, "n": 8, "only_first": 0, "only_second": 1}
     table = format_table(metrics, schema).splitlines()
-    assert table[1].endswith("kappa")
+    assert table[2].endswith("kappa")
     assert max(map(len, table)) <= 120
     assert next(line for line in table if line.startswith("Weather")).endswith(f"{kappa['value']:.3f}")
     alone = evaluate([predictions], [truth], tmp_path / "out", schema, EvaluationSettings(embedder=None, num_draws=200))

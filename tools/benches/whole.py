@@ -128,10 +128,11 @@ def _stage(options: argparse.Namespace, name: str, *words: object, stop: Callabl
     listener.start()
     while process.poll() is None:
         peak = max(peak, _memory(psutil.Process(process.pid)))
-        if stop is not None and stop():
-            process.send_signal(signal.SIGINT)
-            stop = None
-        time.sleep(0.3)
+        for _ in range(15):
+            if stop is not None and stop():
+                process.send_signal(signal.SIGINT)
+                stop = None
+            time.sleep(0.02)
     listener.join()
     seconds = time.perf_counter() - start
     wanted = INTERRUPTED if name == "stopped" else 0

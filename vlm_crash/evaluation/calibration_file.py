@@ -15,7 +15,7 @@ from typing import Any
 
 from vlm_crash.evaluation.calibration import applied_temperature
 from vlm_crash.evaluation.loading import LoadedPrediction
-from vlm_crash.evaluation.probabilities import tempered, term_of
+from vlm_crash.evaluation.probabilities import event_probabilities, tempered, term_of
 from vlm_crash.metrics.functional import is_scored
 from vlm_crash.schema.fields import Schema
 from vlm_crash.schema.records import Prediction
@@ -97,7 +97,8 @@ class Calibration:
         if prediction.status != "ok" or prediction.event not in self.schema.event_names:
             return {}
         event = self.schema.event(prediction.event)
-        found = {EVENT: _judged(prediction.event, self._event_probabilities(prediction), prediction.event, self.event)}
+        events = event_probabilities(prediction, self.schema.event_names) or {}
+        found = {EVENT: _judged(prediction.event, events, prediction.event, self.event)}
         for field in filter(is_scored, event.fields):
             value = prediction.fields.get(field.name)
             terms = prediction.field_probabilities.get(field.name) or {}
@@ -105,12 +106,6 @@ class Calibration:
             rule = self.fields.get(event.name, {}).get(field.name, Rule(None, None))
             found[field.name] = _judged(value or "", terms, term, rule)
         return found
-
-    def _event_probabilities(self, prediction: Prediction) -> Mapping[str, float]:
-        if prediction.event_probabilities:
-            return prediction.event_probabilities
-        first, names = prediction.event_probability, self.schema.event_names
-        return {} if first is None or len(names) != 2 else {names[0]: first, names[1]: 1 - first}
 
 
 def _judged(value: str, terms: Mapping[str, float], term: str | None, rule: Rule) -> Judged:

@@ -120,7 +120,7 @@ def evaluate(
     }
     texts = {"records.json": records, "consistency.csv": broken} | formatted
     if settings.calibrate_on:
-        texts[CALIBRATION_FILE] = calibration_json(given, metrics, runs_of(loaded))
+        texts[CALIBRATION_FILE] = calibration_json(given, metrics, runs_of(joined.clips))
     _write(Path(out), metrics, scored, texts)
     logger.info("scores of %d clips are in %s", len(joined.clips), out)
     return metrics

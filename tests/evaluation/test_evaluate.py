@@ -13,7 +13,7 @@ from vlm_crash.data import files
 from vlm_crash.evaluation.evaluate import evaluate
 from vlm_crash.evaluation.report import report
 from vlm_crash.evaluation.settings import EvaluationSettings
-from vlm_crash.evaluation.tables import _calibrated_event, format_table
+from vlm_crash.evaluation.tables import format_table
 from vlm_crash.metrics.field_match import FieldMatch
 from vlm_crash.metrics.text_similarity import packaged_minilm
 from vlm_crash.schema.fields import UNKNOWN, Event, Field, Schema
@@ -288,27 +288,6 @@ def test_a_folder_used_again_keeps_nothing_of_the_older_scores(case, say, write_
     assert "older" not in caplog.text
 
 
-def test_what_no_older_evaluation_wrote_stays(say, write_csv, write_lines, tmp_path, caplog):
-    """A lab's own files of the same names: without scores of ours, with others' metrics.json, and beside ours."""
-    lines, truth = write_lines([say("1.mp4", "crash", WET, "crash")], "p.jsonl"), write_csv("crash", {"1.mp4": WET})
-    mine = {f"{kind}-nearmiss.csv": "a lab's" for kind in ("formatted", "formatted-normalized")}
-    mine |= {"evaluation_nearmiss.csv": "a lab's", "calibration.json": '{"camera_matrix": [1], "fields": []}'}
-    others = {"nearmiss": {"fields": {}}, "settings": {"lr": 1}}
-    for folder, metrics in {"bare": None, "other": others}.items():
-        out = tmp_path / folder
-        out.mkdir()
-        for name, text in (mine | ({"metrics.json": json.dumps(metrics)} if metrics else {})).items():
-            (out / name).write_text(text)
-        for _ in range(2):  # the second time scores of ours are there, which had no near miss
-            evaluate([lines], [truth], out, settings=NO_TEXTS)
-            assert {name: (out / name).read_text() for name in mine} == mine
-    (out / "calibration.json").write_text('{"schema": "x", "runs": [], "wanted": 0.9, "event": {}, "fields": {}}')
-    assert "older" not in caplog.text
-    evaluate([lines], [truth], out, settings=NO_TEXTS)
-    assert f"removed from {out}, being of an older evaluation: calibration.json" in caplog.text
-    assert not (out / "calibration.json").exists()
-
-
 def test_a_rerun_gives_the_same_intervals_and_another_seed_others(case, schema: Schema, tmp_path: Path):
     assert case(seed=0) == case(seed=0)
 
@@ -385,16 +364,6 @@ def test_three_events_of_another_lab(say, write_csv, write_lines, tmp_path: Path
     assert "the schema has 3" in metrics["event"]["reasons"]["auroc"]
     assert (tmp_path / "formatted-normalized-grounding.csv").exists()
     assert list(_nulls_without_reason(metrics)) == []
-
-
-def test_a_first_event_among_three_is_calibrated_with_the_other_two(say):
-    """(0.5, 0.25, 0.25) to the power of 1 / 0.3; the pair (0.5, 0.5) would stay as it is."""
-    three = {"sinking": 0.5, "collision": 0.25, "grounding": 0.25}
-    said = say("1.mp4", "crash", WET, event_probability=0.5, event_probabilities=three)
-    assert _calibrated_event(said, tuple(three), 0.3) == {"event_probability_calibrated": 0.8344}
-    pair = replace(said, event_probability=0.8, event_probabilities={})
-    assert _calibrated_event(pair, ("crash", "nearmiss"), 0.5) == {"event_probability_calibrated": 0.9412}
-    assert _calibrated_event(pair, tuple(three), 0.5) == {}  # how the rest is shared out is not known
 
 
 def test_open_fields_take_their_terms_from_the_truth(schema: Schema, say, write_csv, tmp_path: Path):

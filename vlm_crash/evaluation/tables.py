@@ -177,6 +177,11 @@ _HEADER: tuple[tuple[str, ...], ...] = (
         "score", "ity", "data", "blind", "of n", "ing", "derst.",
     ),
 )
+#: What the caption over majority and metadata does not hold for.
+_NOT_TOLD = (
+    "event: majority and metadata are not told it, but predict it, end to end as the score; beside AUROC and average "
+    "precision stands what chance gives"
+)
 #: From this column on a blank parts the columns, before it two; here begins what is given the event, and there it ends.
 _NARROW, _END = 6, 10
 
@@ -225,6 +230,7 @@ def _remarks(metrics: dict[str, Any], schema: Schema) -> list[str]:
                 )
     said = metrics["settings"]["baselines"]
     remarks += [f"{name}: {said[name]}" for name in ("majority", "metadata", "blind")]
+    remarks.append(_NOT_TOLD)
     remarks += filter(None, [operating_sentence(metrics["overall"].get("operating_point"))])
     flags: dict[str, dict[str, list[str]]] = {}
     for event in schema.events:

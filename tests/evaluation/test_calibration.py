@@ -226,11 +226,13 @@ def test_every_exact_interval_knows_the_groups(clip, write_lines, schema: Schema
     assert metrics["consistency"]["answers"]["high"] == pytest.approx(1 - 0.025 ** (1 / 4))
 
 
-def test_new_clips_are_taken_by_the_rule_that_was_evaluated(make, clip, say, write_lines, schema, tmp_path, capsys):
+def test_new_clips_are_taken_by_the_rule_that_was_evaluated(make, clip, say, write_lines, tmp_path, capsys, caplog):
     """The share that `evaluate` accepted of these clips is the share that `triage` takes of the same ones, unseen."""
     rows, others = _overconfident(clip, "t", 300, seed=0), _overconfident(clip, "v", 300, seed=1)
     rows, others = ([(n, t, replace(said, provenance="a")) for n, t, said in part] for part in (rows, others))
-    metrics = make(rows, others, only_predicted=True, wanted_accuracy=0.8)
+    extra = ("x.mp4", "", replace(rows[0][2], video="x.mp4", provenance="z"))  # no truth: its run is not evaluated
+    metrics = make([*rows, extra], others, only_predicted=True, wanted_accuracy=0.8)
+    assert metrics["clips"]["without_truth"]["n"] == 1
     entry = metrics["crash"]["fields"]["Weather"]["calibration"]
     records = json.loads((tmp_path / "out" / "records.json").read_text())["clips"]
     first, (_, _, said) = records[0]["fields"]["Weather"], rows[0]
@@ -260,3 +262,7 @@ def test_new_clips_are_taken_by_the_rule_that_was_evaluated(make, clip, say, wri
     assert main(command) == 2
     assert "is of run b, and the calibration of a: another model" in capsys.readouterr().err
     assert len((tmp_path / "triage" / "triage.csv").read_text().splitlines()) == 302  # as it was
+    assert "run id" not in caplog.text
+    write_lines([replace(one, provenance="") for *_, one in rows[:3]], "new/predictions.jsonl")
+    assert main(command) == 0 and caplog.text.count("line 1: the prediction has no run id") == 1
+    assert caplog.text.count("run id") == 1

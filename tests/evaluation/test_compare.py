@@ -16,7 +16,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from vlm_crash.cli import main
 from vlm_crash.data.multiple_testing import holm
 from vlm_crash.evaluation.compare import compare
-from vlm_crash.evaluation.comparison_files import write_comparison
+from vlm_crash.evaluation.comparison_files import format_comparison, write_comparison
 from vlm_crash.evaluation.paired_tests import could_decide, flips_for, mcnemar, num_differing, sign_flip
 
 
@@ -221,6 +221,35 @@ def test_texts_of_different_embedders_have_no_difference(write_folder):
     comparison = compare(write_folder("a", right), write_folder("b", right, embedder=None))
     note = by_name(comparison)["crash", "Note"]
     assert (note["n"], note["difference"], note["p"]) == (0, None, None) and "embedder" in note["reason"]
+
+
+def test_an_event_of_which_only_texts_are_known_has_no_mean(two):
+    for folder in two:
+        records = json.loads((folder / "records.json").read_text())
+        for clip in records["clips"]:
+            if clip["event"] == "nearmiss":
+                for field in ("Weather", "Lanes"):
+                    clip["fields"][field] |= {"truth": "Unknown", "score": None}
+        (folder / "records.json").write_text(json.dumps(records))
+    comparison = compare(*two)
+    crash, nearmiss, together = comparison["means"]
+    assert (nearmiss["n"], nearmiss["p"], nearmiss["reason"]) == (0, None, "no clip has a score in both")
+    assert nearmiss["verdict"] == "cannot tell apart" and crash["p"] < 1
+    assert together["difference"] == crash["difference"]
+    format_comparison(comparison, {})
+
+
+def test_cosines_that_differ_by_rounding_do_not_differ(write_folder):
+    """40 texts of an event, each 1e-7 nearer in A than in B, as float32 gives them: no difference, and no verdict."""
+    right = {name: [True] * 80 for name in ("Weather", "Lanes", "Note")}
+    a, b = write_folder("a", right | {"Note": [0.8 + 1e-7] * 80}), write_folder("b", right | {"Note": [0.8] * 80})
+    note = by_name(compare(a, b))["crash", "Note"]
+    assert (note["num_differing"], note["p"], note["difference"], note["low"]) == (0, 1, 0, None)
+    assert (note["verdict"], note["reason"]) == ("cannot tell apart", "no clip differs")
+    far = compare(a, write_folder("c", right | {"Note": [0.8 - 1e-5] * 80}))
+    note = by_name(far)["crash", "Note"]
+    assert (note["num_differing"], note["verdict"]) == (40, "A better")
+    assert {mean["reason"] for mean in far["means"]} == {"no clip differs"}  # in what the means are of
 
 
 def test_different_truths_are_refused(two, capsys):

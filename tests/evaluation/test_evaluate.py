@@ -384,6 +384,7 @@ def test_the_table_is_aligned(case, schema: Schema):
     assert weather.index("0.500") == header.index("score")
     assert weather[header.rindex("blind") :].split() == ["-", "2/2", "0", "0"]
     assert any(line.startswith("event: balanced accuracy") for line in lines)
+    assert any(line.startswith("event: majority and metadata are not told it") for line in lines)
     assert all(line == line.rstrip() and len(line) <= 120 for line in lines)
     (few,) = [line for line in lines if line.startswith("* only 2 clips have a known truth")]
     assert "(Crash: Weather, Lanes" in few

@@ -6,6 +6,7 @@ import pytest
 
 from vlm_crash.evaluation.evaluate import evaluate
 from vlm_crash.evaluation.settings import EvaluationSettings
+from vlm_crash.evaluation.tables import _calibrated_event
 from vlm_crash.schema.fields import Schema
 
 WET = {"Weather": "Rainy", "Lanes": "2", "Crash_reason": "Ice on the road"}
@@ -34,3 +35,13 @@ def test_records_hold_the_probabilities_of_the_event_that_was_told(
     assert nothing == {(None, None)} == {tuple(first[name][k] for k in ("probability", "probabilities"))
                                          for name in ("Crash_reason", "Road_type")}  # fmt: skip
     assert clips[1]["fields"]["Weather"]["answer"] == "Rainy"  # read from the text, given the true event
+
+
+def test_a_first_event_among_three_is_calibrated_with_the_other_two(say):
+    """(0.5, 0.25, 0.25) to the power of 1 / 0.3; the pair (0.5, 0.5) would stay as it is."""
+    three = {"sinking": 0.5, "collision": 0.25, "grounding": 0.25}
+    said = say("1.mp4", "crash", WET, event_probability=0.5, event_probabilities=three)
+    assert _calibrated_event(said, tuple(three), 0.3) == {"event_probability_calibrated": 0.8344}
+    pair = replace(said, event_probability=0.8, event_probabilities={})
+    assert _calibrated_event(pair, ("crash", "nearmiss"), 0.5) == {"event_probability_calibrated": 0.9412}
+    assert _calibrated_event(pair, tuple(three), 0.5) == {}  # how the rest is shared out is not known

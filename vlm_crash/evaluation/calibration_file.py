@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from vlm_crash.evaluation.calibration import applied_temperature
-from vlm_crash.evaluation.loading import LoadedPrediction
-from vlm_crash.evaluation.probabilities import tempered, term_of
+from vlm_crash.evaluation.joining import JoinedClip
+from vlm_crash.evaluation.probabilities import event_probabilities, tempered, term_of
 from vlm_crash.metrics.functional import is_scored
 from vlm_crash.schema.fields import Schema
 from vlm_crash.schema.records import Prediction
@@ -48,7 +48,7 @@ class Calibration:
 
     Attributes:
         event: of the event that is named; fields: of each event's fields that are chosen among terms or counted.
-        runs: run ids of the predictions that it is of; empty: they named none.
+        runs: run ids of the predictions that were evaluated; empty: they named none.
         expected: overall.operating_point of metrics.json: what was reached on the evaluated clips.
     """
 
@@ -84,20 +84,30 @@ class Calibration:
                 f"{path} is not a calibration.json of this version ({error!r}); `evaluate` again"
             ) from error
 
-    def check_run(self, prediction: Prediction, where: str) -> None:
-        """ValueError where a prediction says that it is of another model or other settings."""
-        if self.runs and prediction.provenance and prediction.provenance not in self.runs:
+    def check_run(self, prediction: Prediction, where: str) -> str | None:
+        """Why nobody can tell whether a prediction is of the calibrated model; None: it is.
+
+        Raises:
+            ValueError: it says that it is of another model or other settings.
+        """
+        if not self.runs:
+            return f"{CALIBRATION_FILE} has no run id"
+        if not prediction.provenance:
+            return "the prediction has no run id"
+        if prediction.provenance not in self.runs:
             raise ValueError(
                 f"{where} is of run {prediction.provenance}, and the calibration of {', '.join(self.runs)}: another "
                 "model or other settings; predict with those that were evaluated, or evaluate these"
             )
+        return None
 
     def judge(self, prediction: Prediction) -> dict[str, Judged]:
         """The event and each choice or count of the record that was told, by field; nothing of a failed clip."""
         if prediction.status != "ok" or prediction.event not in self.schema.event_names:
             return {}
         event = self.schema.event(prediction.event)
-        found = {EVENT: _judged(prediction.event, self._event_probabilities(prediction), prediction.event, self.event)}
+        events = event_probabilities(prediction, self.schema.event_names) or {}
+        found = {EVENT: _judged(prediction.event, events, prediction.event, self.event)}
         for field in filter(is_scored, event.fields):
             value = prediction.fields.get(field.name)
             terms = prediction.field_probabilities.get(field.name) or {}
@@ -105,12 +115,6 @@ class Calibration:
             rule = self.fields.get(event.name, {}).get(field.name, Rule(None, None))
             found[field.name] = _judged(value or "", terms, term, rule)
         return found
-
-    def _event_probabilities(self, prediction: Prediction) -> Mapping[str, float]:
-        if prediction.event_probabilities:
-            return prediction.event_probabilities
-        first, names = prediction.event_probability, self.schema.event_names
-        return {} if first is None or len(names) != 2 else {names[0]: first, names[1]: 1 - first}
 
 
 def _judged(value: str, terms: Mapping[str, float], term: str | None, rule: Rule) -> Judged:
@@ -143,6 +147,7 @@ def _rule(entry: Mapping[str, Any] | None) -> dict[str, float | None]:
     return {"temperature": applied_temperature(entry), "threshold": None if point is None else point["threshold"]}
 
 
-def runs_of(loaded: Iterable[LoadedPrediction]) -> list[str]:
-    """The run ids that predictions name."""
+def runs_of(clips: Iterable[JoinedClip]) -> list[str]:
+    """The run ids that the predictions of evaluated clips name."""
+    loaded = [clip.loaded for clip in clips if clip.loaded is not None]
     return sorted({one.prediction.provenance for one in loaded if one.prediction.provenance})

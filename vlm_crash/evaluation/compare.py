@@ -26,6 +26,7 @@ from vlm_crash.evaluation.paired_tests import (
     NO_DIFFERENCE,
     all_for_one,
     decide,
+    differences,
     empty_row,
     flips_for,
     mcnemar,
@@ -56,7 +57,7 @@ class _Paired:
 
     @property
     def difference_NK(self) -> Array:
-        return self.a_NK - self.b_NK
+        return differences(self.a_NK, self.b_NK)
 
 
 def compare(a: Path, b: Path, num_draws: int = 2000, seed: int = 0) -> dict[str, Any]:
@@ -98,7 +99,8 @@ def compare(a: Path, b: Path, num_draws: int = 2000, seed: int = 0) -> dict[str,
         row["p_holm"] = p_holm
     decide(tested, corrected, grouped)
     for mean in means:
-        decide([mean], [mean["p"]], grouped)
+        if mean["p"] is not None:
+            decide([mean], [mean["p"]], grouped)
     first, second = folders
     return {
         "a": str(first.path), "b": str(second.path), "n": len(both),
@@ -251,7 +253,9 @@ def _row(
     if num_units is not None and abs(a - b) == 1:
         low, high = all_for_one(num_units)
         return row | ({"low": low, "high": high} if a > b else {"low": -high, "high": -low})
-    return row | {"reason": NO_DIFFERENCE if (a_N == b_N).all() else NO_SPREAD}
+    if not differences(a_N, b_N).any():
+        return row | {"difference": 0.0, "reason": NO_DIFFERENCE}
+    return row | {"reason": NO_SPREAD}
 
 
 def _event_row(
@@ -314,9 +318,11 @@ def _mean_row(
     row = _row(name, "mean", "exact_match", np.array(a), np.array(b), row_means(np.concatenate(draws, axis=1)))
     # Groups are shared by the events, clips are not.
     sums_G1 = np.sum(weighed, axis=0) if grouped else np.concatenate(weighed)
+    if row["difference"] is None:
+        return row
     row["n"] = num_clips
-    if row.get("reason") == NO_DIFFERENCE and any(np.nan_to_num(one.difference_NK).any() for one in events):
+    exact_differences = [np.nan_to_num(one.difference_NK[:, list(one.exact_K)]) for one in events]
+    if row.get("reason") == NO_DIFFERENCE and any(difference_NK.any() for difference_NK in exact_differences):
         row["reason"] = NO_SPREAD  # clips differ, and cancel
-    if row["difference"] is not None:
-        row["p"], row["num_differing"] = float(sign_flip(sums_G1, num_flips, rng)[0]), int(num_differing(sums_G1)[0])
+    row["p"], row["num_differing"] = float(sign_flip(sums_G1, num_flips, rng)[0]), int(num_differing(sums_G1)[0])
     return row

@@ -34,7 +34,7 @@ from vlm_crash.evaluation.joining import Joined, join
 from vlm_crash.evaluation.legacy_scores import add_legacy_scores
 from vlm_crash.evaluation.loading import TruthProblems, load_predictions, load_truth, truth_csvs
 from vlm_crash.evaluation.metadata_baseline import MetadataAnswers, metadata_answers
-from vlm_crash.evaluation.older_files import events_of, remove_older
+from vlm_crash.evaluation.older_files import older_metrics, remove_older
 from vlm_crash.evaluation.role_scores import add_roles, check_roles
 from vlm_crash.evaluation.scoring import ScoredEvent, score_clips, with_seen_vocabularies
 from vlm_crash.evaluation.settings import EvaluationSettings
@@ -120,8 +120,8 @@ def evaluate(
     }
     texts = {"records.json": records, "consistency.csv": broken} | formatted
     if settings.calibrate_on:
-        texts[CALIBRATION_FILE] = calibration_json(given, metrics, runs_of(loaded))
-    _write(Path(out), schema, metrics, scored, texts)
+        texts[CALIBRATION_FILE] = calibration_json(given, metrics, runs_of(joined.clips))
+    _write(Path(out), metrics, scored, texts)
     logger.info("scores of %d clips are in %s", len(joined.clips), out)
     return metrics
 
@@ -156,17 +156,15 @@ def _settings(
     }
 
 
-def _write(
-    out: Path, schema: Schema, metrics: dict[str, Any], scored: Sequence[ScoredEvent], texts: dict[str, str]
-) -> None:
+def _write(out: Path, metrics: dict[str, Any], scored: Sequence[ScoredEvent], texts: dict[str, str]) -> None:
     """All files, or none; then none of an older evaluation stays beside them."""
     texts = texts | {"metrics.json": json.dumps(metrics, indent=1, ensure_ascii=False, allow_nan=False)}
     for event in (event for event in scored if event.clips):
         name = event.event.name
         texts[f"evaluation_{name}.csv"] = evaluation_csv(metrics[name])
-    events = [*schema.event_names, *events_of(out / "metrics.json")]
+    older = older_metrics(out)
     write_files({out / name: text for name, text in texts.items()})
-    remove_older(out, events, texts.keys())
+    remove_older(out, older, texts.keys())
 
 
 def summarise(

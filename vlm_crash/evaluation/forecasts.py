@@ -14,7 +14,13 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from vlm_crash.evaluation.probabilities import answer_probability, tempered, term_of, term_probabilities
+from vlm_crash.evaluation.probabilities import (
+    answer_probability,
+    event_probabilities,
+    tempered,
+    term_of,
+    term_probabilities,
+)
 from vlm_crash.evaluation.scoring import ScoredClip, ScoredEvent
 from vlm_crash.metrics.calibration import Array, Flags, apply_temperature
 from vlm_crash.metrics.functional import Verdict, comparable
@@ -98,7 +104,8 @@ def event_forecasts(schema: Schema, clips: Sequence[ScoredClip]) -> Forecasts:
     """Of the event over clips that were not told theirs; confidence is that of the event named."""
     rows, truths, told, reasons = [], [], [], Counter[str]()
     for clip in clips:
-        found = _event_probabilities(schema, clip)
+        said = clip.prediction if clip.prediction is not None and clip.prediction.status == "ok" else None
+        found = None if said is None else event_probabilities(said, schema.event_names)
         named = clip.predicted_event or ""
         told.append((found, named) if found and named in found else None)
         reason = _reason(clip) or _why_not(found, 1.0)
@@ -116,15 +123,6 @@ def event_forecasts(schema: Schema, clips: Sequence[ScoredClip]) -> Forecasts:
         np.arange(len(clips)),
         reasons,
     )
-
-
-def _event_probabilities(schema: Schema, clip: ScoredClip) -> Mapping[str, float] | None:
-    if clip.prediction is None or clip.prediction.status != "ok":
-        return None
-    first, names = clip.prediction.event_probability, schema.event_names
-    if clip.prediction.event_probabilities:
-        return {name: clip.prediction.event_probabilities.get(name, 0.0) for name in names}
-    return None if first is None or len(names) != 2 else {names[0]: first, names[1]: 1 - first}
 
 
 def _told(clip: ScoredClip, field: Field) -> tuple[Mapping[str, float], str] | None:

@@ -22,7 +22,10 @@ A_BETTER, B_BETTER, UNDECIDED = "A better", "B better", "cannot tell apart"
 NO_DIFFERENCE = "no clip differs"
 #: Signs that are held at a time.
 _MOST_SIGNS = 2**22
-#: Sums nearer to 0 are so by rounding (a cosine has seven digits).
+#: Two scores of a clip nearer to each other are the same: a cosine is a float32, and the same texts in other batches
+#: come to some 1e-7 more or less.
+SAME = 1e-6
+#: Sums of such differences nearer to 0 are so by rounding (of float64: a clip's part of a mean may be small).
 _ROUNDING = 1e-9
 
 
@@ -69,6 +72,17 @@ def flips_for(num_rows: int, num_draws: int) -> int:
     (6200, 2000)
     """
     return max(num_draws, math.ceil(10 * num_rows / LEVEL))
+
+
+def differences(a: Array, b: Array) -> Array:
+    """A minus B of the same shape: 0 where they are the same but for rounding, NaN where one has none.
+
+    >>> differences(np.array([0.8, 0.8, np.nan]), np.array([0.8000001, 0.7, 1.0])).round(3).tolist()
+    [0.0, 0.1, nan]
+    """
+    difference = a - b
+    settled: Array = np.where(np.abs(difference) < SAME, 0.0, difference)
+    return settled
 
 
 def num_differing(sums_GK: Array) -> NDArray[np.int64]:

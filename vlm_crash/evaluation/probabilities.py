@@ -7,12 +7,13 @@ the answer may be read for the true event's fields.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from vlm_crash.evaluation.scoring import ScoredClip
 from vlm_crash.metrics.functional import comparable, is_scored
 from vlm_crash.schema.fields import Field
+from vlm_crash.schema.records import Prediction
 
 #: Terms less probable than this are left out of records.json; predictions.jsonl has them.
 LEAST = 1e-3
@@ -37,6 +38,14 @@ def probability_of(field: Field, probabilities: Mapping[str, float], value: str)
     """Of a value, under whatever spelling a term of the same meaning has; None where no term means it."""
     term = term_of(field, probabilities, value)
     return None if term is None else probabilities[term]
+
+
+def event_probabilities(prediction: Prediction, names: Sequence[str]) -> Mapping[str, float] | None:
+    """By event, of these in this order; of two events the first one's probability does. None: it gives none."""
+    if prediction.event_probabilities:
+        return {name: prediction.event_probabilities.get(name, 0.0) for name in names}
+    first = prediction.event_probability
+    return None if first is None or len(names) != 2 else {names[0]: first, names[1]: 1 - first}
 
 
 def term_of(field: Field, probabilities: Mapping[str, float], value: str) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any
 from vlm_crash.evaluation.calibration import applied_temperature, operating_sentence
 from vlm_crash.evaluation.grouping import group_key
 from vlm_crash.evaluation.loading import LoadedPrediction
-from vlm_crash.evaluation.probabilities import answer_probability, shown_probabilities, tempered
+from vlm_crash.evaluation.probabilities import answer_probability, event_probabilities, shown_probabilities, tempered
 from vlm_crash.evaluation.ranking import ANSWERED, SCORES, ranking_note
 from vlm_crash.evaluation.role_scores import Roles, roles_problem
 from vlm_crash.evaluation.scoring import ScoredClip, ScoredEvent, answers_of
@@ -89,7 +89,9 @@ def records_json(
         "schema": schema.with_vocabularies(dict.fromkeys(open_terms, ())).to_dict(),
         "vocabularies": open_terms,
         "clips": [
-            _record(event, clip, n, roles, groups, metrics) for event in scored for n, clip in enumerate(event.clips)
+            _record(schema, event, clip, n, roles, groups, metrics)
+            for event in scored
+            for n, clip in enumerate(event.clips)
         ],
         "predictions_without_truth": [loaded.prediction.to_json_dict() for loaded in without_truth],
     }
@@ -97,6 +99,7 @@ def records_json(
 
 
 def _record(
+    schema: Schema,
     scored: ScoredEvent,
     clip: ScoredClip,
     n: int,
@@ -137,7 +140,9 @@ def _record(
         "event_told": clip.joined.loaded is not None and clip.joined.loaded.told_event,
         "predicted_event": clip.predicted_event,
         "event_probability": prediction.event_probability if prediction else None,
-        **_calibrated_event(prediction, applied_temperature(metrics["event"].get("calibration"))),
+        **_calibrated_event(
+            prediction, schema.event_names, applied_temperature(metrics["event"].get("calibration"))
+        ),
         "response": prediction.response if prediction else "",
         "num_wrong": sum(v not in (Verdict.RIGHT, Verdict.COMPARED) for v in exact),
         "fields": fields,
@@ -146,12 +151,14 @@ def _record(
     }
 
 
-def _calibrated_event(prediction: Prediction | None, temperature: float | None) -> dict[str, float]:
-    """P(first event) at the temperature of the event; nothing where there is none."""
+def _calibrated_event(
+    prediction: Prediction | None, names: Sequence[str], temperature: float | None
+) -> dict[str, float]:
+    """P(first event) at the temperature of the event, which is of all events' probabilities; nothing without either."""
     if prediction is None or prediction.event_probability is None or temperature is None:
         return {}
-    p = prediction.event_probability
-    return {"event_probability_calibrated": round(tempered({"": p, "other": 1 - p}, temperature)[""], 4)}
+    found = event_probabilities(prediction, names)
+    return {} if found is None else {"event_probability_calibrated": round(tempered(found, temperature)[names[0]], 4)}
 
 
 def _clip_path(clip: ScoredClip) -> str:
@@ -169,6 +176,11 @@ _HEADER: tuple[tuple[str, ...], ...] = (
         "field", "score", "95 % interval", "bal.", "F1", "blind",
         "score", "ity", "data", "blind", "of n", "ing", "derst.",
     ),
+)
+#: What the caption over majority and metadata does not hold for.
+_NOT_TOLD = (
+    "event: majority and metadata are not told it, but predict it, end to end as the score; beside AUROC and average "
+    "precision stands what chance gives"
 )
 #: From this column on a blank parts the columns, before it two; here begins what is given the event, and there it ends.
 _NARROW, _END = 6, 10
@@ -218,6 +230,7 @@ def _remarks(metrics: dict[str, Any], schema: Schema) -> list[str]:
                 )
     said = metrics["settings"]["baselines"]
     remarks += [f"{name}: {said[name]}" for name in ("majority", "metadata", "blind")]
+    remarks.append(_NOT_TOLD)
     remarks += filter(None, [operating_sentence(metrics["overall"].get("operating_point"))])
     flags: dict[str, dict[str, list[str]]] = {}
     for event in schema.events:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from vlm_crash.data.files import whole_file, write_files
 from vlm_crash.evaluation.calibration_file import EVENT, Calibration, Judged
 from vlm_crash.evaluation.loading import iter_predictions
 from vlm_crash.schema.records import Prediction
+
+logger = logging.getLogger(__name__)
 
 #: First columns of triage.csv; then each field, and its probability.
 COLUMNS = ("source_event", "video", "path", "status", "look_at", "event", "event p")
@@ -82,8 +85,12 @@ def triage(predictions: Sequence[Path], calibration: Calibration, out: Path) -> 
 
 
 def _judged(predictions: Sequence[Path], calibration: Calibration) -> Iterator[tuple[Prediction, dict[str, Judged]]]:
+    is_warned = False
     for loaded in iter_predictions(predictions, calibration.schema):
-        calibration.check_run(loaded.prediction, loaded.where)
+        doubt = calibration.check_run(loaded.prediction, loaded.where)
+        if doubt is not None and not is_warned:
+            logger.warning("%s: %s; whether it is of the model that was evaluated is not checked", loaded.where, doubt)
+            is_warned = True
         yield loaded.prediction, calibration.judge(loaded.prediction)
 
 

@@ -1,5 +1,6 @@
 """Labels by themselves, and labels that files tell: constant, rare, unseen, misspelt, uneven, shortcuts."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -109,3 +110,25 @@ def test_the_interval_and_the_test_of_a_shortcut_know_groups():
     assert share_interval(alone_N, groups_N, 0) == share_interval(right_N, few_N, 0)
     assert share_interval(alone_N, np.arange(80), 0)[0] > share_interval(right_N, few_N, 0)[0] + 0.1
     assert share_interval(~none_N, groups_N, 0) == (pytest.approx(0.025 ** (1 / 8)), 1.0)
+
+
+def test_the_interval_of_many_clips_takes_the_memory_of_few():
+    """Groups of as many clips and as many right ones are drawn as one number; 3.2 GB of counts without."""
+    right_N = np.random.default_rng(0).random(100_000) < 0.3
+    tracemalloc.start()
+    try:
+        low, high = share_interval(right_N, np.arange(100_000), 0)
+        pairs = share_interval(right_N, np.arange(100_000) // 2, 0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 50e6
+    spread = 1.96 * np.sqrt(0.3 * 0.7 / 100_000)
+    assert (low, high) == pytest.approx((right_N.mean() - spread, right_N.mean() + spread), abs=2e-4)
+    assert pairs == pytest.approx((low, high), abs=4e-4)  # of answers that have nothing in common
+    sizes_G, rights_G = np.array([1, 1, 1, 2, 2, 5]), np.array([0, 1, 1, 1, 1, 3])
+    group_N = np.repeat(np.arange(6), sizes_G)
+    right_N = np.concatenate([np.arange(size) < right for size, right in zip(sizes_G, rights_G, strict=True)])
+    counts_RG = np.random.default_rng(1).multinomial(6, np.full(6, 1 / 6), size=20_000)
+    wanted = np.quantile(counts_RG @ rights_G / (counts_RG @ sizes_G), [0.025, 0.975])
+    assert share_interval(right_N, group_N, 0) == pytest.approx(wanted, abs=0.02)

@@ -4,10 +4,15 @@ import json
 
 import pytest
 
+from vlm_crash.data.check import check
+from vlm_crash.data.clip_table import CLIPS_FILE, ClipRow, ClipTable, Stamp
+from vlm_crash.data.clip_table import COLUMNS as CLIP_COLUMNS
 from vlm_crash.data.conversation import question
 from vlm_crash.data.corrections import APPLIED_FILE, COLUMNS, CORRECTIONS_FILE
 from vlm_crash.data.prepare import load_prepared, prepare
 from vlm_crash.data.problems import InputProblems
+from vlm_crash.data.quarantine import Checks
+from vlm_crash.video.preflight import Limits
 
 
 @pytest.fixture
@@ -216,3 +221,33 @@ def test_a_clip_becomes_one_of_the_other_event_and_back(run_both, tmp_path, cras
 def test_an_event_that_the_dataset_lacks_is_refused(run):
     with pytest.raises(InputProblems, match="the dataset has no nearmiss; give the CSV and the folder of nearmiss"):
         run(row("2.mp4", "event", "crash", "nearmiss"))
+
+
+def test_a_corrected_event_names_a_clip_that_is_there_though_its_folder_is_a_link(run_both, tmp_path, crash):
+    (tmp_path / "disk" / "deep").mkdir(parents=True)
+    (tmp_path / "nearmiss").rename(tmp_path / "disk" / "deep" / "clips")
+    (tmp_path / "nearmiss").symlink_to(tmp_path / "disk" / "deep" / "clips")
+    _, after = run_both(row("2.mp4", "event", "crash", "nearmiss"))
+    assert after["crash_2"][0].event == "nearmiss" and after["crash_2"][0].path.samefile(crash[1] / "2.mp4")
+
+
+def test_a_corrected_event_lifts_no_quarantine(run_both, tmp_path, crash, schema):
+    """There and back, though the check was made while its event was the other one; it is not looked at anew."""
+    _, before = run_both()
+    bad = before["crash_2"][0]
+    said = dict.fromkeys(CLIP_COLUMNS, "") | {"event": "crash", "clip": "2.mp4", "status": "quarantined"}
+    with ClipTable(tmp_path / "out" / CLIPS_FILE) as table:
+        stamp = dict(zip(("bytes", "mtime_ns"), Stamp.of(bad.path), strict=True))
+        table.add(ClipRow({**said, **stamp, "reason": "it hangs"}))
+
+    def quarantined(samples):
+        marked = Checks.of(tmp_path / "out").mark(sample for sample, _ in samples.values())
+        return [(sample.id, sample.event, sample.quarantined) for sample in marked if sample.quarantined]
+
+    assert quarantined(before) == [("crash_2", "crash", "it hangs")]
+    _, there = run_both(row("2.mp4", "event", "crash", "nearmiss"))
+    assert quarantined(there) == [("crash_2", "nearmiss", "it hangs")]
+    report = check(tmp_path / "out", schema, Limits(), num_workers=1)
+    assert (report.num_looked_at, report.num_quarantined) == (6, 1)
+    _, back = run_both(("nearmiss", "../crash/2.mp4", "event", "nearmiss", "crash", "", ""))
+    assert quarantined(back) == [("crash_2", "crash", "it hangs")]

@@ -133,3 +133,17 @@ def test_a_counted_share_knows_its_groups():
     assert counted_share_interval(right_N, counted_N, one) is None
     both = Resamples.joint([alone, Resamples.of_clips(40, 2000, 1)])
     assert both.num_groups == 80 and Resamples.joint([grouped, grouped]).num_units(np.ones(80, dtype=bool)) == 10
+
+
+def test_shares_of_the_same_clips_take_the_same_draws_once(monkeypatch):
+    """A grouped evaluation asks for some forty shares; too many to be kept are made anew, the same ones."""
+    made = []
+    monkeypatch.setattr(bootstrap, "draw_counts", lambda *of: made.append(of[:2]) or draw_counts(*of))
+    right_N, counted_N = np.arange(60) % 3 > 0, np.arange(60) % 5 > 0
+    grouped = Resamples(np.arange(60) // 2, 30, 500, seed=8731)
+    shares = [counted_share_interval(right_N & counted_N, counted_N, grouped) for _ in range(3)]
+    assert made == [(30, 500)] and len(set(shares)) == 1
+    (counts_RG,) = grouped.blocks()
+    np.testing.assert_array_equal(counts_RG, draw_counts(30, 500, np.random.default_rng(8731)))
+    monkeypatch.setattr(bootstrap, "_MOST_KEPT", 30 * 500 - 1)
+    assert counted_share_interval(right_N & counted_N, counted_N, grouped) == shares[0] and len(made) == 2

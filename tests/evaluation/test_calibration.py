@@ -261,6 +261,13 @@ def test_new_clips_are_taken_by_the_rule_that_was_evaluated(make, clip, say, wri
     write_lines([replace(rows[0][2], provenance="b")], "new/predictions.jsonl")
     assert main(command) == 2
     assert "is of run b, and the calibration of a: another model" in capsys.readouterr().err
+    write_lines([*(said for *_, said in rows[:3]), rows[1][2]], "new/predictions.jsonl")
+    assert main(command) == 2
+    message = "crash/t1.mp4 is predicted twice, and for the second time in "
+    assert message + f"{lines}, line 4; keep one of the two lines" in capsys.readouterr().err
+    lines.write_text("\n")
+    assert main(command) == 2
+    assert f"no predictions in {lines.parent}; expected predictions.jsonl" in capsys.readouterr().err
     assert len((tmp_path / "triage" / "triage.csv").read_text().splitlines()) == 302  # as it was
     assert "run id" not in caplog.text
     write_lines([replace(one, provenance="") for *_, one in rows[:3]], "new/predictions.jsonl")

@@ -1,3 +1,6 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -46,3 +49,44 @@ def test_another_pooling_or_a_prompt_is_left_to_the_library(models, monkeypatch:
     monkeypatch.undo()
     monkeypatch.setattr(library, "default_prompt_name", "query")
     assert not BertEncoder.can_encode(library)
+
+
+@needs_minilm
+def test_texts_that_are_made_lower_case_are_left_to_the_library(models, monkeypatch: pytest.MonkeyPatch):
+    library, _ = models
+    monkeypatch.setattr(library[0], "do_lower_case", True, raising=False)
+    assert not BertEncoder.can_encode(library)
+
+
+@needs_minilm
+def test_two_at_once_leave_the_number_of_threads_as_it_was(models, monkeypatch: pytest.MonkeyPatch):
+    """The second starts while the first is at work, and ends after it."""
+    _, embedder = models
+    encoder, forward, at_work = embedder._encoder, BertEncoder.forward, [threading.Event(), threading.Event()]
+    ends = threading.Event()
+
+    def slow(self, ids):
+        if not at_work[0].is_set():
+            at_work[0].set()
+            at_work[1].wait(0.5)
+        elif not ends.is_set():
+            at_work[1].set()
+            ends.wait(60)
+        return forward(self, ids)
+
+    monkeypatch.setattr(BertEncoder, "forward", slow)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(encoder.encode, ["Yes"])
+            assert at_work[0].wait(60)
+            second = pool.submit(encoder.encode, ["No"])
+            first.result(60)
+            ends.set()
+            second.result(60)
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 2
+    finally:
+        ends.set()
+        torch.set_num_threads(before)

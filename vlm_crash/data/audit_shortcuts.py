@@ -3,7 +3,7 @@
 Enters: samples, their files' metadata, and groups that must not be parted. Leaves: per field the cross-validated score
 of a small classifier against the most frequent value. Must hold: a clip's own label helps to find none; what cannot be
 tested says why. A field is called a shortcut where McNemar's exact test, corrected for all fields (Holm), says so.
-Suffixes: R draws, N clips, P features.
+Suffixes: R draws, N clips, G groups, K kinds of groups, P features.
 """
 
 from __future__ import annotations
@@ -188,8 +188,11 @@ def share_interval(right_N: NDArray[np.bool_], group_N: NDArray[np.intp], seed: 
     if right in (0, len(right_N)):
         limits = binomtest(num_groups if right else 0, num_groups).proportion_ci(0.95, "exact")
         return float(limits.low), float(limits.high)
-    counts_RG = np.random.default_rng(seed).multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=NUM_DRAWS)
-    low, high = np.quantile((counts_RG @ rights_G) / (counts_RG @ sizes_G), [0.025, 0.975])
+    # Groups of as many clips and as many right ones are alike: how many of each kind are drawn is all that counts.
+    kinds_K2, num_K = np.unique(np.stack([sizes_G, rights_G], axis=1), axis=0, return_counts=True)
+    drawn_RK = np.random.default_rng(seed).multinomial(num_groups, num_K / num_groups, size=NUM_DRAWS)
+    num_R, right_R = (drawn_RK @ kinds_K2).T
+    low, high = np.quantile(right_R / num_R, [0.025, 0.975])
     return float(low), float(high)
 
 

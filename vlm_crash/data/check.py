@@ -28,9 +28,10 @@ from vlm_crash.data.clip_table import (
     Key,
     Stamp,
     newest,
+    row_of,
     rows_in,
 )
-from vlm_crash.data.prepared import DATA_FILE, load_samples
+from vlm_crash.data.prepared import DATA_FILE, clip_folders, load_samples
 from vlm_crash.data.problems import MAX_SHOWN
 from vlm_crash.schema.fields import Schema
 from vlm_crash.video.clip_files import list_clips, log_other_files
@@ -122,7 +123,7 @@ def check(
     path = (out or folder) / CLIPS_FILE
     start = time.monotonic()
     with ClipTable(path) as table:
-        known = _known(clips, table.rows)
+        known = _known(clips, table.rows, clip_folders(Path(target)))
         left = [clip for clip in clips if not _is_done(known.get(clip.key), clip, recheck, decord)]
         if len(left) < len(clips):
             log.info("%s: %d of %d clips were looked at before", path, len(clips) - len(left), len(clips))
@@ -166,18 +167,19 @@ def _clips(target: Path, schema: Schema) -> tuple[list[CheckedClip], Path]:
     return [CheckedClip(Key.of(None, path.name), path) for path in found], target
 
 
-def _known(clips: Sequence[CheckedClip], rows: Mapping[Key, ClipRow]) -> dict[Key, ClipRow]:
-    """Rows of these clips; also those that a check of the folder they lie in has left there."""
+def _known(clips: Sequence[CheckedClip], rows: Mapping[Key, ClipRow], roots: Mapping[str, Path]) -> dict[Key, ClipRow]:
+    """Rows of these clips; also those that a check of the folder they lie in has left there, or of another event."""
     folders = rows_in(clip.path.parent for clip in clips)
     known: dict[Key, ClipRow] = {}
     for clip in clips:
         beside = folders[clip.path.parent].get(Key.of(None, clip.path.name))
-        row = rows.get(clip.key)
+        row = row_of(rows, clip.key, clip.path, roots)
         stamp = Stamp.of(clip.path)
         if beside is not None and (row is None or row.stamp != stamp or _is_newer(beside, row, stamp)):
-            row = ClipRow({**beside.cells, "clip": clip.key.clip, "event": clip.key.event})
+            row = beside
         if row is not None:
-            known[clip.key] = row
+            named = {"clip": clip.key.clip, "event": clip.key.event}
+            known[clip.key] = row if row.key == clip.key else ClipRow({**row.cells, **named})
     return known
 
 

@@ -12,6 +12,7 @@ import csv
 import fcntl
 import io
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,20 @@ class ClipRow:
 def newest(rows: Iterable[ClipRow]) -> ClipRow | None:
     """Of several rows that speak of a clip the one that was made last, of equals the first; None: there is none."""
     return max(rows, key=lambda row: row.checked, default=None)
+
+
+def row_of(rows: Mapping[Key, ClipRow], key: Key, path: Path, folders: Mapping[str, Path]) -> ClipRow | None:
+    """The row of a clip: under its key, or under one that it has had while its event was another one.
+
+    Args:
+        path: of the clip.
+        folders: event -> folder of its clips, from which it names them.
+    """
+    if key in rows or not rows:
+        return rows.get(key)
+    place = path.parent.resolve() / path.name
+    names = ((event, os.path.relpath(place, folder.resolve())) for event, folder in folders.items())
+    return next((rows[other] for event, name in names if (other := Key.of(event, Path(name).as_posix())) in rows), None)
 
 
 class NotOurs(ValueError):

@@ -55,7 +55,9 @@ class CorrectedLabels:
         sample, event = self.rows[place].sample, self.events[place]
         if event == sample.event:
             return sample.video
-        return Path(os.path.relpath(sample.path, self.folders[event])).as_posix()
+        # Both without links: the dataset names the folder of the event so, and ".." of a link leads elsewhere.
+        path = sample.path.parent.resolve() / sample.path.name
+        return Path(os.path.relpath(path, self.folders[event].resolve())).as_posix()
 
     def move(self, place: int, event: str) -> tuple[str, str] | None:
         """Make a clip one of another event; what is wrong and the remedy where that cannot be."""

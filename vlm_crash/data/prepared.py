@@ -109,6 +109,21 @@ def sources_of(folder: Path) -> dict[str, Path]:
     return found
 
 
+def clip_folders(folder: Path) -> dict[str, Path]:
+    """event -> the folder from which its clips are named; nothing where there is no dataset.
+
+    Args:
+        folder: as `load_prepared` takes it.
+    """
+    path = _data_file(folder)
+    data = read_json(path, {})
+    return {
+        event: existing(path.parent, entry["root"], entry.get("root_relative"))
+        for event, entry in (data.items() if isinstance(data, dict) else ())
+        if isinstance(entry, dict) and isinstance(entry.get("root"), str)
+    }
+
+
 def group_facts(labels: Mapping[str, str], column: str | None) -> dict[str, Any]:
     """What dataset.json keeps of groups, for intervals that are drawn by them; nothing where there are none.
 

@@ -2,8 +2,8 @@
 
 Enters: the samples of a dataset, clips.csv beside it and in the folders of its clips. Leaves: the same samples, those
 that are quarantined marked with the reason. Must hold: a row that speaks of another file than the one that is there
-now says nothing, and its clip is named; nothing is dropped without a line in the log; processes that see the same bytes
-quarantine the same clips, whatever time stamps their disks give.
+now says nothing, and its clip is named; a clip whose event was corrected keeps its row; nothing is dropped without a
+line in the log; processes that see the same bytes quarantine the same clips, whatever time stamps their disks give.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
-from vlm_crash.data.clip_table import CLIPS_FILE, QUARANTINED, ClipRow, Key, Stamp, newest, rows_in
+from vlm_crash.data.clip_table import CLIPS_FILE, QUARANTINED, ClipRow, Key, Stamp, newest, row_of, rows_in
+from vlm_crash.data.prepared import clip_folders
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.video.container import UnreadableClipError
 from vlm_crash.video.guarded import content_hash
@@ -30,10 +31,12 @@ class Checks:
 
     Args:
         folder: of the dataset.
+        clip_folders: event -> folder of its clips.
     """
 
     folder: Path
     rows: Mapping[Key, ClipRow]
+    clip_folders: Mapping[str, Path]
 
     @classmethod
     def of(cls, folder: Path) -> Checks:
@@ -42,8 +45,9 @@ class Checks:
         Args:
             folder: as `load_prepared` takes it.
         """
+        roots = clip_folders(folder)
         folder = folder.parent if folder.suffix == ".json" else folder
-        return cls(folder, rows_in([folder])[folder])
+        return cls(folder, rows_in([folder])[folder], roots)
 
     def marked(self, splits: Mapping[str, Sequence[VideoSample]]) -> dict[str, list[VideoSample]]:
         """`mark` of several splits in one."""
@@ -58,7 +62,8 @@ class Checks:
         for sample in samples:
             stamp = Stamp.of(sample.path)
             beside = folders[sample.path.parent].get(Key.of(None, sample.path.name))
-            found = [row for row in (self.rows.get(Key.of(sample.event, sample.video)), beside) if row is not None]
+            own = row_of(self.rows, Key.of(sample.event, sample.video), sample.path, self.clip_folders)
+            found = [row for row in (own, beside) if row is not None]
             row = newest(row for row in found if _speaks_of(row, stamp, sample.path))
             if found and row is None:
                 changed.append(sample)

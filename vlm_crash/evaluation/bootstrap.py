@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ ONE_GROUP = "all that counts is of one group (or is one clip), so that resamplin
 NO_SPREAD = "every draw has the same score, so that resampling says nothing of its spread"
 #: Counts that are held at a time (32 MiB), however many clips and draws there are.
 _MOST_COUNTS = 2**22
+#: Counts that are kept for the next time they are asked for, of each of the last four kinds of draws: 16 MiB in bytes.
+_MOST_KEPT = 2**24
 #: Of a normal distribution, the quantile at 0.975.
 _TWO_SIDED = 1.959964
 #: Limits that differ by less differ by rounding (a cosine has seven digits).
@@ -65,10 +68,11 @@ class Resamples:
 
     def blocks(self) -> Iterator[Array]:
         """All draws in order, [r, G] at a time: counts of the groups."""
-        rng = np.random.default_rng(self.seed)
         at_once = max(1, _MOST_COUNTS // max(self.num_groups, 1))
-        for first in range(0, self.num_draws, at_once):
-            yield draw_counts(self.num_groups, min(at_once, self.num_draws - first), rng)
+        asked = (self.num_groups, self.num_draws, self.seed, at_once)
+        is_kept = self.num_groups * self.num_draws <= _MOST_KEPT
+        for counts_RG in _kept_blocks(*asked) if is_kept else _drawn_blocks(*asked):
+            yield counts_RG.astype(np.float64, copy=False)
 
     def num_units(self, counted_N: NDArray[np.bool_]) -> int:
         """Groups that the counted clips are of."""
@@ -98,6 +102,19 @@ class Resamples:
         sums_RK = self.sums(np.concatenate([known_NK, np.where(known_NK, scores_NK, 0.0)], axis=1))
         totals_RK, sums_RK = np.split(sums_RK, 2, axis=1)
         return np.divide(sums_RK, totals_RK, out=np.full_like(sums_RK, np.nan), where=totals_RK > 0)
+
+
+def _drawn_blocks(num_groups: int, num_draws: int, seed: int, at_once: int) -> Iterator[Array]:
+    rng = np.random.default_rng(seed)
+    for first in range(0, num_draws, at_once):
+        yield draw_counts(num_groups, min(at_once, num_draws - first), rng)
+
+
+@lru_cache(maxsize=4)
+def _kept_blocks(num_groups: int, num_draws: int, seed: int, at_once: int) -> list[NDArray[Any]]:
+    """The same, each in the smallest whole numbers that hold it: a count is seldom above ten."""
+    blocks = _drawn_blocks(num_groups, num_draws, seed, at_once)
+    return [block.astype(np.min_scalar_type(int(block.max(initial=0)))) for block in blocks]
 
 
 def draw_counts(num_clips: int, num_draws: int, rng: np.random.Generator) -> Array:

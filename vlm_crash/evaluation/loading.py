@@ -13,6 +13,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -172,12 +173,14 @@ def truth_csvs(paths: Sequence[Path], schema: Schema, split: str | None = None) 
 
 
 def iter_predictions(paths: Sequence[Path], schema: Schema) -> Iterator[LoadedPrediction]:
-    """The same of ours, one by one, for more than memory holds.
+    """The same of ours, one by one, for more than memory holds: of those before, it keeps a hash of their clip.
 
     Raises:
-        ValueError: at the end, with every line that is no prediction; before, for files in the old form.
+        ValueError: at the end, with every line that is no prediction or of a clip that had one, or for want of any;
+            before, for files in the old form.
     """
     problems: list[str] = []
+    seen: set[int] = set()
     for path in prediction_files(paths):
         if path.suffix == ".json":
             raise ValueError(f"{path}: the old form has no probabilities; give what `predict` wrote, predictions.jsonl")
@@ -187,10 +190,17 @@ def iter_predictions(paths: Sequence[Path], schema: Schema) -> Iterator[LoadedPr
                 for event in {prediction.event, prediction.source_event} - {None, *schema.event_names}:
                     allowed = ", ".join(schema.event_names)
                     problems.append(f"{where}: event {event!r} is not in the schema; allowed: {allowed}")
+                key = blake2b(repr(_clip_key(prediction)).encode("utf-8", "backslashreplace"), digest_size=8).digest()
+                if (number_of_clip := int.from_bytes(key)) in seen:
+                    twice = "is predicted twice, and for the second time in"
+                    problems.append(f"{_clip_name(prediction)} {twice} {where}; keep one of the two lines")
+                seen.add(number_of_clip)
                 yield LoadedPrediction(prediction, told_event=False, where=where)
         except UnicodeDecodeError as error:
             raise ValueError(f"{path}: not UTF-8 ({error})") from error
     _raise(problems, "the predictions cannot be used")
+    if not seen:
+        raise ValueError(f"no predictions in {_names(paths)}; expected predictions.jsonl with lines, or parquet")
 
 
 def read_predictions(path: Path) -> list[Prediction]:
@@ -277,15 +287,21 @@ def _predicted_twice(loaded: Sequence[LoadedPrediction]) -> list[str]:
     first: dict[tuple[str | None, str, str], str] = {}
     problems = []
     for item in loaded:
-        clip = item.prediction
-        key = (clip.source_event, clip.video, clip.path if clip.source_event is None else "")
+        key = _clip_key(item.prediction)
         if key in first:
-            name = "/".join(part for part in (clip.source_event, clip.video) if part)
-            problems.append(
-                f"{name} is predicted twice: in {first[key]} and in {item.where}; keep one of the two lines"
-            )
+            places = f"in {first[key]} and in {item.where}"
+            problems.append(f"{_clip_name(item.prediction)} is predicted twice: {places}; keep one of the two lines")
         first.setdefault(key, item.where)
     return problems
+
+
+def _clip_key(clip: Prediction) -> tuple[str | None, str, str]:
+    """What no two clips share."""
+    return clip.source_event, clip.video, clip.path if clip.source_event is None else ""
+
+
+def _clip_name(clip: Prediction) -> str:
+    return "/".join(part for part in (clip.source_event, clip.video) if part)
 
 
 def _of_split(path: Path, schema: Schema, split: str) -> list[VideoSample]:

@@ -131,9 +131,7 @@ def _swaps(
         yield (rng.random(len(differing_G) + 1) < 0.5)[place_G[group_N]]
 
 
-def _exchanged(
-    a_N: Array, b_N: Array, positive_N: NDArray[np.bool_], swaps: Iterator[NDArray[np.bool_]]
-) -> Array:
+def _exchanged(a_N: Array, b_N: Array, positive_N: NDArray[np.bool_], swaps: Iterator[NDArray[np.bool_]]) -> Array:
     """[2] two-sided p of both differences: the share of the exchanges, the data among them, that come as far."""
     once = np.ones((1, len(a_N)))
 

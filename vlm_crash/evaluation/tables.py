@@ -140,9 +140,7 @@ def _record(
         "event_told": clip.joined.loaded is not None and clip.joined.loaded.told_event,
         "predicted_event": clip.predicted_event,
         "event_probability": prediction.event_probability if prediction else None,
-        **_calibrated_event(
-            prediction, schema.event_names, applied_temperature(metrics["event"].get("calibration"))
-        ),
+        **_calibrated_event(prediction, schema.event_names, applied_temperature(metrics["event"].get("calibration"))),
         "response": prediction.response if prediction else "",
         "num_wrong": sum(v not in (Verdict.RIGHT, Verdict.COMPARED) for v in exact),
         "fields": fields,
@@ -173,8 +171,19 @@ def _clip_path(clip: ScoredClip) -> str:
 _HEADER: tuple[tuple[str, ...], ...] = (
     ("", "", "", "", "macro", "", "", "major-", "meta-", "", "parsed", "miss-", "not un-"),
     (
-        "field", "score", "95 % interval", "bal.", "F1", "blind",
-        "score", "ity", "data", "blind", "of n", "ing", "derst.",
+        "field",
+        "score",
+        "95 % interval",
+        "bal.",
+        "F1",
+        "blind",
+        "score",
+        "ity",
+        "data",
+        "blind",
+        "of n",
+        "ing",
+        "derst.",
     ),
 )
 #: What the caption over majority and metadata does not hold for.

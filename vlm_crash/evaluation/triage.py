@@ -1,8 +1,8 @@
 """Predictions of new clips + calibration.json -> which answers can be taken, and which somebody has to look at.
 
 Enters: predictions of clips without a truth, the rules of an evaluation of the same model. Leaves: triage.csv, a row a
-clip; triage.json, the counts. Must hold: predictions are read and written one by one, so that a million clips take no
-more memory than one; every clip has a row, failed ones included; free texts are never taken.
+clip; triage.json, the counts. Must hold: predictions are read and written one by one, and of each only a hash of its
+clip is kept; every clip has one row, failed ones included; free texts are never taken.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def triage(predictions: Sequence[Path], calibration: Calibration, out: Path) -> 
     """Write triage.csv and triage.json into a folder, which is made when missing.
 
     Raises:
-        ValueError, FileNotFoundError: predictions that cannot be used, or of another run than the calibration.
+        ValueError, FileNotFoundError: predictions that cannot be used, none, two of a clip, or of another run than the
+            calibration.
         OSError: the files cannot be written; nothing was changed then.
     """
     out.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, groupby
+from threading import Lock
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ from vlm_crash.metrics.packed_linear import pack_linears
 _BATCH_TOKENS = 512
 _ROW_TOKENS = 20
 _MODULES = {"Transformer", "Pooling", "Normalize"}
+#: Held while the process's number of threads is another: who read it then would keep 1 for good.
+_THREADS = Lock()
 
 
 class BertEncoder(nn.Module):
@@ -56,18 +59,20 @@ class BertEncoder(nn.Module):
             and (bert.dtype, bert.device.type) == (torch.float32, "cpu")
             and getattr(model[1], "pooling_mode", None) == "mean"
             and model.truncate_dim is None
+            and not getattr(model[0], "do_lower_case", False)
         )
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors [N, D], float32, of texts (N at least 1)."""
         ids = self.tokenizer(list(texts), truncation=True)["input_ids"]
-        num_threads = torch.get_num_threads()
-        batches = list(_batches([len(one) for one in ids], num_threads))
-        try:
-            with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                found = list(pool.map(self, [torch.tensor([ids[i] for i in batch]) for batch in batches]))
-        finally:
-            torch.set_num_threads(num_threads)  # new threads, and MKL in all, had one
+        with _THREADS:
+            num_threads = torch.get_num_threads()
+            batches = list(_batches([len(one) for one in ids], num_threads))
+            try:
+                with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                    found = list(pool.map(self, [torch.tensor([ids[i] for i in batch]) for batch in batches]))
+            finally:
+                torch.set_num_threads(num_threads)  # new threads, and MKL in all, had one
         vectors_ND = torch.cat(found)  # after the last batch: torch's own threads would wait awake beside these
         return vectors_ND[torch.tensor(list(chain(*batches))).argsort()]
 

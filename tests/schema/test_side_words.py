@@ -75,11 +75,11 @@ IN_DOUBT = """
     the nearside lane / on the offside / near-side / driver-side door / driver's side / the passenger\u2019s side
     heading north / the eastbound lanes / a van from the west / NB lanes / the southwest corner / drove W
     took the right action to avoid it / made the right call / made the right move / took the right precautions
-    took the right steps / took the right evasive action / a right decision / made a right move / took another right step
+    took the right steps / took the right evasive action / a right decision / made a right move
     cut right back in front of us / pulled right back / came right back / drove right back into the lane
-    stopped right front of us / turned right around / turned right back / moved right alongside / merged right between them
+    stopped right front of us / turned right around / turned right back / moved right alongside
     bore right down on us / drifted right by / veered right against it / at the right position / at the right second
-    to the right extent / on the right foot / with the right response / from the right measures
+    to the right extent / on the right foot / with the right response / from the right measures / took another right step / merged right between them
     in the second lane / lane 2 / lane #3 / the 1st lane / kerbside / a hook turn
 """
 

@@ -79,7 +79,8 @@ IN_DOUBT = """
     cut right back in front of us / pulled right back / came right back / drove right back into the lane
     stopped right front of us / turned right around / turned right back / moved right alongside
     bore right down on us / drifted right by / veered right against it / at the right position / at the right second
-    to the right extent / on the right foot / with the right response / from the right measures / took another right step / merged right between them
+    to the right extent / on the right foot / with the right response / from the right measures
+    took another right step / merged right between them
     in the second lane / lane 2 / lane #3 / the 1st lane / kerbside / a hook turn
 """
 

@@ -80,7 +80,9 @@ IN_DOUBT = """
     stopped right front of us / turned right around / turned right back / moved right alongside
     bore right down on us / drifted right by / veered right against it / at the right position / at the right second
     to the right extent / on the right foot / with the right response / from the right measures
-    took another right step / merged right between them
+    took another right step / merged right between them / swerved right just in time / at the right following distance
+    hard right back into the lane / to the right back in front of us / right rear-ended us / came right side by side
+    right half a second later
     in the second lane / lane 2 / lane #3 / the 1st lane / kerbside / a hook turn
 """
 

@@ -2,11 +2,12 @@
 
 import csv
 import json
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 
 from vlm_crash.cli import main
+from vlm_crash.data import adapters
 from vlm_crash.data.prepare import load_prepared
 from vlm_crash.schema import UNKNOWN, load_schema
 
@@ -91,6 +92,31 @@ def test_paths_as_others_write_them(tmp_path, clips):
     assert sorted(found) == ["00020.MP4", "a.mp4", "in/b.mp4"]
     outside = f"the path lies outside {folder} (--clips)"
     assert problems(tmp_path) == [f"4: {outside}", f"5: {outside}"]
+
+
+def test_an_id_as_it_stands_with_a_suffix_in_capitals(tmp_path, clips):
+    text = write(tmp_path / "a.csv", "id,label\n20,crash\n21,crash\n")
+    folder = clips("20.MP4", "00021.MP4")
+    found = prepare(tmp_path, "--form", "nexar", "--annotations", text, "--clips", folder, "--fractions", "[1,0,0]")
+    assert sorted(found) == ["00021.MP4", "20.MP4"]
+
+
+def test_a_name_that_no_file_can_have_is_a_row_of_the_problems(tmp_path, clips):
+    names = ["a.mp4", f"{'b' * 300}.mp4", f"{'c' * 300}/d", "9" * 5000, "\u00b2"]
+    text = write(tmp_path / "a.csv", "id,label\n" + "".join(f"{name},crash\n" for name in names))
+    folder = clips("a.mp4")
+    found = prepare(tmp_path, "--form", "nexar", "--annotations", text, "--clips", folder, "--fractions", "[1,0,0]")
+    assert list(found) == ["a.mp4"]
+    assert problems(tmp_path) == [f"{row}: no such clip in {folder}" for row in (2, 3, 4, 5)]
+
+
+def test_each_name_of_a_folder_is_looked_at_once(tmp_path, monkeypatch):
+    for number in range(60):
+        (tmp_path / f"{number}.mp4").touch()
+    stem, asked = PurePath.stem.fget, []
+    monkeypatch.setattr(PurePath, "stem", property(lambda path: asked.append(path) or stem(path)))
+    assert all(adapters._find(tmp_path, str(number)) == tmp_path / f"{number}.mp4" for number in range(60))
+    assert len(asked) <= 60
 
 
 def test_nexar_challenge(tmp_path, clips):

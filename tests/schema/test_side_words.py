@@ -46,6 +46,13 @@ SWAPPED = """
     spun clockwise = spun counterclockwise
     on the LHS = on the RHS
     drove on the left = drove on the right
+    It took the right. = It took the left.
+    took the right at the light = took the left at the light
+    took the right lane = took the left lane
+    made the right turn = made the left turn
+    made a right turn onto the ramp = made a left turn onto the ramp
+    the right back door = the left back door
+    hit the right front of the van = hit the left front of the van
 """
 KEPT = """
     right of way / failed to yield the right-of-way to ego / due to right of way violation / right away / right now
@@ -67,6 +74,15 @@ IN_DOUBT = """
     from the 3 o'clock position / at 9 o\u2019clock / spun counter-clockwise / anticlockwise / anti-clockwise
     the nearside lane / on the offside / near-side / driver-side door / driver's side / the passenger\u2019s side
     heading north / the eastbound lanes / a van from the west / NB lanes / the southwest corner / drove W
+    took the right action to avoid it / made the right call / made the right move / took the right precautions
+    took the right steps / took the right evasive action / a right decision / made a right move
+    cut right back in front of us / pulled right back / came right back / drove right back into the lane
+    stopped right front of us / turned right around / turned right back / moved right alongside
+    bore right down on us / drifted right by / veered right against it / at the right position / at the right second
+    to the right extent / on the right foot / with the right response / from the right measures
+    took another right step / merged right between them / swerved right just in time / at the right following distance
+    hard right back into the lane / to the right back in front of us / right rear-ended us / came right side by side
+    right half a second later
     in the second lane / lane 2 / lane #3 / the 1st lane / kerbside / a hook turn
 """
 

@@ -18,7 +18,7 @@ import pytest
 
 from tests.video.conftest import write_clip, write_flipped
 from vlm_crash.video import cache_folder, frame_cache
-from vlm_crash.video.cache_folder import CacheFolder
+from vlm_crash.video.cache_folder import CacheFolder, TooLargeError
 from vlm_crash.video.frame_cache import CacheSettings, FrameCache
 from vlm_crash.video.frame_formats import FRAME_FORMATS
 from vlm_crash.video.frame_sampling import FrameSampling
@@ -264,6 +264,12 @@ def test_a_clip_larger_than_the_cache_is_said_once_and_others_are_kept(decoder, 
     assert (large.count, small.count) == (2, 1)
     assert caplog.text.count("a clip's frames take 0.363 MiB, more than the 0.043 MiB that the frame cache") == 1
     assert "set --data.cache.max_gib higher" in caplog.text
+
+
+def test_a_file_larger_than_the_cache_never_touches_the_disk(tmp_path):
+    with pytest.raises(TooLargeError):
+        CacheFolder(tmp_path / "cache", 8192).write("frames", "a" * 40, [b"x" * 8193])
+    assert not (tmp_path / "cache").exists()
 
 
 def test_files_of_others_stay(tmp_path):

@@ -12,11 +12,10 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from vlm_crash.data.annotations import AnnotatedRow, sample_id, without_doubles
-from vlm_crash.data.other_forms import FORMS, OtherRow
+from vlm_crash.data.other_forms import FORMS, OtherRow, clips_by_stem
 from vlm_crash.data.problems import InputProblems, Problem
 from vlm_crash.schema.fields import UNKNOWN, Event, Schema
 from vlm_crash.schema.records import Annotation, VideoSample, cell_value
@@ -63,7 +62,7 @@ def adapt(
     """
     _check(form, annotations, schema, event_of or {})
     file = clips if annotations is None else annotations
-    _listed.cache_clear()  # of another call, after which files may have come
+    clips_by_stem.cache_clear()  # of another call, after which files may have come
     others, problems = FORMS[form](annotations, clips)
     events = _events(others, schema, event_of or {})
     taken = [other for other in others if events[other.label] is not None]
@@ -146,9 +145,9 @@ def _find(clips: Path, name: str) -> Path | None:
     A path with backslashes, as Windows writes it, is looked for with slashes, too.
     """
     path = clips / name
-    if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+    if path.suffix.lower() in VIDEO_SUFFIXES and _is_file(path):
         return path
-    found = [entry for entry in _listed(path.parent) if entry.stem == path.name and entry.is_file()]
+    found = [entry for entry in clips_by_stem(path.parent).get(path.name, ()) if _is_file(entry)]
     if not found and "\\" in name:
         return _find(clips, name.replace("\\", "/"))
     return found[0] if len(found) == 1 else None
@@ -162,9 +161,11 @@ def _inside(clips: Path, path: Path) -> str | None:
     return found.relative_to(folder).as_posix() if found.is_relative_to(folder) else None
 
 
-@lru_cache(maxsize=64)
-def _listed(folder: Path) -> list[Path]:
-    return [entry for entry in folder.iterdir() if entry.suffix.lower() in VIDEO_SUFFIXES] if folder.is_dir() else []
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a folder that may not be entered, a name that is too long
+        return False
 
 
 def _values(event: Event, other: OtherRow, cells: Counter[tuple[str, str]]) -> dict[str, str]:

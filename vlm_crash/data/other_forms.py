@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,19 @@ class OtherRow:
     split: str = ""
     group: str = ""
     meaning: str = ""
+
+
+@lru_cache(maxsize=64)
+def clips_by_stem(folder: Path) -> dict[str, list[Path]]:
+    """The videos of a folder by name without suffix; none where there is no such folder, or it may not be read."""
+    found: dict[str, list[Path]] = {}
+    try:
+        for entry in folder.iterdir():
+            if entry.suffix.lower() in VIDEO_SUFFIXES:
+                found.setdefault(entry.stem, []).append(entry)
+    except OSError:
+        return {}
+    return found
 
 
 _Read = tuple[list[OtherRow], list[Problem]]
@@ -108,8 +122,8 @@ def read_nexar(path: Path, clips: Path) -> _Read:
 
 def _nexar_clip(name: str, clips: Path) -> str:
     """A number as an id: the challenge's files have it in five digits."""
-    if name.isdigit() and not any((clips / f"{name}{suffix}").exists() for suffix in VIDEO_SUFFIXES):
-        return f"{int(name):05d}"
+    if name.isascii() and name.isdigit() and name not in clips_by_stem(clips):
+        return name.lstrip("0").zfill(5)
     return name
 
 

@@ -88,11 +88,17 @@ class CacheFolder:
         """Keep these bytes, whole or not at all.
 
         Raises:
-            OSError: the disk is full, or the folder cannot be written; NoRoomError: it would not fit.
+            OSError: the disk is full, or the folder cannot be written; NoRoomError: it would not fit; TooLargeError:
+                it would not, alone; nothing is written or cleared away then.
         """
         path = self.path(kind, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
         size = _on_disk(sum(len(part) for part in parts))
+        if size > self.max_bytes:
+            raise TooLargeError(
+                f"a clip's frames take {_readable(size)}, more than the {_readable(self.max_bytes)} that the frame "
+                f"cache {self.folder} may have"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
         self._check_disk(size)
         temporary = path.with_name(f"{name}.{uuid.uuid4().hex}{_TEMPORARY}")
         try:
@@ -139,11 +145,6 @@ class CacheFolder:
     def _clear(self, size: int, most: int | None = None, keep: str = "") -> int:
         """Remove what was not used for longest until so many bytes fit; the bytes that stay. Only under the lock."""
         most = min(self.max_bytes, self.max_bytes if most is None else most)
-        if size > self.max_bytes:
-            raise TooLargeError(
-                f"a clip's frames take {_readable(size)}, more than the {_readable(self.max_bytes)} that the frame "
-                f"cache {self.folder} may have"
-            )
         entries = sorted(self._entries())
         total = sum(entry.size for entry in entries if entry.path != keep)
         for entry in entries:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vlm_crash.video.frame_times import CLOCKED, clock_shifts
+from vlm_crash.video.frame_times import CLOCKED, packet_shifts
 
 
 class Packets:
@@ -70,7 +70,7 @@ class Packets:
         pts = np.array(self.pts)
         if not self._has_clock:
             return pts, 0
-        shifts, num_jumps = clock_shifts(np.array(self._dts), time_base)
+        shifts, num_jumps = packet_shifts(pts, np.array(self._dts), time_base)
         return pts + shifts, num_jumps
 
     def keyframes(self, ordered: np.ndarray) -> np.ndarray | None:

@@ -13,6 +13,7 @@ import pytest
 from tests.video.conftest import LEVEL_STEP, frame_numbers, write_clip, write_noise
 from vlm_crash.video import FrameSampling, comparison, guarded, probe, read_frames
 from vlm_crash.video.comparison import decord_disagreements
+from vlm_crash.video.container import scan_packets
 from vlm_crash.video.preflight import examine
 
 
@@ -112,6 +113,15 @@ def test_recordings_that_are_put_together_follow_one_another(tmp_path, caplog, f
     if num_jumps:
         assert frame_numbers(frames.frames_FHWC) == [*range(20), *range(20)]
         np.testing.assert_allclose(frames.times_s, np.arange(40) / 25, atol=1e-3)
+
+
+def test_a_hole_between_frames_that_are_stored_in_another_order_is_closed(tmp_path):
+    """Twelve seconds, as the packets tell it: with B-frames their decoding time stamps leap some packets later."""
+    path = write_times(tmp_path / "a.ts", [*range(0, 800, 40), *range(12_800, 13_600, 40)])
+    scan, frames = scan_packets(path), read_frames(path, FrameSampling(40))
+    np.testing.assert_allclose(scan.times_s, np.arange(40) / 25, atol=1e-3)
+    assert frames.times_s == tuple(scan.times_s.tolist()) and frame_numbers(frames.frames_FHWC) == list(range(40))
+    assert scan.info.num_jumps == examine(path).num_jumps == 1
 
 
 def test_an_edit_list_hides_what_a_player_does_not_show(tmp_path):

@@ -225,7 +225,7 @@ def scan_packets(path: Path) -> PacketScan:
             told_fps,
             num_jumps,
         )
-        counted = packets.timeless or packets.goes_back or num_jumps > 0 or is_counted(packets, form, context)
+        counted = packets.timeless or packets.goes_back or num_jumps > 0 or is_counted(form, context)
     num_hidden = packets.num_hidden + num_uncounted(path, form, info.header_frames, packets.num_read, packets.last_dts)
     return PacketScan(
         info,

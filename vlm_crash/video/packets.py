@@ -85,9 +85,10 @@ class Packets:
         return bool((np.searchsorted(ordered, np.array(self.keys)) == np.array(self._key_numbers)).all())
 
 
-def is_counted(packets: Packets, form: str, context: Any) -> bool:
-    """Whether time stamps that ascend are those of packets, and not of frames, which come in another order.
+def is_counted(form: str, context: Any) -> bool:
+    """Whether time stamps are those of packets, and not of frames, which come in another order.
 
-    AVI has none at all. Of some codecs (H.264) FFmpeg counts packets for it, and each frame takes its packet's.
+    AVI has none at all. FFmpeg counts packets for it, and each frame takes its packet's (H.264), or guesses from that
+    when they are shown, a frame too late or early (MPEG-4: DivX, Xvid).
     """
-    return form == "avi" and context.has_b_frames and bool((np.diff(packets.pts) > 0).all())
+    return form == "avi" and bool(context.has_b_frames)

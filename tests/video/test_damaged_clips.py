@@ -9,6 +9,7 @@ import pytest
 from tests.video.conftest import frame_numbers, write_clip, write_noise
 from vlm_crash.video import FrameSampling, read_frames
 from vlm_crash.video.container import scan_packets
+from vlm_crash.video.packets import come_in_pairs
 from vlm_crash.video.preflight import examine
 
 FORMATS = (
@@ -135,3 +136,24 @@ def test_a_wrong_time_stamp_in_a_transport_stream_moves_no_other_frame(tmp_path,
     np.testing.assert_allclose(frames.times_s, np.arange(45) / 10, atol=1e-3)
     assert scan.info.num_jumps == facts.num_jumps == 0 and "jumps" not in caplog.text
     assert frames.info.duration_s == pytest.approx(4.5) == facts.duration_s == scan.info.duration_s
+
+
+def test_frames_of_an_interlaced_clip_are_missed(tmp_path):
+    """One packet a frame, two fields in it: of the first 20 of 40 no keyframe can be decoded."""
+    path = write_clip(tmp_path / "a.mkv", g="20", bf="0", **{"x264-params": "tff=1:scenecut=0"})
+    assert (examine(path).damage, read_frames(path, FrameSampling(8)).damage) == (None, None)
+    with av.open(str(path)) as container:
+        keyframe = bytes(next(container.demux(video=0)))
+    path.write_bytes(path.read_bytes().replace(keyframe, bytes(len(keyframe))))
+    facts, frames = examine(path), read_frames(path, FrameSampling(8))
+    assert facts.num_frames == frames.info.num_frames == 40 - frames.num_missing < 30
+    assert f"packets of 40 frames, {facts.num_frames} can be decoded" in str(facts.damage)
+
+
+def test_two_packets_may_make_a_frame():
+    """Fields in packets of their own have half a frame's step, the same time stamp, or none; else each is a frame."""
+    frames = [0, 3600, 7200, None, 14_400]
+    assert come_in_pairs(np.arange(0, 18_000, 1800), frames)
+    assert come_in_pairs(np.arange(0, 18_000, 3600).repeat(2), frames)
+    assert come_in_pairs(np.zeros(10, np.int64), [None] * 5)
+    assert not come_in_pairs(np.arange(0, 36_000, 3600), frames)

@@ -19,7 +19,7 @@ import av
 import numpy as np
 
 from vlm_crash.video.frame_times import MOST_FPS, decoded_times, display_times, frame_rate, impossible_fps, on_one_clock
-from vlm_crash.video.packets import Packets, is_counted
+from vlm_crash.video.packets import Packets, come_in_pairs, is_counted
 
 # Beyond this a header is broken; it would only exhaust the memory.
 _MAX_PIXELS = 16384 * 16384
@@ -92,15 +92,16 @@ class PacketScan:
     is_closed: bool = False
     container: str = ""
 
-    def num_missing(self, num_decoded: int, num_interlaced: int) -> int:
+    def num_missing(self, frame_pts: Sequence[int | None], num_interlaced: int) -> int:
         """Frames that there should be, by the packets or by the header, and that were not decoded.
 
         Args:
-            num_decoded: frames that were.
+            frame_pts: time stamps of those that were.
             num_interlaced: of these; each may have come in two packets, a field in each.
         """
-        promised = max(self.info.num_frames - num_interlaced, (self.info.header_frames or 0) - self.num_hidden)
-        return max(0, promised - num_decoded)
+        num_pairs = num_interlaced if come_in_pairs(self.pts, frame_pts) else 0
+        promised = max(self.info.num_frames - num_pairs, (self.info.header_frames or 0) - self.num_hidden)
+        return max(0, promised - len(frame_pts))
 
     def is_misled(self, decoded: PacketScan) -> bool:
         """Whether a wrong time stamp among the packets moves frames by more than a second from when they are shown.

@@ -7,11 +7,15 @@ nothing is decoded, and what cannot be told for certain is not told.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from vlm_crash.video.frame_times import CLOCKED, packet_shifts
+
+#: A field's step by its frame's, at most; one half, but for rounding.
+_MOST_OF_A_FRAME = 0.6
 
 
 class Packets:
@@ -92,3 +96,19 @@ def is_counted(form: str, context: Any) -> bool:
     when they are shown, a frame too late or early (MPEG-4: DivX, Xvid).
     """
     return form == "avi" and bool(context.has_b_frames)
+
+
+def come_in_pairs(packet_pts: np.ndarray, frame_pts: Sequence[int | None]) -> bool:
+    """Whether two packets, a field in each, may make one interlaced frame: their time stamps are half as far apart.
+
+    Where these do not tell, they may.
+
+    Args:
+        packet_pts: ticks [N], on one clock, in any order.
+        frame_pts: ticks of the frames that were decoded, as they are shown.
+    """
+    shown = [stamp for stamp in frame_pts if stamp is not None]
+    if len(packet_pts) < 2 or len(shown) < 2:
+        return True
+    packet_step, frame_step = np.median(np.diff(np.sort(packet_pts))), np.median(np.diff(shown))
+    return bool(packet_step <= _MOST_OF_A_FRAME * frame_step)

@@ -124,6 +124,18 @@ def test_a_hole_between_frames_that_are_stored_in_another_order_is_closed(tmp_pa
     assert scan.info.num_jumps == examine(path).num_jumps == 1
 
 
+def test_a_clock_that_goes_back_in_other_containers_goes_on(tmp_path):
+    """FLV twice, one behind the other without its second header, as `cat` would make it; a hole in it stays."""
+    once = write_times(tmp_path / "a.flv", [*range(0, 800, 40), *range(20_800, 21_600, 40)]).read_bytes()
+    path = tmp_path / "twice.flv"
+    path.write_bytes(once + once[13:])
+    frames, facts = read_frames(path, FrameSampling(80)), examine(path)
+    assert frames.info.num_jumps == facts.num_jumps == 1 and facts.num_frames == frames.info.num_frames == 80
+    assert frames.info.duration_s == pytest.approx(43.2, abs=0.01) == pytest.approx(facts.duration_s, abs=0.01)
+    assert frame_numbers(frames.frames_FHWC) == [index % 40 for index in frames.indices]
+    assert frames.times_s == tuple(sorted(frames.times_s)) and frames.times_s[-1] > 42
+
+
 def test_an_edit_list_hides_what_a_player_does_not_show(tmp_path):
     """15 of 40 frames, the entry in the middle of a GOP; decord shows them."""
     path = write_clip(tmp_path / "cut.mp4", num_frames=40, g="20", bf="0")

@@ -113,7 +113,7 @@ class PacketScan:
     def decoded(self, pts: Sequence[int | None], time_base: float) -> PacketScan:
         """The scan of a clip of which only these frames can be decoded; their time stamps in display order."""
         if self.info.num_jumps:
-            pts = on_one_clock(pts, time_base)
+            pts = on_one_clock(pts, time_base, self.container)
         times_s = decoded_times(pts, time_base, self.info.fps)
         step_s = self.info.duration_s - float(self.times_s[-1])
         info = replace(self.info, num_frames=len(pts), duration_s=float(times_s[-1]) + step_s)

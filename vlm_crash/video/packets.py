@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from vlm_crash.video.frame_times import CLOCKED, packet_shifts
+from vlm_crash.video.frame_times import packet_shifts
 
 #: A field's step by its frame's, at most; one half, but for rounding.
 _MOST_OF_A_FRAME = 0.6
 
 
 class Packets:
-    """Time stamps of a stream's packets, eight bytes each: hours of video have hundreds of thousands.
+    """Time stamps of a stream's packets, sixteen bytes each: hours of video have hundreds of thousands.
 
     Args:
         form: FFmpeg's name of the container.
@@ -27,7 +27,7 @@ class Packets:
     """
 
     def __init__(self, form: str, codec: str) -> None:
-        self._has_clock, self._is_vp8 = form in CLOCKED, codec == "vp8"
+        self._form, self._is_vp8 = form, codec == "vp8"
         self._dts = array("q")
         self.pts, self.keys, self._key_numbers = array("q"), array("q"), array("q")
         self.timeless = False
@@ -61,8 +61,7 @@ class Packets:
             self.is_regular = False
             self.goes_back |= dts < self.last_dts
         self.last_dts = self.last_dts if dts is None else dts  # Matroska leaves some out
-        if self._has_clock:
-            self._dts.append(self.last_dts or 0)
+        self._dts.append(self.last_dts or 0)
 
     @property
     def num_read(self) -> int:
@@ -72,9 +71,7 @@ class Packets:
     def on_one_clock(self, time_base: float) -> tuple[np.ndarray, int]:
         """Presentation time stamps in the order of the packets without their clock's jumps, and how many it has."""
         pts = np.array(self.pts)
-        if not self._has_clock:
-            return pts, 0
-        shifts, num_jumps = packet_shifts(pts, np.array(self._dts), time_base)
+        shifts, num_jumps = packet_shifts(pts, np.array(self._dts), time_base, self._form)
         return pts + shifts, num_jumps
 
     def keyframes(self, ordered: np.ndarray) -> np.ndarray | None:

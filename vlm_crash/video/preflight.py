@@ -183,7 +183,7 @@ def _examine(path: Path, see: Callable[[Any], None]) -> ClipFacts:
             found.add(frame)
             see(frame)
         packet_pts, num_jumps = found.packets.on_one_clock(time_base)
-        pts = on_one_clock(found.pts, time_base) if num_jumps else found.pts
+        pts = on_one_clock(found.pts, time_base, found.form) if num_jumps else found.pts
         told_fps = impossible_fps(np.array([stamp for stamp in pts if stamp is not None]) * time_base)
         shown_s = decoded_times(pts, time_base, frame_rate(stream, told_fps is not None))
     packets = found.packets

@@ -9,6 +9,7 @@ import pytest
 from tests.video.conftest import frame_numbers, write_clip, write_noise
 from vlm_crash.video import FrameSampling, read_frames
 from vlm_crash.video.container import scan_packets
+from vlm_crash.video.packets import come_in_pairs
 from vlm_crash.video.preflight import examine
 
 FORMATS = (
@@ -98,3 +99,61 @@ def test_a_packet_of_a_stream_that_nobody_told_of_is_passed_over(tmp_path):
     with av.open(str(path)) as container, pytest.raises(IndexError):
         list(container.demux(container.streams.video[0]))
     assert examine(path).num_frames == read_frames(path, FrameSampling(8)).info.num_frames == 39
+
+
+def stamps_of(packet: bytes) -> list[int]:
+    """Where the time stamps of a PES packet stand that begins in this packet of MPEG-TS with PID 256 (13818-1, 2.4)."""
+    start = 4 + (1 + packet[4] if packet[3] & 0x20 else 0)
+    if packet[1] & 0x5F != 0x41 or packet[2] or packet[start : start + 3] != b"\0\0\1":
+        return []
+    return [start + 9, start + 14][: {2: 1, 3: 2}.get(packet[start + 7] >> 6, 0)]
+
+
+def move_stamps(path: Path, number: int, seconds: float) -> None:
+    """Those of one packet of an MPEG-TS."""
+    content = bytearray(path.read_bytes())
+    found = [
+        [at + offset for offset in stamps_of(content[at : at + 188])]
+        for at in range(0, len(content), 188)
+        if stamps_of(content[at : at + 188])
+    ]
+    for at in found[number]:
+        a, b, c, d, e = content[at : at + 5]
+        stamp = ((a >> 1 & 7) << 30 | b << 22 | c >> 1 << 15 | d << 7 | e >> 1) + round(seconds * 90_000)
+        high, middle, low = stamp >> 30 << 1, stamp >> 14 & 255 | 1, stamp << 1 & 255 | 1
+        content[at : at + 5] = bytes([a & 0xF1 | high, stamp >> 22 & 255, middle, stamp >> 7 & 255, low])
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("seconds", [5, -3, 1000, -0.18])
+@pytest.mark.parametrize("num_b", ["0", "2"])
+def test_a_wrong_time_stamp_in_a_transport_stream_moves_no_other_frame(tmp_path, caplog, seconds, num_b):
+    """One of 45 packets; the clock does not stay there, and that is no jump."""
+    path = write_clip(tmp_path / "a.ts", num_frames=45, g="15", bf=num_b)
+    move_stamps(path, 36, seconds)
+    frames, facts, scan = read_frames(path, FrameSampling(45)), examine(path), scan_packets(path)
+    assert frame_numbers(frames.frames_FHWC) == list(range(45))
+    np.testing.assert_allclose(frames.times_s, np.arange(45) / 10, atol=1e-3)
+    assert scan.info.num_jumps == facts.num_jumps == 0 and "jumps" not in caplog.text
+    assert frames.info.duration_s == pytest.approx(4.5) == facts.duration_s == scan.info.duration_s
+
+
+def test_frames_of_an_interlaced_clip_are_missed(tmp_path):
+    """One packet a frame, two fields in it: of the first 20 of 40 no keyframe can be decoded."""
+    path = write_clip(tmp_path / "a.mkv", g="20", bf="0", **{"x264-params": "tff=1:scenecut=0"})
+    assert (examine(path).damage, read_frames(path, FrameSampling(8)).damage) == (None, None)
+    with av.open(str(path)) as container:
+        keyframe = bytes(next(container.demux(video=0)))
+    path.write_bytes(path.read_bytes().replace(keyframe, bytes(len(keyframe))))
+    facts, frames = examine(path), read_frames(path, FrameSampling(8))
+    assert facts.num_frames == frames.info.num_frames == 40 - frames.num_missing < 30
+    assert f"packets of 40 frames, {facts.num_frames} can be decoded" in str(facts.damage)
+
+
+def test_two_packets_may_make_a_frame():
+    """Fields in packets of their own have half a frame's step, the same time stamp, or none; else each is a frame."""
+    frames = [0, 3600, 7200, None, 14_400]
+    assert come_in_pairs(np.arange(0, 18_000, 1800), frames)
+    assert come_in_pairs(np.arange(0, 18_000, 3600).repeat(2), frames)
+    assert come_in_pairs(np.zeros(10, np.int64), [None] * 5)
+    assert not come_in_pairs(np.arange(0, 36_000, 3600), frames)

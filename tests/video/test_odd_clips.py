@@ -13,6 +13,7 @@ import pytest
 from tests.video.conftest import LEVEL_STEP, frame_numbers, write_clip, write_noise
 from vlm_crash.video import FrameSampling, comparison, guarded, probe, read_frames
 from vlm_crash.video.comparison import decord_disagreements
+from vlm_crash.video.container import scan_packets
 from vlm_crash.video.preflight import examine
 
 
@@ -112,6 +113,27 @@ def test_recordings_that_are_put_together_follow_one_another(tmp_path, caplog, f
     if num_jumps:
         assert frame_numbers(frames.frames_FHWC) == [*range(20), *range(20)]
         np.testing.assert_allclose(frames.times_s, np.arange(40) / 25, atol=1e-3)
+
+
+def test_a_hole_between_frames_that_are_stored_in_another_order_is_closed(tmp_path):
+    """Twelve seconds, as the packets tell it: with B-frames their decoding time stamps leap some packets later."""
+    path = write_times(tmp_path / "a.ts", [*range(0, 800, 40), *range(12_800, 13_600, 40)])
+    scan, frames = scan_packets(path), read_frames(path, FrameSampling(40))
+    np.testing.assert_allclose(scan.times_s, np.arange(40) / 25, atol=1e-3)
+    assert frames.times_s == tuple(scan.times_s.tolist()) and frame_numbers(frames.frames_FHWC) == list(range(40))
+    assert scan.info.num_jumps == examine(path).num_jumps == 1
+
+
+def test_a_clock_that_goes_back_in_other_containers_goes_on(tmp_path):
+    """FLV twice, one behind the other without its second header, as `cat` would make it; a hole in it stays."""
+    once = write_times(tmp_path / "a.flv", [*range(0, 800, 40), *range(20_800, 21_600, 40)]).read_bytes()
+    path = tmp_path / "twice.flv"
+    path.write_bytes(once + once[13:])
+    frames, facts = read_frames(path, FrameSampling(80)), examine(path)
+    assert frames.info.num_jumps == facts.num_jumps == 1 and facts.num_frames == frames.info.num_frames == 80
+    assert frames.info.duration_s == pytest.approx(43.2, abs=0.01) == pytest.approx(facts.duration_s, abs=0.01)
+    assert frame_numbers(frames.frames_FHWC) == [index % 40 for index in frames.indices]
+    assert frames.times_s == tuple(sorted(frames.times_s)) and frames.times_s[-1] > 42
 
 
 def test_an_edit_list_hides_what_a_player_does_not_show(tmp_path):

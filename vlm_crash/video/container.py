@@ -19,7 +19,7 @@ import av
 import numpy as np
 
 from vlm_crash.video.frame_times import MOST_FPS, decoded_times, display_times, frame_rate, impossible_fps, on_one_clock
-from vlm_crash.video.packets import Packets, is_counted
+from vlm_crash.video.packets import Packets, come_in_pairs, is_counted
 
 # Beyond this a header is broken; it would only exhaust the memory.
 _MAX_PIXELS = 16384 * 16384
@@ -92,15 +92,16 @@ class PacketScan:
     is_closed: bool = False
     container: str = ""
 
-    def num_missing(self, num_decoded: int, num_interlaced: int) -> int:
+    def num_missing(self, frame_pts: Sequence[int | None], num_interlaced: int) -> int:
         """Frames that there should be, by the packets or by the header, and that were not decoded.
 
         Args:
-            num_decoded: frames that were.
+            frame_pts: time stamps of those that were.
             num_interlaced: of these; each may have come in two packets, a field in each.
         """
-        promised = max(self.info.num_frames - num_interlaced, (self.info.header_frames or 0) - self.num_hidden)
-        return max(0, promised - num_decoded)
+        num_pairs = num_interlaced if come_in_pairs(self.pts, frame_pts) else 0
+        promised = max(self.info.num_frames - num_pairs, (self.info.header_frames or 0) - self.num_hidden)
+        return max(0, promised - len(frame_pts))
 
     def is_misled(self, decoded: PacketScan) -> bool:
         """Whether a wrong time stamp among the packets moves frames by more than a second from when they are shown.
@@ -112,7 +113,7 @@ class PacketScan:
     def decoded(self, pts: Sequence[int | None], time_base: float) -> PacketScan:
         """The scan of a clip of which only these frames can be decoded; their time stamps in display order."""
         if self.info.num_jumps:
-            pts = on_one_clock(pts, time_base)
+            pts = on_one_clock(pts, time_base, self.container)
         times_s = decoded_times(pts, time_base, self.info.fps)
         step_s = self.info.duration_s - float(self.times_s[-1])
         info = replace(self.info, num_frames=len(pts), duration_s=float(times_s[-1]) + step_s)
@@ -225,7 +226,7 @@ def scan_packets(path: Path) -> PacketScan:
             told_fps,
             num_jumps,
         )
-        counted = packets.timeless or packets.goes_back or num_jumps > 0 or is_counted(packets, form, context)
+        counted = packets.timeless or packets.goes_back or num_jumps > 0 or is_counted(form, context)
     num_hidden = packets.num_hidden + num_uncounted(path, form, info.header_frames, packets.num_read, packets.last_dts)
     return PacketScan(
         info,

@@ -21,31 +21,102 @@ CLOCKED = frozenset({"mpegts", "mpeg"})
 #: Seconds by which a clock may leap or go back before FFmpeg takes it for another one (ffmpeg_demux.c,
 #: ts_discontinuity_process: dts_delta_threshold, and a tenth of a second).
 _LEAP_S, _BACK_S = 10.0, 0.1
+#: Packets that follow a clock, at least, where a container should have one only.
+_FEWEST_ON_A_CLOCK = 17
 
 
-def clock_shifts(stamps: np.ndarray, time_base: float) -> tuple[np.ndarray, int]:
+def clock_shifts(stamps: np.ndarray, time_base: float, leap_s: float = _LEAP_S) -> tuple[np.ndarray, int]:
     """What to add to time stamps [N], and how often their clock jumps: what follows goes on from there, as in FFmpeg.
+
+    Where the others go on as if one stamp were not there, this is no jump, but wrong: it is put between its neighbours.
 
     Args:
         stamps: ticks, ascending but for the jumps.
+        leap_s: by how much more than usual it has to leap.
 
     >>> shifts, num_jumps = clock_shifts(np.array([100, 101, 102, 7, 8, 900, 901]), time_base=1.0)
     >>> shifts.tolist(), num_jumps
     ([0, 0, 0, 96, 96, -795, -795], 2)
+    >>> shifts, num_jumps = clock_shifts(np.array([100, 101, 107, 103, 104]), time_base=1.0)
+    >>> shifts.tolist(), num_jumps
+    ([0, 0, -5, 0, 0], 0)
     """
-    steps = np.diff(stamps)
-    if not len(steps):
+    if len(stamps) < 2:
         return np.zeros(len(stamps), np.int64), 0
-    usual = max(1, int(np.median(steps)))
-    jumps = (steps < -_BACK_S / time_base) | (steps - usual > _LEAP_S / time_base)
-    shifts = np.concatenate([[0], np.cumsum(np.where(jumps, usual - steps, 0))])
-    return shifts.astype(np.int64), int(jumps.sum())
+    mended = _without_lone(stamps, time_base, leap_s)
+    steps = np.diff(mended)
+    jumps = _jumps(steps, time_base, leap_s)
+    shifts = np.concatenate([[0], np.cumsum(np.where(jumps, _usual(steps) - steps, 0))])
+    return (mended - stamps + shifts).astype(np.int64), int(jumps.sum())
 
 
-def on_one_clock(stamps: Sequence[int | None], time_base: float) -> list[int | None]:
+def packet_shifts(pts: np.ndarray, dts: np.ndarray, time_base: float, form: str) -> tuple[np.ndarray, int]:
+    """As `clock_shifts`, for presentation time stamps [N] in the order of the packets.
+
+    A clock that goes back does so between two packets. A leap is between two frames that are shown one after the other:
+    with B-frames the decoding time stamps leap some packets later. In containers that are not CLOCKED a leap is a hole,
+    and a clock that goes back for a few packets is damage.
+
+    Args:
+        dts: decoding time stamps [N], ascending but for the jumps.
+        form: FFmpeg's name of the container.
+    """
+    leap_s = _leap_s(form)
+    if len(dts) < 2:
+        return np.zeros(len(pts), np.int64), 0
+    mended = _without_lone(dts, time_base, leap_s)
+    delays, is_lone = pts - dts, mended != dts
+    is_moved = is_lone & (delays >= 0) & (delays <= delays[~is_lone].max())  # its two stamps are wrong by the same
+    shifts = np.where(is_moved, mended - dts, 0).astype(np.int64)
+    steps = np.diff(mended)
+    ends = [*(np.flatnonzero(steps < -_BACK_S / time_base) + 1).tolist(), len(dts)]
+    if form not in CLOCKED and (len(ends) == 1 or min(np.diff([0, *ends])) < _FEWEST_ON_A_CLOCK):
+        return np.zeros(len(pts), np.int64), 0
+    start, last, num_jumps = 0, None, len(ends) - 1
+    for end in ends:
+        part = pts[start:end] + shifts[start:end]
+        order = np.argsort(part, kind="stable")
+        leaps, num_leaps = clock_shifts(part[order], time_base, leap_s)
+        first = int(part[order[0]])
+        leaps += 0 if last is None else last + _usual(steps) - first
+        shifts[start + order] += leaps
+        last, start, num_jumps = int(part[order[-1]] + leaps[-1]), end, num_jumps + num_leaps
+    return shifts, num_jumps
+
+
+def _usual(steps: np.ndarray) -> int:
+    return max(1, int(np.median(steps)))
+
+
+def _leap_s(form: str) -> float:
+    return _LEAP_S if form in CLOCKED else np.inf
+
+
+def _jumps(steps: np.ndarray, time_base: float, leap_s: float) -> np.ndarray:
+    return np.asarray((steps < -_BACK_S / time_base) | (steps - _usual(steps) > leap_s / time_base))
+
+
+def _without_lone(stamps: np.ndarray, time_base: float, leap_s: float) -> np.ndarray:
+    """Time stamps [N] in which each that is wrong alone stands in the middle between its neighbours."""
+    mended = stamps.astype(np.int64)
+    steps = np.diff(mended)
+    usual = _usual(steps)
+    for place in np.flatnonzero(_jumps(steps, time_base, leap_s) | (steps < 0)).tolist():
+        found = {}
+        for lone in {place, place + 1} - {0, len(mended) - 1}:  # before the step, or behind it
+            around = np.diff(np.delete(mended[lone - 1 : lone + 4], 1)).astype(np.float64)
+            if ((around > 0) & (around - usual <= leap_s / time_base)).all():
+                found[lone] = abs(int(around[0]) - 2 * usual)
+        if found:
+            lone = min(found, key=found.__getitem__)
+            mended[lone] = (mended[lone - 1] + mended[lone + 1]) // 2
+    return mended
+
+
+def on_one_clock(stamps: Sequence[int | None], time_base: float, form: str) -> list[int | None]:
     """Time stamps of frames in display order, shifted so; those that are missing stay so."""
     known = np.array([stamp for stamp in stamps if stamp is not None], np.int64)
-    shifted = iter((known + clock_shifts(known, time_base)[0]).tolist())
+    shifted = iter((known + clock_shifts(known, time_base, _leap_s(form))[0]).tolist())
     return [None if stamp is None else next(shifted) for stamp in stamps]
 
 

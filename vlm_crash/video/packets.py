@@ -7,15 +7,19 @@ nothing is decoded, and what cannot be told for certain is not told.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from vlm_crash.video.frame_times import CLOCKED, clock_shifts
+from vlm_crash.video.frame_times import packet_shifts
+
+#: A field's step by its frame's, at most; one half, but for rounding.
+_MOST_OF_A_FRAME = 0.6
 
 
 class Packets:
-    """Time stamps of a stream's packets, eight bytes each: hours of video have hundreds of thousands.
+    """Time stamps of a stream's packets, sixteen bytes each: hours of video have hundreds of thousands.
 
     Args:
         form: FFmpeg's name of the container.
@@ -23,7 +27,7 @@ class Packets:
     """
 
     def __init__(self, form: str, codec: str) -> None:
-        self._has_clock, self._is_vp8 = form in CLOCKED, codec == "vp8"
+        self._form, self._is_vp8 = form, codec == "vp8"
         self._dts = array("q")
         self.pts, self.keys, self._key_numbers = array("q"), array("q"), array("q")
         self.timeless = False
@@ -57,8 +61,7 @@ class Packets:
             self.is_regular = False
             self.goes_back |= dts < self.last_dts
         self.last_dts = self.last_dts if dts is None else dts  # Matroska leaves some out
-        if self._has_clock:
-            self._dts.append(self.last_dts or 0)
+        self._dts.append(self.last_dts or 0)
 
     @property
     def num_read(self) -> int:
@@ -68,9 +71,7 @@ class Packets:
     def on_one_clock(self, time_base: float) -> tuple[np.ndarray, int]:
         """Presentation time stamps in the order of the packets without their clock's jumps, and how many it has."""
         pts = np.array(self.pts)
-        if not self._has_clock:
-            return pts, 0
-        shifts, num_jumps = clock_shifts(np.array(self._dts), time_base)
+        shifts, num_jumps = packet_shifts(pts, np.array(self._dts), time_base, self._form)
         return pts + shifts, num_jumps
 
     def keyframes(self, ordered: np.ndarray) -> np.ndarray | None:
@@ -85,9 +86,26 @@ class Packets:
         return bool((np.searchsorted(ordered, np.array(self.keys)) == np.array(self._key_numbers)).all())
 
 
-def is_counted(packets: Packets, form: str, context: Any) -> bool:
-    """Whether time stamps that ascend are those of packets, and not of frames, which come in another order.
+def is_counted(form: str, context: Any) -> bool:
+    """Whether time stamps are those of packets, and not of frames, which come in another order.
 
-    AVI has none at all. Of some codecs (H.264) FFmpeg counts packets for it, and each frame takes its packet's.
+    AVI has none at all. FFmpeg counts packets for it, and each frame takes its packet's (H.264), or guesses from that
+    when they are shown, a frame too late or early (MPEG-4: DivX, Xvid).
     """
-    return form == "avi" and context.has_b_frames and bool((np.diff(packets.pts) > 0).all())
+    return form == "avi" and bool(context.has_b_frames)
+
+
+def come_in_pairs(packet_pts: np.ndarray, frame_pts: Sequence[int | None]) -> bool:
+    """Whether two packets, a field in each, may make one interlaced frame: their time stamps are half as far apart.
+
+    Where these do not tell, they may.
+
+    Args:
+        packet_pts: ticks [N], on one clock, in any order.
+        frame_pts: ticks of the frames that were decoded, as they are shown.
+    """
+    shown = [stamp for stamp in frame_pts if stamp is not None]
+    if len(packet_pts) < 2 or len(shown) < 2:
+        return True
+    packet_step, frame_step = np.median(np.diff(np.sort(packet_pts))), np.median(np.diff(shown))
+    return bool(packet_step <= _MOST_OF_A_FRAME * frame_step)

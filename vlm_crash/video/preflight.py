@@ -23,7 +23,7 @@ import numpy as np
 from vlm_crash.video.container import UnreadableClipError, num_uncounted, open_video, packets_of
 from vlm_crash.video.frame_times import decoded_times, frame_rate, impossible_fps, on_one_clock
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S, ReaderProcess
-from vlm_crash.video.packets import Packets
+from vlm_crash.video.packets import Packets, come_in_pairs
 from vlm_crash.video.reader import check_reader
 
 #: What the process runs.
@@ -182,8 +182,8 @@ def _examine(path: Path, see: Callable[[Any], None]) -> ClipFacts:
         for frame in _decoded(container, stream, found):
             found.add(frame)
             see(frame)
-        num_jumps = found.packets.on_one_clock(time_base)[1]
-        pts = on_one_clock(found.pts, time_base) if num_jumps else found.pts
+        packet_pts, num_jumps = found.packets.on_one_clock(time_base)
+        pts = on_one_clock(found.pts, time_base, found.form) if num_jumps else found.pts
         told_fps = impossible_fps(np.array([stamp for stamp in pts if stamp is not None]) * time_base)
         shown_s = decoded_times(pts, time_base, frame_rate(stream, told_fps is not None))
     packets = found.packets
@@ -210,7 +210,7 @@ def _examine(path: Path, see: Callable[[Any], None]) -> ClipFacts:
         end=found.end,
         told_fps=told_fps,
         num_jumps=num_jumps,
-        packet_frames=len(packets.pts) - found.num_interlaced,
+        packet_frames=len(packet_pts) - (found.num_interlaced if come_in_pairs(packet_pts, found.pts) else 0),
     )
 
 

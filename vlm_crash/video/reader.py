@@ -194,7 +194,7 @@ def _read_pyav(scan: PacketScan, choose: Callable[[PacketScan], list[int]]) -> F
             frames = _frames(
                 scan, chosen.frames_FHWC, indices, "pyav",
                 num_damaged=decoding.num_damaged, num_bad=len(bad), num_bad_chosen=len(bad.intersection(indices)),
-                num_missing=promised.num_missing(len(pts), num_interlaced),
+                num_missing=promised.num_missing(pts, num_interlaced),
             )  # fmt: skip
             if frames.damage is not None:
                 logger.warning("%s: damaged: %s", path, frames.damage)

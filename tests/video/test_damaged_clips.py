@@ -126,11 +126,12 @@ def move_stamps(path: Path, number: int, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("seconds", [5, -3, 1000, -0.18])
-@pytest.mark.parametrize("num_b", ["0", "2"])
-def test_a_wrong_time_stamp_in_a_transport_stream_moves_no_other_frame(tmp_path, caplog, seconds, num_b):
-    """One of 45 packets; the clock does not stay there, and that is no jump."""
+@pytest.mark.parametrize(("num_b", "wrong"), [("0", [36]), ("2", [36]), ("0", [30, 31])])
+def test_a_wrong_time_stamp_in_a_transport_stream_moves_no_other_frame(tmp_path, caplog, seconds, num_b, wrong):
+    """One of 45 packets, or two; the clock does not stay there, and that is no jump."""
     path = write_clip(tmp_path / "a.ts", num_frames=45, g="15", bf=num_b)
-    move_stamps(path, 36, seconds)
+    for number in wrong:
+        move_stamps(path, number, seconds)
     frames, facts, scan = read_frames(path, FrameSampling(45)), examine(path), scan_packets(path)
     assert frame_numbers(frames.frames_FHWC) == list(range(45))
     np.testing.assert_allclose(frames.times_s, np.arange(45) / 10, atol=1e-3)

@@ -23,12 +23,14 @@ CLOCKED = frozenset({"mpegts", "mpeg"})
 _LEAP_S, _BACK_S = 10.0, 0.1
 #: Packets that follow a clock, at least, where a container should have one only.
 _FEWEST_ON_A_CLOCK = 17
+#: Time stamps, one after the other, that may be wrong without there being another clock.
+_MOST_WRONG = 3
 
 
 def clock_shifts(stamps: np.ndarray, time_base: float, leap_s: float = _LEAP_S) -> tuple[np.ndarray, int]:
     """What to add to time stamps [N], and how often their clock jumps: what follows goes on from there, as in FFmpeg.
 
-    Where the others go on as if one stamp were not there, this is no jump, but wrong: it is put between its neighbours.
+    Where the others go on as if one to three stamps were not there, these are no jump, but wrong, and put in between.
 
     Args:
         stamps: ticks, ascending but for the jumps.
@@ -97,19 +99,24 @@ def _jumps(steps: np.ndarray, time_base: float, leap_s: float) -> np.ndarray:
 
 
 def _without_lone(stamps: np.ndarray, time_base: float, leap_s: float) -> np.ndarray:
-    """Time stamps [N] in which each that is wrong alone stands in the middle between its neighbours."""
+    """Time stamps [N] in which those few that are wrong, among others that go on, stand between their neighbours."""
     mended = stamps.astype(np.int64)
     steps = np.diff(mended)
     usual = _usual(steps)
     for place in np.flatnonzero(_jumps(steps, time_base, leap_s) | (steps < 0)).tolist():
+        if 0 <= mended[place + 1] - mended[place] <= usual + leap_s / time_base:  # it is mended
+            continue
         found = {}
-        for lone in {place, place + 1} - {0, len(mended) - 1}:  # before the step, or behind it
-            around = np.diff(np.delete(mended[lone - 1 : lone + 4], 1)).astype(np.float64)
-            if ((around > 0) & (around - usual <= leap_s / time_base)).all():
-                found[lone] = abs(int(around[0]) - 2 * usual)
+        for length in range(1, _MOST_WRONG + 1):
+            for start in range(max(1, place - length + 1), min(place + 1, len(mended) - length - 1) + 1):
+                after = start + length  # of those before the step, or behind it
+                around = np.diff([mended[start - 1], *mended[after : after + 3]]).astype(np.float64)
+                goes_on = ((around > 0) & (around - usual <= leap_s / time_base)).all()
+                if goes_on and 2 * around[0] >= (length + 1) * usual:
+                    found[start, after] = abs(around[0] - (length + 1) * usual)
         if found:
-            lone = min(found, key=found.__getitem__)
-            mended[lone] = (mended[lone - 1] + mended[lone + 1]) // 2
+            start, after = min(found, key=found.__getitem__)
+            mended[start:after] = np.linspace(mended[start - 1], mended[after], after - start + 2)[1:-1]
     return mended
 
 

@@ -81,14 +81,16 @@ class Chosen:
         self._keeper: Keeper = _keeper or _Array(len(indices))
         self._sample_aspect = sample_aspect
         self._size: tuple[int, int] | None = None
+        self._mirrored: bool | None = None
         self._missing = set(indices)
 
     def put(self, index: int, frame: Any) -> None:
-        """Keep a frame where it is chosen. A stream may change its size midway: the first frame's holds."""
+        """Keep a frame where it is chosen. Size and mirror are the first frame's: a stream may change midway."""
         self._size = self._size or shown_size(frame.width, frame.height, self._sample_aspect)
         if index not in self._missing:
             return
-        self._keeper.keep(self._places[index], to_rgb(frame, self._size))
+        self._mirrored = is_mirrored(frame) if self._mirrored is None else self._mirrored
+        self._keeper.keep(self._places[index], to_rgb(frame, self._size, self._mirrored))
         self._missing.remove(index)
 
     @property
@@ -114,8 +116,10 @@ def shown_size(width: int, height: int, sample_aspect: float) -> tuple[int, int]
     return (round(width * sample_aspect), height) if sample_aspect > 1 else (width, round(height / sample_aspect))
 
 
-def to_rgb(frame: Any, size: tuple[int, int]) -> np.ndarray:
+def to_rgb(frame: Any, size: tuple[int, int], mirrored: bool | None = None) -> np.ndarray:
     """A frame of PyAV as [H, W, 3] uint8 RGB of that size (width, height) before it is turned upright.
+
+    `mirrored` is what `is_mirrored` says; None: it is asked.
 
     What needs no resizing has the pixels that decord gives, bit for bit (swscale's unscaled converters). The array may
     be a view of the frame's memory.
@@ -126,18 +130,21 @@ def to_rgb(frame: Any, size: tuple[int, int]) -> np.ndarray:
     plane = rgb.planes[0]
     rows_HL = np.frombuffer(plane, np.uint8).reshape(size[1], plane.line_size)
     rgb_HWC = rows_HL[:, : size[0] * 3].reshape(size[1], size[0], 3)
-    return _upright(rgb_HWC, frame)
-
-
-def _upright(rgb_HWC: np.ndarray, frame: Any) -> np.ndarray:
-    """As the display matrix says: upside down first where it mirrors, then turned.
-
-    PyAV only reports the turn (degrees, counterclockwise), by the matrix's first row, which turning upside down leaves
-    as it is.
-    """
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
-    if matrix is not None:
-        a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
-        if a * d < b * c:
-            rgb_HWC = rgb_HWC[::-1]
+    # The display matrix: PyAV only reports its turn (degrees, counterclockwise), by the matrix's first row, which
+    # turning upside down leaves as it is.
+    if is_mirrored(frame) if mirrored is None else mirrored:
+        rgb_HWC = rgb_HWC[::-1]
     return np.rot90(rgb_HWC, round(frame.rotation / 90) % 4)
+
+
+def is_mirrored(frame: Any) -> bool:
+    """Whether the display matrix exchanges left and right (or up and down) beside turning.
+
+    A small copy of the frame is asked: with PyAV 18 a frame and its side data hold each other until Python's collector
+    comes, which does not know how much memory that is.
+    """
+    matrix = frame.reformat(width=16, height=16, format="gray", threads=1).side_data.get(Type.DISPLAYMATRIX)
+    if matrix is None:
+        return False
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    return bool(a * d < b * c)

@@ -1,6 +1,5 @@
 """Odd clips that the tests make themselves: each picture carries its number, so a wrong one is seen."""
 
-import gc
 import re
 import struct
 from dataclasses import replace
@@ -10,13 +9,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from av.sidedata.sidedata import SideDataContainer
 
 from tests.video.conftest import LEVEL_STEP, frame_numbers, write_clip, write_noise
 from vlm_crash.video import FrameSampling, comparison, guarded, probe, read_frames
 from vlm_crash.video.comparison import decord_disagreements
 from vlm_crash.video.container import scan_packets
-from vlm_crash.video.pixels import is_mirrored
 from vlm_crash.video.preflight import examine
 
 
@@ -308,13 +305,3 @@ def test_disagreements_name_the_frames(make_clip):
 def test_decord_agrees_on_plain_clips(make_clip, settings):
     pytest.importorskip("decord")
     assert decord_disagreements(make_clip(num_frames=40, **settings), FrameSampling(16)) is None
-
-
-def test_a_frame_that_was_asked_for_its_mirror_is_freed(tmp_path):
-    """PyAV's side data holds its frame and is held by it; the collector comes when many clips are there."""
-    write_clip(tmp_path / "a.mp4")
-    with av.open(str(tmp_path / "a.mp4")) as container:
-        frame = next(container.decode(video=0))
-        gc.collect()
-        assert not is_mirrored(frame)
-    assert not [one for one in gc.get_objects() if isinstance(one, SideDataContainer)]

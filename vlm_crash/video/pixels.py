@@ -6,7 +6,6 @@ with square pixels.
 
 from __future__ import annotations
 
-import gc
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -141,11 +140,11 @@ def to_rgb(frame: Any, size: tuple[int, int], mirrored: bool | None = None) -> n
 def is_mirrored(frame: Any) -> bool:
     """Whether the display matrix exchanges left and right (or up and down) beside turning.
 
-    With PyAV 18 a frame and its side data hold each other until Python's collector comes, which does not know how much
-    memory that is: a small copy of the frame is asked, and freed at once.
+    A small copy of the frame is asked: with PyAV 18 a frame and its side data hold each other until Python's collector
+    comes, which does not know how much memory that is.
     """
     matrix = frame.reformat(width=16, height=16, format="gray", threads=1).side_data.get(Type.DISPLAYMATRIX)
-    a, b, _, c, d = (1, 0, 0, 0, 1) if matrix is None else np.frombuffer(matrix, np.int32)[:5].tolist()
-    del matrix
-    gc.collect(0)
+    if matrix is None:
+        return False
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
     return bool(a * d < b * c)

@@ -268,6 +268,9 @@ def test_new_clips_are_taken_by_the_rule_that_was_evaluated(make, clip, say, wri
     lines.write_text("\n")
     assert main(command) == 2
     assert f"no predictions in {lines.parent}; expected predictions.jsonl" in capsys.readouterr().err
+    assert main(["triage", "nowhere", *command[2:]]) == 2
+    message = capsys.readouterr().err
+    assert "no such predictions: nowhere; give the folder" in message and "cannot write" not in message
     assert len((tmp_path / "triage" / "triage.csv").read_text().splitlines()) == 302  # as it was
     assert "run id" not in caplog.text
     write_lines([replace(one, provenance="") for *_, one in rows[:3]], "new/predictions.jsonl")

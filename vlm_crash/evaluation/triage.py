@@ -20,6 +20,7 @@ from typing import Any
 from vlm_crash.data.csv_table import harmless
 from vlm_crash.data.files import whole_file, write_files
 from vlm_crash.evaluation.calibration_file import EVENT, Calibration, Judged
+from vlm_crash.evaluation.inputs import prediction_files
 from vlm_crash.evaluation.loading import iter_predictions
 from vlm_crash.schema.records import Prediction
 
@@ -73,6 +74,7 @@ def triage(predictions: Sequence[Path], calibration: Calibration, out: Path) -> 
             calibration.
         OSError: the files cannot be written; nothing was changed then.
     """
+    prediction_files(predictions)  # before anything is written: what is missing is no trouble of writing
     out.mkdir(parents=True, exist_ok=True)
     found = Triage()
     names = list(dict.fromkeys(field.name for field in calibration.schema.fields))

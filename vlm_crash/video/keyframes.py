@@ -13,7 +13,7 @@ Two things are left out, neither of which a wanted frame can depend on:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from itertools import chain, pairwise
 from typing import Any
 
@@ -47,6 +47,8 @@ def read_needed(scan: PacketScan, indices: Sequence[int]) -> np.ndarray | None:
                         chosen.put(index_of[frame.pts], frame)
         except (av.error.FFmpegError, _NotAsPromisedError):
             return None
+        finally:
+            decoder.close()
     return chosen.frames_FHWC if chosen.is_complete else None
 
 
@@ -84,6 +86,10 @@ class _Decoder:
         self._last_key: int | None = None  # of those that were decoded
         self._skips = stream.codec_context.name in _SKIPS_UNREFERENCED
         self._is_inside = False  # entered behind the beginning: what is before the keyframe may look damaged
+
+    def close(self) -> None:
+        """Let go of what holds this: else its decoder and frames stay until Python's collector comes."""
+        self._frames.close()
 
     def enter(self, entry: int) -> bool:
         """Go to that keyframe, or to one before it; False where no seek lands there."""
@@ -134,7 +140,7 @@ class _Decoder:
                 return
         raise _NotAsPromisedError
 
-    def _decode(self, packets: Iterator[Any]) -> Iterator[Any]:
+    def _decode(self, packets: Iterator[Any]) -> Generator[Any]:
         for packet in packets:
             yield from self._decoded(packet)
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideDataContainer, Type
 
 #: A header that promises wider or narrower pixels is broken.
 _MAX_SAMPLE_ASPECT = 4.0
@@ -140,10 +140,10 @@ def to_rgb(frame: Any, size: tuple[int, int], mirrored: bool | None = None) -> n
 def is_mirrored(frame: Any) -> bool:
     """Whether the display matrix exchanges left and right (or up and down) beside turning.
 
-    A small copy of the frame is asked: with PyAV 18 a frame and its side data hold each other until Python's collector
-    comes, which does not know how much memory that is.
+    `frame.side_data` is not asked: with PyAV 18 a frame keeps what it answers, which holds the frame, until Python's
+    collector comes, which does not know how much memory that is.
     """
-    matrix = frame.reformat(width=16, height=16, format="gray", threads=1).side_data.get(Type.DISPLAYMATRIX)
+    matrix = SideDataContainer(frame).get(Type.DISPLAYMATRIX)
     if matrix is None:
         return False
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()

@@ -39,7 +39,7 @@ def test_settings_that_cannot_be(wrong, tiny_model, prepared, tmp_path):
     args = ["--model.path", tiny_model, "--data.folder", prepared, "--output_dir", tmp_path / "out"]
     cache = ["--data.cache.folder", tmp_path / "cache"]
     message = wrong("fit", *args, *cache, "--data.cache.format", "png")
-    assert message.startswith("format='png' is not one of ['raw', 'zstd', 'webp', 'jpeg']")
+    assert message.startswith("format='png' is not one of ['raw', 'lz4', 'zstd', 'webp', 'jpeg']")
     assert "no room: 14 clips x 8 frames" in wrong("fit", *QUICK[:4], *args, *cache, "--data.cache.max_gib", "1e-6")
     assert "--scan" in wrong("predict", *args, *cache, "--scan", "true")
 

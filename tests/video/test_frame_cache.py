@@ -48,7 +48,7 @@ class Decoder:
 
 @pytest.fixture
 def decoder(make_clip, tmp_path: Path) -> Callable[..., Decoder]:
-    def make(format: str = "zstd", name: str = "clip.mp4", **settings: Any) -> Decoder:
+    def make(format: str = "lz4", name: str = "clip.mp4", **settings: Any) -> Decoder:
         clip = tmp_path / name
         if not clip.exists():
             make_clip(name)
@@ -330,7 +330,7 @@ def test_many_processes_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "png"}, r"format='png' is not one of \['raw', 'zstd', 'webp', 'jpeg'\]; set --data.cache.format"),
+        ({"format": "png"}, r"format='png' is not one of \['raw', 'lz4', 'zstd', 'webp', 'jpeg'\]; set --data.cache.format"),
         ({"max_gib": 0.0}, "max_gib=0.0 is not above 0; set --data.cache.max_gib"),
         ({"max_gib": float("nan")}, "max_gib=nan"),
     ],

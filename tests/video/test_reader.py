@@ -1,7 +1,9 @@
+import gc
 import json
 import pickle
 import sys
 import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -166,6 +168,31 @@ def test_only_chosen_frames_are_kept(make_clip):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 20 * 64 * 48 * 3
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "read_through.gif", "cut.mp4"])
+def test_nothing_waits_for_pythons_collector(make_clip, name):
+    """It does not know how much memory a decoder and its frames take, so a clip must let go of them by itself."""
+    path = make_clip(name, codec="gif" if name.endswith(".gif") else "libx264")
+    if name == "cut.mp4":
+        path.write_bytes(path.read_bytes()[:2000])
+
+    def of_pyav() -> list[str]:
+        return sorted(type(thing).__name__ for thing in gc.get_objects() if str(type(thing).__module__).startswith("av."))
+
+    def read() -> None:
+        with suppress(UnreadableClipError):
+            read_frames(path, FrameSampling(4))
+
+    read()  # some things are made once
+    gc.collect()
+    gc.disable()
+    try:
+        before = of_pyav()
+        read()
+        assert of_pyav() == before
+    finally:
+        gc.enable()
 
 
 def test_error_survives_pickling():

@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 GIB = 2**30
 _MAGIC = b"VCFRAME1"
-_LAYOUT = 3  # of an entry; a change of what is read or how it is kept takes the next number, which finds no older one
+_LAYOUT = 4  # of an entry; a change of what is read or how it is kept takes the next number, which finds no older one
 _HEAD = np.dtype([("magic", "S8"), ("checksum", "<u4"), ("header", "<u4")])
 #: A file that was changed a moment ago could change again within the same tick of the clock.
 _SETTLED_S = 2.0
@@ -63,13 +63,13 @@ class CacheSettings:
     Args:
         folder: for the frames; best on a fast local disk. Runs may share it, also at the same time.
         max_gib: most GiB of it; beyond, the clips that were not used for longest are decoded again.
-        format: zstd (lossless), raw (lossless, quickest, largest), webp (lossless, smallest, slow to write) or jpeg
-            (less than half of zstd, not lossless).
+        format: lz4 (lossless, quick), zstd (lossless, two thirds of lz4), raw (lossless, largest), webp (lossless,
+            smallest, slow to write) or jpeg (not lossless, less than half of zstd).
     """
 
     folder: Path
     max_gib: float = 100.0
-    format: str = "zstd"
+    format: str = "lz4"
 
     def __post_init__(self) -> None:
         if self.format not in FRAME_FORMATS:

@@ -12,6 +12,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,9 @@ from PIL import Image
 
 #: Of 100; what it changes in answers: `tools/bench.py cache --parts answers`.
 JPEG_QUALITY = 95
-_ZSTD_LEVEL = 1  # level 3 takes twice as long to write and saves a tenth
-#: In a part. What stands still is found in the frame before where that lies in level 1's window of 512 KiB: in frames
-#: of up to about 400x400; of 448x448 each has 588 KiB, so that nothing is.
-_ZSTD_FRAMES = 4
+_PACKED_FRAMES = 16  # at once; more save little, and take memory
+_ORDER = (1, 0, 2)  # green comes first: the others stand as what they differ from it
+_ZSTD_LEVEL = 1  # level 3 takes twice as long to write, and saves nothing here
 
 
 @dataclass(frozen=True)
@@ -54,39 +54,53 @@ def _decode_raw(payload: np.ndarray, lengths: Sequence[int], shape: tuple[int, .
     return payload.reshape(frames, colours, height, width).transpose(0, 2, 3, 1)
 
 
-def _encode_zstd(frames_FHWC: np.ndarray) -> list[Any]:
-    """What each pixel differs from the one above it, red and blue as what they differ from green; then Zstandard."""
-    codec = _zstd()
-    parts = []
-    for start in range(0, len(frames_FHWC), _ZSTD_FRAMES):
-        planes_FCHW = np.array(frames_FHWC[start : start + _ZSTD_FRAMES].transpose(0, 3, 1, 2), order="C")
-        planes_FCHW[:, ::2] -= planes_FCHW[:, 1:2]
-        rows_FCHW = planes_FCHW.copy()
-        rows_FCHW[:, :, 1:] -= planes_FCHW[:, :, :-1]
-        parts.append(codec.compress(rows_FCHW.data.cast("B"), asbytes=True))
-    return parts
+def _packed(name: str, level: int | None = None) -> FrameFormat:
+    """Of each pixel what it differs from the one above it, red and blue as what they differ from green; then packed.
 
+    A part is some frames' one colour, [H, F, W]: a row lies next to the same row of the next frame, where what stands
+    still is found, and a row of all of them is added up at once.
 
-def _decode_zstd(payload: np.ndarray, lengths: Sequence[int], shape: tuple[int, ...]) -> np.ndarray:
-    frames, height, width, colours = shape
-    planes_FCHW = np.empty((frames, colours, height, width), np.uint8)
-    codec = _zstd()
-    start = 0
-    for number, length in enumerate(lengths):
-        some_FCHW = planes_FCHW[number * _ZSTD_FRAMES : (number + 1) * _ZSTD_FRAMES]
-        part = codec.decompress(payload[start : start + length].data, decompressed_size=some_FCHW.size)
-        some_FCHW[:] = np.frombuffer(part, np.uint8).reshape(some_FCHW.shape)
-        start += length
-    for row in range(1, height):
-        planes_FCHW[:, :, row] += planes_FCHW[:, :, row - 1]
-    planes_FCHW[:, ::2] += planes_FCHW[:, 1:2]
-    return planes_FCHW.transpose(0, 2, 3, 1)
+    Args:
+        name: of pyarrow's codec.
+        level: how hard it tries; None: it has one way.
+    """
 
+    def codec() -> Any:
+        import pyarrow  # type: ignore[import-untyped]  # here: it takes a quarter of a second; most runs have no cache
 
-def _zstd() -> Any:
-    import pyarrow  # type: ignore[import-untyped]  # here: it takes a quarter of a second, and most runs have no cache
+        return pyarrow.Codec(name, compression_level=level)
 
-    return pyarrow.Codec("zstd", compression_level=_ZSTD_LEVEL)
+    def encode(frames_FHWC: np.ndarray) -> list[Any]:
+        parts: list[Any] = []
+        for start in range(0, len(frames_FHWC), _PACKED_FRAMES):
+            colours_CHFW = np.array(frames_FHWC[start : start + _PACKED_FRAMES].transpose(3, 1, 0, 2), order="C")
+            colours_CHFW[::2] -= colours_CHFW[1]
+            differences_CHFW = colours_CHFW.copy()
+            differences_CHFW[:, 1:] -= colours_CHFW[:, :-1]
+            parts += [codec().compress(differences_CHFW[colour].data.cast("B"), asbytes=True) for colour in _ORDER]
+        return parts
+
+    def decode(payload: np.ndarray, lengths: Sequence[int], shape: tuple[int, ...]) -> np.ndarray:
+        frames, height, width, colours = shape
+        planes_FCHW = np.empty((frames, colours, height, width), np.uint8)
+        parts = iter(np.split(payload, np.cumsum(lengths)[:-1]))
+        for start in range(0, frames, _PACKED_FRAMES):
+            some_CFHW = planes_FCHW[start : start + _PACKED_FRAMES].swapaxes(0, 1)
+            green_FHW: np.ndarray | None = None
+            for colour in _ORDER:
+                count = some_CFHW.shape[1]
+                part = codec().decompress(next(parts).data, decompressed_size=count * height * width)
+                rows = np.frombuffer(part, np.uint8).reshape(height, count * width)
+                for above, row in pairwise(rows):
+                    np.add(above, row, out=row)
+                plane_FHW = rows.reshape(height, count, width).swapaxes(0, 1)
+                if green_FHW is None:
+                    some_CFHW[colour] = green_FHW = plane_FHW
+                else:
+                    np.add(plane_FHW, green_FHW, out=some_CFHW[colour])
+        return planes_FCHW.transpose(0, 2, 3, 1)
+
+    return FrameFormat(encode, decode)
 
 
 def jpeg(quality: int) -> FrameFormat:
@@ -121,7 +135,8 @@ def _encode_webp(frames_FHWC: np.ndarray) -> list[Any]:
 #: By name.
 FRAME_FORMATS = {
     "raw": FrameFormat(_encode_raw, _decode_raw),
-    "zstd": FrameFormat(_encode_zstd, _decode_zstd),
+    "lz4": _packed("lz4_raw"),
+    "zstd": _packed("zstd", _ZSTD_LEVEL),
     "webp": FrameFormat(_encode_webp, _decode_images),
     "jpeg": jpeg(JPEG_QUALITY),
 }

@@ -61,6 +61,16 @@ def write_noise(path: Path, codec: str, size: tuple[int, int], pix_fmt: str, opt
     return path
 
 
+def call_all_keyframes(path: Path) -> Path:
+    """Say in an AVI's index (AVIIF_KEYFRAME of each entry) that all of its packets are keyframes, as some writers do."""
+    content = bytearray(path.read_bytes())
+    index = content.rfind(b"idx1") + 8
+    for entry in range(index, index + int.from_bytes(content[index - 4 : index], "little"), 16):
+        content[entry + 4] |= 0x10
+    path.write_bytes(content)
+    return path
+
+
 def frame_numbers(frames_FHWC: np.ndarray) -> list[int]:
     return [round((float(frame[8:40, 16:].mean()) - 16) / LEVEL_STEP) for frame in frames_FHWC]
 

@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 
+from tests.video.conftest import call_all_keyframes, frame_numbers, write_clip
 from vlm_crash.demo.clips import encode
 from vlm_crash.demo.drives import sample_drive
 from vlm_crash.video.container import UnreadableClipError, scan_packets
@@ -88,6 +89,16 @@ def test_a_place_behind_it_is_the_same_wherever_reading_begins(begins_anew, reco
     shown = next(FrameStream(tmp_path / "cut.mp4").frames())[1].to_ndarray(format="rgb24").astype(int)
     there = next(frame for time_s, frame in FrameStream(recording).frames() if time_s > 7.95)
     assert np.abs(shown - there.to_ndarray(format="rgb24")).mean() < 6
+
+
+def test_a_packet_that_only_the_container_calls_a_keyframe_is_no_place_to_begin(tmp_path):
+    path = call_all_keyframes(write_clip(tmp_path / "a.avi", codec="wmv2", g="25", b="8000000"))
+    grid = WindowGrid(1.0, 1.0, FrameSampling(4))
+    for start_s in (2.0, 3.0):
+        entered, through = (read_window(path, grid, start_s, start_s + 1, is_steady) for is_steady in (True, False))
+        assert entered.times_s == through.times_s
+        np.testing.assert_array_equal(entered.frames_FHWC, through.frames_FHWC)
+        assert frame_numbers(through.frames_FHWC) == [round(10 * time_s) for time_s in through.times_s]
 
 
 def test_a_recording_without_time_stamps_has_its_frame_rate(pictures, tmp_path):

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.video.conftest import write_clip
+from tests.video.conftest import call_all_keyframes, write_clip
 from vlm_crash.video import keyframes, reader
 from vlm_crash.video.container import scan_packets
 from vlm_crash.video.frame_sampling import FrameSampling, middle_frame_indices
@@ -135,6 +135,39 @@ def test_other_codecs_decode_them_all(make_clip, monkeypatch, numbers):
     if found is not None:
         assert numbers(found) == [10, 38]
         assert decoded.num_frames >= 38
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("codec", ["msmpeg4", "wmv2", "flv"])
+def test_packets_that_only_the_container_calls_keyframes(make_clip, numbers, codec):
+    """FFmpeg has no parser of these codecs that would correct it: what is entered there is no picture."""
+    path = call_all_keyframes(make_clip("a.avi", num_frames=40, codec=codec, g="12", b="8000000"))
+    scan = scan_packets(path)
+    assert scan.keyframes is not None and len(scan.keyframes) == 40
+    assert read_needed(scan, [21, 34]) is None
+    frames = reader.read_frames(path, FrameSampling(4))
+    assert numbers(frames.frames_FHWC) == list(frames.indices) == middle_frame_indices(40, 4)
+    assert frames.damage is None
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        *ODD[:2], *ODD[4:], ("h264.mp4", {"g": "5", "bf": "2"}),
+        ("open_gop.mp4", {"codec": "libx265", "x265-params": "keyint=5:open-gop=1:bframes=2:scenecut=0:log-level=0"}),
+        ("av1.mp4", {"codec": "libsvtav1", "g": "5", "preset": "10"}),
+        ("mpeg2.ts", {"codec": "mpeg2video", "g": "5", "bf": "2"}),
+        ("mpeg4.mp4", {"codec": "mpeg4", "g": "5", "bf": "2"}),
+        ("wmv2.wmv", {"codec": "wmv2", "g": "5"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_usual_clips_are_entered(make_clip, monkeypatch, name, settings):
+    """Their decoders call a keyframe what the container calls one; nothing of them is read through."""
+    scan = scan_packets(make_clip(name, num_frames=40, **settings))
+    decoded = Decoded(monkeypatch)
+    assert read_needed(scan, [32]) is not None
+    assert decoded.num_packets < 25
 
 
 @pytest.mark.usefixtures("way")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.video.conftest import frame_numbers, write_clip
+from tests.video.conftest import call_all_keyframes, frame_numbers, write_clip
 from tests.video.test_other_readers import OPEN_GOP
 from vlm_crash.video import FrameSampling, preflight, read_frames, witnesses
 from vlm_crash.video.comparison import decord_disagreements
@@ -54,6 +54,13 @@ def test_they_are_the_frames_that_reading_gives_and_say_the_same(make_clip, sett
     np.testing.assert_array_equal(found._chosen.frames_FHWC, all_FHWC[found._indices])
     said = decord_disagreements(path, FrameSampling(8))
     assert found.judge() == (True, said) and (said is None) == (settings is not OPEN_GOP)
+
+
+def test_keyframes_that_are_none_settle_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(witnesses, "_INDEXED", {"avi"})
+    path = call_all_keyframes(write_clip(tmp_path / "a.avi", codec="wmv2", g="12"))
+    assert witnesses.is_plain(scan_packets(path))
+    assert kept(path, 8).judge() == (False, None)
 
 
 def test_an_open_gop_is_tried_a_second_time(make_clip, monkeypatch):

@@ -83,7 +83,8 @@ class FrameStream:
         origin = self._first_pts(is_steady) if enters else None
         if origin is not None:
             found = self._read(origin, start_s)
-            first = next(found, None)
+            # A packet that the container calls a keyframe may be none: what comes before a true one is no picture.
+            first = next((one for one in found if one[1].key_frame or one[0] > start_s), None)
             if first is not None and first[0] <= start_s:
                 yield first
                 yield from found

@@ -4,6 +4,9 @@ In: what the packets say, and which frames are wanted. Out: exactly those, or No
 Must hold: a frame is taken by its time stamp, never by counting; whatever is not as the packets promised (a seek that
 lands late, a frame that does not come, a damaged one among those that are decoded) ends in None, and the clip is read
 through instead.
+A container may call any packet a keyframe: AVI, WMV and MOV have flags that writers set on all of them, and no parser
+of FFmpeg's corrects those of DivX 3, WMV or Sorenson. What was entered in its middle has to show a frame that the
+decoder calls a keyframe before the first one that is wanted.
 
 Two things are left out, neither of which a wanted frame can depend on:
 - what lies between a wanted frame and the keyframe from which the next one is decoded, where that is far;
@@ -86,6 +89,7 @@ class _Decoder:
         self._last_key: int | None = None  # of those that were decoded
         self._skips = stream.codec_context.name in _SKIPS_UNREFERENCED
         self._is_inside = False  # entered behind the beginning: what is before the keyframe may look damaged
+        self._has_key = True  # of where it was entered, by the decoder; the beginning needs none
 
     def close(self) -> None:
         """Let go of what holds this: else its decoder and frames stay until Python's collector comes."""
@@ -99,7 +103,7 @@ class _Decoder:
         assert keyframes is not None
         if self._last_key is not None and keyframes[entry] <= self._last_key:
             return True  # it was decoded already, with the frames before it
-        self._is_inside = True
+        self._is_inside, self._has_key = True, False
         is_long = self.scan.info.num_frames >= MIN_SEEK_FRAMES
         first = self._seek(keyframes, entry) if is_long else self._read_on(int(keyframes[entry]))
         self._frames = self._decode(chain([first], self._packets))
@@ -127,7 +131,8 @@ class _Decoder:
         """Frames in display order, up to the last of the targets.
 
         Raises:
-            _NotAsPromisedError: a frame is damaged, or of another size, or the last target does not come.
+            _NotAsPromisedError: a frame is damaged, or of another size, or no keyframe comes before the first target,
+                or the last target does not come.
         """
         first, last = min(targets), max(targets)
         size = (self.scan.info.width, self.scan.info.height)
@@ -135,6 +140,9 @@ class _Decoder:
             is_damaged = frame.is_corrupt and not (self._is_inside and frame.pts < first)
             if frame.pts is None or is_damaged or (frame.width, frame.height) != size:
                 raise _NotAsPromisedError  # the first frame's size holds
+            self._has_key |= frame.key_frame
+            if not self._has_key and frame.pts >= first:
+                raise _NotAsPromisedError
             yield frame
             if frame.pts == last:
                 return

@@ -36,6 +36,9 @@ def test_rows_of_another_length_are_left_out_and_named(tmp_path):
         (b"A|B\n1|2\n", "separated by bars"),
         (b"A,A\n1,2\n", "there twice: A"),
         (b"A,B\n1,2\n3,\xff\n", "line 3 is not UTF-8"),
+        (b'A,B\n1,2\n"2,x\n3,y\n4,z\n', "lines 3 to 5: unexpected end of data.*; close the quote"),
+        (b'A,B\n1,"rain\n2,x\n3,"fog"\n', "lines 2 to 4: .*; close the quote"),
+        (b'A,B\n1,x\n2,"fog', "line 3: unexpected end"),
     ],
 )
 def test_what_spoils_the_whole_file(tmp_path, content, message):
@@ -56,3 +59,13 @@ def test_columns_are_found_up_to_case_and_blanks_but_as_spelt_first(tmp_path):
     assert table.column(["Crash with"]) == 0
     assert table.column(["Crash_with", "Crash with"]) == 1
     assert table.column(["Weather"]) is None
+
+
+def test_a_cell_that_has_swallowed_rows_is_named_and_one_of_several_lines_is_none(tmp_path):
+    table, problems = table_of(
+        tmp_path, b'A,B,C\n1,x,"rain\n2,x,clear\n3,x,fog"\n4,5" wide,"a car, stops\nand, then, goes, on"\n5,"b" ,c\n'
+    )
+    assert [(p.row, p.problem) for p in problems] == [
+        (1, "a cell of it holds 2 lines that look like rows: a quote before them is not closed")
+    ]
+    assert table.rows == {2: ("4", '5" wide', "a car, stops\nand, then, goes, on"), 3: ("5", "b ", "c")}

@@ -62,7 +62,7 @@ def write_noise(path: Path, codec: str, size: tuple[int, int], pix_fmt: str, opt
 
 
 def call_all_keyframes(path: Path) -> Path:
-    """Say in an AVI's index (AVIIF_KEYFRAME of each entry) that all of its packets are keyframes, as some writers do."""
+    """Say in an AVI's index (AVIIF_KEYFRAME) that all of its packets are keyframes, as some writers do."""
     content = bytearray(path.read_bytes())
     index = content.rfind(b"idx1") + 8
     for entry in range(index, index + int.from_bytes(content[index - 4 : index], "little"), 16):

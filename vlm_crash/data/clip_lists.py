@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from vlm_crash.data.csv_table import column_key, is_missing
+from vlm_crash.data.csv_table import column_key, is_missing, unusable_csv, whole_rows
 from vlm_crash.data.parquet import parquet_rows
 from vlm_crash.data.problems import MAX_SHOWN, Problem
 
@@ -138,7 +138,7 @@ def _csv(path: Path, bad: BadRows) -> _Cells:
     # As names of files are: bytes that are no UTF-8 go through as they are.
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         blank = _BlankLines(path)
-        lines = _filled(csv.reader(file), blank)
+        lines = _filled(whole_rows(file), blank)
         try:
             header = next(lines, [])
             clip, event = _columns(path, header)
@@ -149,17 +149,17 @@ def _csv(path: Path, bad: BadRows) -> _Cells:
                 else:
                     yield number, cells[clip], None if event is None else cells[event]
         except csv.Error as error:
-            raise ValueError(f"{path}: it is no CSV ({error}); save it again as comma-separated UTF-8") from error
+            raise ValueError(f"{path}: {'; '.join(unusable_csv(error))}") from error
         blank.tell()
 
 
-def _filled(rows: Any, blank: _BlankLines) -> Iterator[list[str]]:
-    """Rows of a csv.reader without the blank lines; these are known by their line, as they are no data rows."""
-    for row in rows:
+def _filled(rows: Iterator[tuple[int, list[str]]], blank: _BlankLines) -> Iterator[list[str]]:
+    """Rows without the blank lines; these are known by their line, as they are no data rows."""
+    for line, row in rows:
         if row:
             yield row
         else:
-            blank.add(rows.line_num)
+            blank.add(line)
 
 
 def _jsonl(path: Path, bad: BadRows) -> _Cells:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vlm_crash.data.problems import InputProblems, Problem
 
@@ -19,6 +20,7 @@ MISSING = frozenset({"", "nan", "none", "null"})
 _RUN = re.compile(r"'*[=+\-@]")
 #: What a row is about, by kind of CSV.
 _ROW = {"annotation": "clip", "correction": "label", "label": "clip and field"}
+_QUOTES = 'close the quote; one within a cell in quotes is written twice ("")'
 _OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -93,10 +95,9 @@ class _UnusableError(Exception):
 
 def _read(path: Path, kind: str) -> tuple[Table, list[Problem]]:
     try:
-        lines = list(csv.reader(io.StringIO(_text(path, kind), newline=""), strict=False))
+        lines = [cells for _, cells in whole_rows(io.StringIO(_text(path, kind), newline="")) if cells]
     except csv.Error as error:
-        raise _UnusableError(path, f"it is no CSV ({error})", "save it again as comma-separated UTF-8") from error
-    lines = [line for line in lines if line]
+        raise _UnusableError(path, *unusable_csv(error)) from error
     if not lines:
         raise _UnusableError(path, "it has no header", "the first line must name the columns")
     header = tuple(name.strip() for name in lines[0])
@@ -107,10 +108,54 @@ def _read(path: Path, kind: str) -> tuple[Table, list[Problem]]:
     for number, cells in enumerate(lines[1:], start=1):
         if len(cells) == len(header) or (len(cells) > len(header) and not any(cells[len(header) :])):
             rows[number] = tuple(cells[: len(header)])
+            if swallowed := _rows_in_a_cell(cells, len(header)):
+                what = f"a cell of it holds {swallowed} lines that look like rows: a quote before them is not closed"
+                problems.append(Problem(str(path), number, "", what, _QUOTES))
+                del rows[number]
         else:
             what = f"{len(cells)} cells where the header has {len(header)}"
             problems.append(Problem(str(path), number, "", what, "put quotes around cells that hold a comma"))
     return Table(path, header, rows), problems
+
+
+def whole_rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """The line that each row begins in, from 1, and its cells; none of a blank line.
+
+    Raises:
+        csv.Error: what is wrong, and in which lines; a quote that is opened and not closed, above all, as rows after it
+            would be one cell.
+    """
+    held: list[str] = []  # lines of a row
+    reader = csv.reader(held.append(line) or line for line in lines)
+    while True:
+        try:
+            cells = next(reader, None)
+            if len(held) > 1 or (held and held[0].count('"') % 2):
+                next(csv.reader(held, strict=True))
+        except csv.Error as error:
+            place = (
+                f"line {reader.line_num}" if len(held) == 1 else f"lines {_first(reader, held)} to {reader.line_num}"
+            )
+            raise csv.Error(f"{place}: {error}") from error
+        if cells is None:
+            return
+        yield _first(reader, held), cells
+        held.clear()
+
+
+def _first(reader: Any, held: Sequence[str]) -> int:
+    return int(reader.line_num) - len(held) + 1
+
+
+def unusable_csv(error: csv.Error) -> tuple[str, str]:
+    """Problem and remedy of an error of `whole_rows`."""
+    return f"it is no CSV ({error})", f"{_QUOTES}; or save it again as comma-separated UTF-8"
+
+
+def _rows_in_a_cell(cells: Sequence[str], width: int) -> int:
+    """How many lines of a cell, but for its first, have as many commas as a row of the file; three columns or more."""
+    lines = (line for cell in cells for line in cell.splitlines()[1:])
+    return sum(line.count(",") == width - 1 for line in lines) if width > 2 else 0
 
 
 def _text(path: Path, kind: str) -> str:

@@ -48,7 +48,8 @@ class Witnesses:
         #: What decord is asked for, each time anew: what it gets wrong depends on what it has read before.
         self.asked = [telling(self._scan, sampling.choose(self._scan.times_s)) for sampling in used]
         self._indices = sorted({index for indices in self.asked for index in indices})
-        self._keys = set(self._scan.keyframes.tolist()) if self._is_plain and self._scan.keyframes is not None else set()
+        keyframes = self._scan.keyframes
+        self._keys = set(keyframes.tolist()) if self._is_plain and keyframes is not None else set()
         self._chosen: Chosen | None = Chosen(self._indices, self._scan.info.sample_aspect)
         self._count = 0
 

@@ -262,7 +262,7 @@ def without_doubles(rows: list[AnnotatedRow]) -> tuple[list[AnnotatedRow], list[
         by_video[row.sample.video].append(row)
     dropped: dict[int, Problem] = {}
     for video, same in by_video.items():
-        equal = all(row.sample.annotation == same[0].sample.annotation for row in same)
+        equal = all((row.sample.annotation, row.split) == (same[0].sample.annotation, same[0].split) for row in same)
         numbers = ", ".join(str(row.row) for row in same)
         for row in same[1:] if equal else same if len(same) > 1 else ():
             what = f"rows {numbers} name the same clip" + (

@@ -136,7 +136,7 @@ def whole_rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
             place = (
                 f"line {reader.line_num}" if len(held) == 1 else f"lines {_first(reader, held)} to {reader.line_num}"
             )
-            raise csv.Error(f"{place}: {error}") from error
+            raise csv.Error(f"{before} {reader.line_num}: {error}") from error
         if cells is None:
             return
         yield _first(reader, held), cells

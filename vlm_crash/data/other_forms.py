@@ -115,13 +115,20 @@ def read_nexar(path: Path, clips: Path) -> _Read:
             problems.append(Problem(str(path), number, said["clip"], what, "correct the row; it is left out"))
             continue
         known = {name: said[name] for name in ("Light_condition", "Weather") if said[name]}
-        label = re.sub(r"^(\d+)\.0+$", r"\1", said["label"])  # 1.0: a table with empty cells took it for a float
-        rows.append(OtherRow(number, _nexar_clip(said["clip"], clips), label, known, split))
+        rows.append(OtherRow(number, _nexar_clip(said["clip"], clips), _whole(said["label"]), known, split))
     return rows, problems
+
+
+def _whole(number: str) -> str:
+    """1 for 1.0: a table with empty cells took it for a float."""
+    return re.sub(r"^(\d+)\.0+$", r"\1", number)
 
 
 def _nexar_clip(name: str, clips: Path) -> str:
     """A number as an id: the challenge's files have it in five digits."""
+    if name in clips_by_stem(clips):
+        return name
+    name = _whole(name)
     if name.isascii() and name.isdigit() and name not in clips_by_stem(clips):
         return name.lstrip("0").zfill(5)
     return name
@@ -140,20 +147,31 @@ _DOTA_COLLISIONS = (
 
 def read_dota(path: Path, clips: Path) -> _Read:
     """DoTA's metadata_train.json or metadata_val.json: by clip its anomaly_class, subset, frames and times."""
+    entries: list[tuple[str, Any]] = []
+
+    def hold(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        entries[:] = pairs  # the last call is of the file's own object; a name may be there twice
+        return dict(pairs)
+
     try:
-        said = json.loads(_text(path))
-    except ValueError as error:
+        said = json.loads(_text(path), object_pairs_hook=hold)
+    except (ValueError, RecursionError) as error:
         raise _unusable(
             path, f"it is no JSON ({error})", "give DoTA's metadata_train.json or metadata_val.json"
         ) from error
     if not isinstance(said, dict):
         raise _unusable(path, "it is no object of clips", "give DoTA's metadata_train.json or metadata_val.json")
     rows, problems = [], []
-    for number, (name, entry) in enumerate(said.items(), start=1):
-        found = str(entry.get("anomaly_class") or "") if isinstance(entry, dict) else ""
+    for number, (name, entry) in enumerate(entries, start=1):
+        told = entry.get("anomaly_class") if isinstance(entry, dict) else None
+        found = told if isinstance(told, str) else ""
         split = str(entry.get("subset") or "") if isinstance(entry, dict) else ""
         if not found or (split and split.lower() not in SPLIT_NAMES):
-            what = f"subset {split!r} is none of {', '.join(SPLIT_NAMES)}" if found else "it has no anomaly_class"
+            what = (
+                f"subset {split!r} is none of {', '.join(SPLIT_NAMES)}"
+                if found
+                else "it has no anomaly_class, or one that is no text"
+            )
             problems.append(Problem(str(path), number, name, what, "correct the entry; it is left out"))
             continue
         label = found.split(":")[-1].strip()  # "ego: turning" and "other: turning": who was in it
@@ -192,7 +210,9 @@ FORMS: Mapping[str, Callable[[Any, Path], _Read]] = {
 
 def _text(path: Path) -> str:
     if not path.is_file():
-        raise _unusable(path, "it does not exist", "give the dataset's annotation file")
+        raise _unusable(
+            path, "it is a folder" if path.is_dir() else "it does not exist", "give the dataset's annotation file"
+        )
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:

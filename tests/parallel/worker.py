@@ -49,8 +49,8 @@ if WORLD == 2:
     RUNS["accumulated"] = ({}, "32-true", {"accumulate": 2})
 
 
-#: Runs of NUM_STEPS: each kind of sharding in both precisions' own form; the others take FEW_STEPS.
-LONG = ("zero3", "zero2", "none", "hybrid", "offload", "fp16 zero3", "fp16 zero2")
+#: Number of processes -> runs of NUM_STEPS; the others take FEW_STEPS.
+LONG = {2: ("zero3", "zero2", "none", "hybrid", "offload", "fp16 zero3", "fp16 zero2"), 4: ("zero3", "hybrid")}
 
 
 def numbers(folder: str, *names: str) -> dict[str, dict[str, list[float]]]:
@@ -60,7 +60,7 @@ def numbers(folder: str, *names: str) -> dict[str, dict[str, list[float]]]:
         settings, precision, options = RUNS[name]
         plugin = precision_plugin(precision, init_scale=2.0**10)
         with weights_later() if name.startswith("later") else nullcontext():
-            options = {"steps": NUM_STEPS if name in LONG else FEW_STEPS, **options}
+            options = {"steps": NUM_STEPS if name in LONG[WORLD] else FEW_STEPS, **options}
             record, _, _ = train(Path(folder), FSDPStrategy(**settings), None, WORLD, plugins=plugin, **options)
         found[name] = {"losses": record.losses, "norms": record.norms}
     return found

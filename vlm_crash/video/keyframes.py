@@ -127,14 +127,19 @@ class _Decoder:
         """Frames in display order, up to the last of the targets.
 
         Raises:
-            _NotAsPromisedError: a frame is damaged, or of another size, or the last target does not come.
+            _NotAsPromisedError: a frame is damaged, or of another size, or shown after one that comes later by its time
+                stamp, or the last target does not come.
         """
         first, last = min(targets), max(targets)
+        before: int | None = None
         size = (self.scan.info.width, self.scan.info.height)
         for frame in self._frames:
             is_damaged = frame.is_corrupt and not (self._is_inside and frame.pts < first)
             if frame.pts is None or is_damaged or (frame.width, frame.height) != size:
                 raise _NotAsPromisedError  # the first frame's size holds
+            if before is not None and frame.pts <= before:
+                raise _NotAsPromisedError
+            before = frame.pts
             yield frame
             if frame.pts == last:
                 return

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from vlm_crash.video.frame_times import packet_shifts
+from vlm_crash.video.mpeg4 import PicturePackets
 
 #: A field's step by its frame's, at most; one half, but for rounding.
 _MOST_OF_A_FRAME = 0.6
@@ -27,7 +28,8 @@ class Packets:
     """
 
     def __init__(self, form: str, codec: str) -> None:
-        self._form, self._is_vp8 = form, codec == "vp8"
+        self._form, self._is_vp8, self._is_mpeg4 = form, codec == "vp8", codec == "mpeg4"
+        self._pictures: PicturePackets | None = None
         self._dts = array("q")
         self.pts, self.keys, self._key_numbers = array("q"), array("q"), array("q")
         self.timeless = False
@@ -40,9 +42,9 @@ class Packets:
         """The next one that has data.
 
         A frame of VP8 that is only looked back to, as an encoder of two passes makes it, is not shown (RFC 6386, 9.1:
-        show_frame), and its packet does not count.
+        show_frame), and its packet does not count; nor does an empty one, or a placeholder (mpeg4.py).
         """
-        if self._is_vp8 and not memoryview(packet)[0] & 0x10:
+        if not packet.size or not self._brings_frame(packet):
             return
         pts, dts = packet.pts, packet.dts
         if packet.is_discard:  # an edit list: what is left out may still be needed to decode
@@ -62,6 +64,18 @@ class Packets:
             self.goes_back |= dts < self.last_dts
         self.last_dts = self.last_dts if dts is None else dts  # Matroska leaves some out
         self._dts.append(self.last_dts or 0)
+
+    def _brings_frame(self, packet: Any) -> bool:
+        if self._is_mpeg4:
+            if self._pictures is None:
+                self._pictures = PicturePackets(packet.stream.codec_context.extradata or b"")
+            return self._pictures.brings_frame(bytes(packet))
+        return not self._is_vp8 or bool(memoryview(packet)[0] & 0x10)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether packets held two frames: the time stamps are those of packets, in their own order."""
+        return self._pictures is not None and self._pictures.is_packed
 
     @property
     def num_read(self) -> int:

@@ -25,8 +25,8 @@ from vlm_crash.video.packets import Packets, come_in_pairs, is_counted
 _MAX_PIXELS = 16384 * 16384
 #: Packets of a recording by which it is told whether all of them have to be looked at.
 _FIRST_PACKETS = 64
-#: Share of a frame's time by which rounding may move it.
-_MOST_MOVED = 0.5
+#: Seconds by which decoded frames may be moved from times of packets that were put in order: they have wrong ones, too.
+_MOST_MOVED_S = 1.0
 
 
 class UnreadableClipError(ValueError):
@@ -81,7 +81,8 @@ class PacketScan:
     None: the clip cannot be entered at them with certainty. `is_timed`: each frame has a time of its own, by which it
     can be told. `problem` says what is wrong with the packets; None: nothing that can be seen. `num_hidden` of them are
     not to be shown (an edit list). `is_closed`: nothing is shown before a keyframe that comes after it. `container` is
-    FFmpeg's name of the file's format. `is_by_packets`: time stamps are of packets only, in their own order (AVI).
+    FFmpeg's name of the file's format. `most_moved_s`: seconds by which a decoded frame's time may differ from that of
+    the packets, where these are believed; AVI has time stamps of packets only.
     """
 
     info: ClipInfo
@@ -93,7 +94,7 @@ class PacketScan:
     num_hidden: int = 0
     is_closed: bool = False
     container: str = ""
-    is_by_packets: bool = False
+    most_moved_s: float = np.inf
 
     def num_missing(self, frame_pts: Sequence[int | None], num_interlaced: int) -> int:
         """Frames that there should be, by the packets or by the header, and that were not decoded.
@@ -108,8 +109,7 @@ class PacketScan:
 
     def is_misled(self, decoded: PacketScan) -> bool:
         """Whether wrong time stamps among the packets move frames from when they are shown."""
-        step_s = self.info.duration_s - float(self.times_s[-1])
-        return not self.is_by_packets and bool(np.abs(decoded.times_s - self.times_s).max() > _MOST_MOVED * step_s)
+        return bool(np.abs(decoded.times_s - self.times_s).max() > self.most_moved_s)
 
     def decoded(self, pts: Sequence[int | None], time_base: float) -> PacketScan:
         """The scan of a clip of which only these frames can be decoded; their time stamps in display order."""
@@ -243,7 +243,7 @@ def scan_packets(path: Path) -> PacketScan:
         num_hidden=num_hidden,
         is_closed=packets.is_closed(pts),
         container=form,
-        is_by_packets=is_packed or form == "avi",
+        most_moved_s=np.inf if is_packed or form == "avi" else _MOST_MOVED_S if packets.is_shifted else step / 2,
     )
 
 

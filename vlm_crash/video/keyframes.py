@@ -37,7 +37,7 @@ def read_needed(scan: PacketScan, indices: Sequence[int]) -> np.ndarray | None:
     wanted = np.unique(indices)
     index_of = dict(zip(scan.pts[wanted].tolist(), wanted.tolist(), strict=True))
     with open_video(scan.info.path) as (container, stream):
-        decoder = _Decoder(scan, container, stream, set(index_of))
+        decoder = _Decoder(scan, container, stream, {*index_of, int(scan.pts[0])})
         try:
             for entry, targets in _stretches(scan, wanted):
                 if not decoder.enter(entry):
@@ -85,6 +85,7 @@ class _Decoder:
         self._frames = self._decode(self._packets)
         self._last_key: int | None = None  # of those that were decoded
         self._skips = stream.codec_context.name in _SKIPS_UNREFERENCED
+        self._is_begun = False
         self._is_inside = False  # entered behind the beginning: what is before the keyframe may look damaged
 
     def close(self) -> None:
@@ -140,6 +141,9 @@ class _Decoder:
             if before is not None and frame.pts <= before:
                 raise _NotAsPromisedError
             before = frame.pts
+            if not (self._is_begun or self._is_inside) and before != self.scan.pts[0]:
+                raise _NotAsPromisedError  # a recording cut in its middle: times count from a frame that is not shown
+            self._is_begun = True
             yield frame
             if frame.pts == last:
                 return

@@ -3,8 +3,8 @@
 In: packets in their order in the file. Out: whether each is one frame, or none. Must hold: nothing is decoded, and what
 cannot be told is taken for a frame.
 
-AVI has one time stamp a packet and no room for another order. DivX 5 and Xvid therefore store a B-frame behind the frame
-that it is shown before, in one packet ("packed bitstream"), and a placeholder in the B-frame's own place. A placeholder
+AVI has no room for frames in another order than they are shown in. DivX 5 and Xvid therefore store a B-frame behind the
+frame that it is shown before, in one packet ("packed bitstream"), and a placeholder in its own place. A placeholder
 alone stands for a frame that the encoder dropped: what is there is shown on. FFmpeg gives no frame for it.
 """
 

@@ -42,9 +42,9 @@ def test_answers_of_a_small_run(tmp_path: Path, tiny_model: Path, prepared: Path
     assert main([*arguments, "--json", str(file)]) == 0
     found = json.loads(file.read_text())
     table = found["tables"][0]
-    plain, webp, jpeg = (dict(zip(table["columns"], row, strict=True)) for row in table["rows"])
-    assert [row["format"] for row in (plain, webp, jpeg)] == ["zstd", "webp", "jpeg 1"]
-    for row in (plain, webp):
+    plain, zstd, webp, jpeg = (dict(zip(table["columns"], row, strict=True)) for row in table["rows"])
+    assert [row["format"] for row in (plain, zstd, webp, jpeg)] == ["lz4", "zstd", "webp", "jpeg 1"]
+    for row in (plain, zstd, webp):
         assert (
             row["other events"] == row["other fields"] == row["other texts"] == row["P(crash)"] == row["P(term)"] == 0
         )

@@ -178,7 +178,8 @@ def test_nothing_waits_for_pythons_collector(make_clip, name):
         path.write_bytes(path.read_bytes()[:2000])
 
     def of_pyav() -> list[str]:
-        return sorted(type(thing).__name__ for thing in gc.get_objects() if str(type(thing).__module__).startswith("av."))
+        kinds = map(type, gc.get_objects())
+        return sorted(kind.__name__ for kind in kinds if str(kind.__module__).startswith("av."))
 
     def read() -> None:
         with suppress(UnreadableClipError):

@@ -143,7 +143,7 @@ def is_mirrored(frame: Any) -> bool:
     `frame.side_data` is not asked: with PyAV 18 a frame keeps what it answers, which holds the frame, until Python's
     collector comes, which does not know how much memory that is.
     """
-    matrix = SideDataContainer(frame).get(Type.DISPLAYMATRIX)
+    matrix = SideDataContainer(frame).get(Type.DISPLAYMATRIX)  # type: ignore[call-arg]  # its stub says none
     if matrix is None:
         return False
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()

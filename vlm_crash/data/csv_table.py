@@ -133,9 +133,7 @@ def whole_rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
             if len(held) > 1 or (held and held[0].count('"') % 2):
                 next(csv.reader(held, strict=True))
         except csv.Error as error:
-            place = (
-                f"line {reader.line_num}" if len(held) == 1 else f"lines {_first(reader, held)} to {reader.line_num}"
-            )
+            before = "line" if len(held) == 1 else f"lines {_first(reader, held)} to"
             raise csv.Error(f"{before} {reader.line_num}: {error}") from error
         if cells is None:
             return

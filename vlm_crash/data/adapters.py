@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlm_crash.data.annotations import AnnotatedRow, sample_id, without_doubles
+from vlm_crash.data.clip_names import composed, is_file
 from vlm_crash.data.other_forms import FORMS, OtherRow, clips_by_stem
 from vlm_crash.data.problems import InputProblems, Problem
 from vlm_crash.schema.fields import UNKNOWN, Event, Schema
@@ -145,9 +146,9 @@ def _find(clips: Path, name: str) -> Path | None:
     A path with backslashes, as Windows writes it, is looked for with slashes, too.
     """
     path = clips / name
-    if path.suffix.lower() in VIDEO_SUFFIXES and _is_file(path):
+    if path.suffix.lower() in VIDEO_SUFFIXES and is_file(path):
         return path
-    found = [entry for entry in clips_by_stem(path.parent).get(path.name, ()) if _is_file(entry)]
+    found = [entry for entry in clips_by_stem(path.parent).get(composed(path.name), ()) if is_file(entry)]
     if not found and "\\" in name:
         return _find(clips, name.replace("\\", "/"))
     return found[0] if len(found) == 1 else None
@@ -159,13 +160,6 @@ def _inside(clips: Path, path: Path) -> str | None:
     if not found.is_relative_to(folder):  # perhaps the same folder by another name
         folder, found = folder.resolve(), found.parent.resolve() / found.name
     return found.relative_to(folder).as_posix() if found.is_relative_to(folder) else None
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a folder that may not be entered, a name that is too long
-        return False
 
 
 def _values(event: Event, other: OtherRow, cells: Counter[tuple[str, str]]) -> dict[str, str]:

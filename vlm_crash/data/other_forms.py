@@ -167,8 +167,6 @@ def read_dota(path: Path, clips: Path) -> _Read:
 
 def read_folders(path: Path | None, clips: Path) -> _Read:
     """A folder with a folder of clips per event, or with folders train, val and test of such folders."""
-    if not clips.is_dir():
-        raise _unusable(clips, "there is no such folder", "give the folder that holds a folder per event")
     places = []
     for folder in sorted(entry for entry in clips.iterdir() if entry.is_dir()):
         split = SPLIT_NAMES.get(folder.name.lower(), "")

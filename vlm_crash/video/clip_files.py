@@ -112,7 +112,7 @@ def content_hash(path: str | Path) -> str:
     path = Path(path)
     try:
         if path.exists() and not path.is_file():  # a pipe would wait for a writer
-            raise UnreadableClipError(path, "a folder; give a clip" if path.is_dir() else "not a file")
+            raise UnreadableClipError(path, "not a file but a folder; give a clip" if path.is_dir() else "not a file")
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

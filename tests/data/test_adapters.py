@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 from pathlib import Path, PurePath
 
 import pytest
@@ -165,6 +166,32 @@ def test_dota(tmp_path, clips):
     assert ": 1 clip is labelled 'unknown', no event of ours" in problems(tmp_path)
 
 
+def test_a_clip_that_dota_names_twice(tmp_path, clips):
+    """As where two of its files are put together; both say an event, and one of them is wrong."""
+    one = '"{0}": {{"anomaly_class": "ego: {1}", "subset": "{2}"}}'
+    said = [one.format("a_1", "turning", "train"), one.format("a_1", "turning", "val")]
+    said += [one.format("a_2", "lateral", "val"), '"a_3": {"anomaly_class": ["x"]}']
+    text = write(tmp_path / "both.json", "{" + ",".join(said) + "}")
+    names = clips(*(f"a_{number}.mp4" for number in (1, 2, 3)))
+    assert set(prepare(tmp_path, "--form", "dota", "--annotations", text, "--clips", names)) == {"a_2.mp4"}
+    both = "rows 1, 2 name the same clip and say different things"
+    assert {f"1: {both}", f"2: {both}", "4: its anomaly_class is no text"} <= set(problems(tmp_path))
+
+
+def test_what_a_message_says_can_be_typed(tmp_path, clips, capsys):
+    """Labels of all kinds; the ids are floats, as a table with empty cells has them."""
+    text = write(tmp_path / "a.csv", "id,target\n1.0,crash\n2.0,it's 1.5 m\n3,\n")
+    given = ["--form", "nexar", "--annotations", text, "--clips", clips("00001.mp4", "00002.mp4", "00003.mp4")]
+    assert len(prepare(tmp_path, *given)) == 1
+    told = capsys.readouterr()
+    with (tmp_path / "out" / "problems.csv").open(encoding="utf-8", newline="") as file:
+        remedies = [row["remedy"] for row in csv.DictReader(file)]
+    assert "left out; give them a label" in remedies, told
+    (option,) = (remedy.split("; ")[1] for remedy in remedies if "--event_of" in remedy)
+    options = shlex.split(option.removesuffix(" takes in what shows one").replace("EVENT", "nearmiss"))
+    assert len(prepare(tmp_path, *given, *options)) == 2
+
+
 def test_a_folder_per_event(tmp_path, clips):
     names = ["crash/1.mp4", "crash/2.mp4", "Near-Miss/1.mp4", "normal/1.mp4"]
     found = prepare(tmp_path, "--form", "folders", "--clips", clips(*names))
@@ -194,6 +221,10 @@ def test_folders_of_splits(tmp_path, clips):
         (["--form", "nexar", "--annotations", "FILE", "--event_of", '{"1": "crash", "0": "nearmiss"}',
           "--fractions", "[0.5,0.2,0.3]"], "every clip has an official split; leave out --fractions"),
         (["--form", "dota", "--annotations", "FILE"], "it is no JSON"),
+        (["--form", "dota", "--annotations", "DEEP"], "it is no JSON"),
+        (["--form", "ccd", "--annotations", "."], ".: it is a folder; give the dataset's annotation file"),
+        (["--form", "nexar", "--annotations", "FOLDS", "--event_of.1", "crash"],
+          "names 1; the labels are 0. Rows that are left out:\n  "),
         (["--form", "ccd", "--annotations", "absent.txt"], "absent.txt: it does not exist"),
         (["--form", "ccd", "--annotations", "FILE"], "train.csv, row 1: it is not vidname,[binlabels]"),
         (["--form", "nexar", "--annotations", "FILE", "--clips", "nope"], "nope: there is no such folder; give the"),
@@ -203,7 +234,10 @@ def test_folders_of_splits(tmp_path, clips):
 )  # fmt: skip
 def test_what_cannot_be(tmp_path, clips, capsys, options, message):
     text = write(tmp_path / "train.csv", "id,target,split\na,1,train\nb,0,val\n")
-    given = [str(text) if option == "FILE" else option for option in options]
+    deep = write(tmp_path / "deep.json", "[" * 100_000)
+    folds = write(tmp_path / "folds.csv", "id,target,split\na,1,fold1\nb,0,val\n")
+    files = {"FILE": str(text), "DEEP": str(deep), "FOLDS": str(folds)}
+    given = [files.get(option, option) for option in options]
     args = ["prepare", "--out", str(tmp_path / "out"), "--clips", str(clips("a.mp4", "b.mp4")), *given]
     assert main(args) == 2
     error = capsys.readouterr().err

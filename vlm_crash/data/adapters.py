@@ -8,7 +8,10 @@ label that is none of our events is left out and counted, or what the user says 
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,10 +71,10 @@ def adapt(
     others, problems = FORMS[form](annotations, clips)
     if problems and not others:
         raise InputProblems("no row of the annotations can be used", problems)
-    events = _events(others, schema, event_of or {})
+    events = _events(others, problems, schema, event_of or {})
     taken = [other for other in others if events[other.label] is not None]
     if not taken:
-        raise ValueError(_no_event(file, others))
+        raise _stop(_no_event(file, others), problems)
     problems += _left_out(file, others, events)
     rows, cells = [], Counter[tuple[str, str]]()
     for other in taken:
@@ -115,11 +118,19 @@ def _check(form: str, annotations: Path | None, clips: Path, schema: Schema, eve
         raise InputProblems("the clips cannot be used", [Problem(str(clips), None, "", what, remedy)])
 
 
-def _events(others: Sequence[OtherRow], schema: Schema, event_of: Mapping[str, str]) -> dict[str, str | None]:
+def _stop(why: str, problems: Sequence[Problem]) -> ValueError:
+    """An error that hides no problem: a row that is left out may be the reason."""
+    return InputProblems(f"{why}. Rows that are left out", problems) if problems else ValueError(why)
+
+
+def _events(
+    others: Sequence[OtherRow], problems: Sequence[Problem], schema: Schema, event_of: Mapping[str, str]
+) -> dict[str, str | None]:
     """By label its event: as the user says, else by the wordings of the schema's events; None: it is none."""
     labels = {other.label: other.meaning or other.label for other in others}
     if unknown := sorted(set(event_of) - set(labels)):
-        raise ValueError(f"--event_of names {', '.join(unknown)}; the labels are {', '.join(sorted(labels)) or 'none'}")
+        said = f"--event_of names {', '.join(unknown)}; the labels are {', '.join(sorted(labels)) or 'none'}"
+        raise _stop(said, problems)
     wordings = {" ".join(words(text)): e.name for e in schema.events for text in (e.name, e.title, *e.openings)}
     told = {label: wordings.get(" ".join(words(meaning))) for label, meaning in labels.items()}
     told |= {label: None if event == LEFT_OUT else event for label, event in event_of.items()}
@@ -128,11 +139,11 @@ def _events(others: Sequence[OtherRow], schema: Schema, event_of: Mapping[str, s
 
 def _left_out(file: Path, others: Sequence[OtherRow], events: Mapping[str, str | None]) -> list[Problem]:
     counts = Counter(other.label for other in others if events[other.label] is None)
-    remedy = "left out; --event_of.{0} EVENT takes in what shows one"
     problems = []
     for label, count in sorted(counts.items()):
         what = f"{counted(count, 'clip')} {'is' if count == 1 else 'are'} labelled {label!r}, no event of ours"
-        problems.append(Problem(str(file), None, "", what, remedy.format(label)))
+        remedy = f"left out; {_option(label, 'EVENT')} takes in what shows one"
+        problems.append(Problem(str(file), None, "", what, remedy if label else "left out; give them a label"))
     return problems
 
 
@@ -141,11 +152,16 @@ def _no_event(file: Path, others: Sequence[OtherRow]) -> str:
     if not counts:
         return f"{file}: there are no clips in it; check the path and --form"
     named = ", ".join(f"{label!r} ({count})" for label, count in counts.most_common(20))
-    example = next(iter(counts))
-    return (
-        f"{file}: none of its labels is an event of the schema: {named}; say which event a label is, as in "
-        f"--event_of.{example} crash"
-    )
+    example = next(filter(None, counts), None)
+    remedy = "say which event a label is, as in " + _option(example, "crash") if example else "give the clips a label"
+    return f"{file}: none of its labels is an event of the schema: {named}; {remedy}"
+
+
+def _option(label: str, event: str) -> str:
+    """What to type, so that a shell and the command line take the label as it is."""
+    if re.fullmatch(r"[\w-]+", label):
+        return f"--event_of.{label} {event}"
+    return f"--event_of {shlex.quote(json.dumps({label: event}, ensure_ascii=False))}"
 
 
 def _find(clips: Path, name: str) -> Path | None:

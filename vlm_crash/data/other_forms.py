@@ -168,11 +168,9 @@ def read_dota(path: Path, clips: Path) -> _Read:
         found = told if isinstance(told, str) else ""
         split = str(entry.get("subset") or "") if isinstance(entry, dict) else ""
         if not found or (split and split.lower() not in SPLIT_NAMES):
-            what = (
-                f"subset {split!r} is none of {', '.join(SPLIT_NAMES)}"
-                if found
-                else "it has no anomaly_class, or one that is no text"
-            )
+            what = f"subset {split!r} is none of {', '.join(SPLIT_NAMES)}"
+            if not found:
+                what = "its anomaly_class is no text" if told else "it has no anomaly_class"
             problems.append(Problem(str(path), number, name, what, "correct the entry; it is left out"))
             continue
         label = found.split(":")[-1].strip()  # "ego: turning" and "other: turning": who was in it

@@ -207,6 +207,24 @@ def test_a_clip_is_hashed_once_and_not_trusted_while_it_is_new(decoder, monkeypa
     assert read.count == 1
 
 
+def test_what_is_known_of_another_file_is_not_believed(decoder, make_clip, tmp_path, numbers):
+    make_clip("b.mp4", num_frames=12)
+    reads = [decoder("raw", name) for name in ("a.mp4", "b.mp4")]
+    right = [numbers(read().frames_FHWC) for read in reads]
+    one, other = entries(tmp_path / "cache", "clips")
+    one.write_bytes(other.read_bytes())
+    assert [numbers(read().frames_FHWC) for read in reads] == right
+    assert right[0] != right[1] and [read.count for read in reads] == [1, 1]
+
+
+def test_a_book_that_cannot_be_is_written_anew(tmp_path):
+    folder = CacheFolder(tmp_path, 2**20)
+    for number, book in enumerate(("-5", "", "abc")):
+        (tmp_path / "size").write_text(book)
+        folder.write("frames", f"{number:040x}", [b"x" * 5000])
+        assert int((tmp_path / "size").read_text()) == folder.size() == (number + 1) * 8192
+
+
 def test_a_clip_that_changes_while_it_is_read_is_not_kept(decoder, tmp_path):
     read = decoder()
     plain = read.decode

@@ -66,6 +66,19 @@ def write_ticks(path: Path, ticks: int) -> Path:
     return path
 
 
+def test_raw_dv_has_the_rate_of_its_frames(tmp_path):
+    """FFmpeg says 60,000 frames a second of it on average, and guesses 25."""
+    with av.open(str(tmp_path / "a.dv"), "w") as container:
+        stream = container.add_stream("dvvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 720, 576, "yuv420p"
+        for number in range(8):
+            picture_HWC = np.full((576, 720, 3), 16 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture_HWC, format="rgb24")))
+        container.mux(stream.encode())
+    assert scan_packets(tmp_path / "a.dv").info.fps == examine(tmp_path / "a.dv").fps == 25
+    np.testing.assert_allclose(scan_packets(tmp_path / "a.dv").times_s, np.arange(8) / 25)
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "ts"])
 def test_time_stamps_that_cannot_be_are_not_believed(tmp_path, caplog, suffix):
     """One tick apart, 90,000 frames a second: each rule and window takes what it takes of the same clip at 25."""

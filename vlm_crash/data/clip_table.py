@@ -13,6 +13,7 @@ import fcntl
 import io
 import logging
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,10 @@ COLUMNS = (
 _OLD_COLUMNS = COLUMNS[:-1]
 
 
+#: Names that hold an end of a line, or what is written for one.
+_ON_LINES = re.compile(r"[\r\n]|\\[rn]")
+
+
 class Key(NamedTuple):
     """A clip within a file: event (empty in a plain folder) and name."""
 
@@ -42,8 +47,15 @@ class Key(NamedTuple):
 
     @classmethod
     def of(cls, event: str | None, name: str) -> Key:
-        """The name as it stands in a file: on one line, whatever its bytes."""
-        return cls(event or "", readable_name(name).replace("\r", "\\r").replace("\n", "\\n"))
+        r"""The name as it stands in a file: on one line, whatever its bytes.
+
+        >>> [Key.of(None, name).clip for name in ("a\nb", r"a\nb", r"a\b")] == [r"a\nb", r"a\\nb", r"a\b"]
+        True
+        """
+        text = readable_name(name)
+        if _ON_LINES.search(text):
+            text = text.replace("\\", "\\\\").replace("\r", "\\r").replace("\n", "\\n")
+        return cls(event or "", text)
 
 
 class Stamp(NamedTuple):

@@ -173,10 +173,10 @@ class CacheFolder:
 
     def _booked(self) -> int:
         """Bytes of all files as last written down, or counted anew."""
-        try:
-            return int((self.folder / _BOOK).read_text(encoding="ascii"))
-        except (FileNotFoundError, ValueError):
-            return self.size()
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            if (size := int((self.folder / _BOOK).read_text(encoding="ascii"))) >= 0:
+                return size
+        return self.size()
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -147,12 +147,14 @@ class FrameCache:
         known = None
         with contextlib.suppress(OSError):  # hashed again, then
             known = self.files.read("clips", name)
-        if known is not None and len(known) == 64:
-            return known.tobytes().decode("ascii", "replace")
+        if known is not None:
+            text = known.tobytes().decode("ascii", "replace")
+            if text[64:] == _hashed(name + text[:64]):  # of this file, and whole
+                return text[:64]
         content = content_hash(path, timeout_s)
         settled = abs(_now() - max(seen[2:], default=0) / 1e9) > _SETTLED_S
         if self._writes and settled and signature(path, timeout_s) == seen:
-            self._write("clips", name, [content.encode("ascii")])
+            self._write("clips", name, [(content + _hashed(name + content)).encode("ascii")])
         return content
 
     def _kept(self, path: Path, name: str) -> Frames | None:

@@ -200,8 +200,13 @@ def frame_rate(stream: Any, has_broken_times: bool) -> float:
 
     The average comes from the time stamps; where these are broken, FFmpeg's guess and the codec's own rate go first.
     """
-    average, guess = stream.average_rate, stream.guessed_rate
     if not has_broken_times:
-        return float(average or guess or 0) or _USUAL_FPS
-    rates = (float(rate or 0) for rate in (guess, stream.codec_context.framerate, average))
+        return told_rate(stream) or _USUAL_FPS
+    rates = (float(rate or 0) for rate in (stream.guessed_rate, stream.codec_context.framerate, stream.average_rate))
     return next((rate for rate in rates if 0 < rate <= _MOST_OTHER_FPS), _USUAL_FPS)
+
+
+def told_rate(stream: Any) -> float | None:
+    """Frames a second by the container: their average, or FFmpeg's guess where the average cannot be right (raw DV)."""
+    average, guess = float(stream.average_rate or 0), float(stream.guessed_rate or 0)
+    return (guess if average > MOST_FPS and 0 < guess <= MOST_FPS else average or guess) or None

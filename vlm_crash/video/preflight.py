@@ -21,7 +21,14 @@ import av
 import numpy as np
 
 from vlm_crash.video.container import UnreadableClipError, num_uncounted, open_video, packets_of
-from vlm_crash.video.frame_times import decoded_times, display_times, frame_rate, impossible_fps, on_one_clock
+from vlm_crash.video.frame_times import (
+    decoded_times,
+    display_times,
+    frame_rate,
+    impossible_fps,
+    on_one_clock,
+    told_rate,
+)
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S, ReaderProcess
 from vlm_crash.video.packets import Packets, come_in_pairs
 from vlm_crash.video.reader import check_reader
@@ -181,7 +188,7 @@ def examine(path: Path, memory_gib: float | None = None, see: Callable[[Any], No
 def _examine(path: Path, see: Callable[[Any], None]) -> ClipFacts:
     with open_video(path) as (container, stream):
         found = _Found(container.format.name, stream.codec_context.name)
-        fps = stream.average_rate or stream.guessed_rate
+        fps = told_rate(stream)
         header_frames, time_base = stream.frames or None, float(stream.time_base)
         for frame in _decoded(container, stream, found):
             found.add(frame)
@@ -197,13 +204,13 @@ def _examine(path: Path, see: Callable[[Any], None]) -> ClipFacts:
     if not found.sizes:
         raise UnreadableClipError(path, found.end or "no frame of it can be decoded")
     stamped = [stamp for stamp in found.pts if stamp is not None]
-    step_s = float(np.median(np.diff(shown_s))) if len(shown_s) > 1 else 1 / float(fps) if fps else 0.0
+    step_s = float(np.median(np.diff(shown_s))) if len(shown_s) > 1 else 1 / fps if fps else 0.0
     width, height = found.sizes[0]
     return ClipFacts(
         codec=found.codec,
         width=width,
         height=height,
-        fps=float(fps) if fps else None,
+        fps=fps,
         num_frames=len(found.pts),
         header_frames=header_frames,
         duration_s=float(np.ptp(shown_s)) + step_s if stamped else None,

@@ -87,6 +87,19 @@ def test_a_damaged_clip_is_read_through(make_clip):
     np.testing.assert_array_equal(frames.frames_FHWC, read_through(path, list(frames.indices)))
 
 
+def test_frames_that_are_lost_before_a_wanted_one_are_damage(make_clip):
+    """HEVC, whose decoder passes over a unit that it does not know, and over frames that look at it."""
+    path = make_clip(num_frames=40, codec="libx265", **{"x265-params": "keyint=10:bframes=0:scenecut=0:log-level=0"})
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        lost = next(packet for packet in container.demux(video=0) if packet.pts * packet.time_base >= 1.5)
+    content[lost.pos + 4] = 48 << 1  # behind its length: the type of a unit that the standard leaves to others
+    path.write_bytes(content)
+    assert read_needed(scan_packets(path), [8, 32]) is not None
+    assert read_needed(scan_packets(path), [22]) is None
+    assert reader.read_frames(path, FrameSampling(4)).damage == "35 of 40 frames can be decoded"
+
+
 class Decoded:
     """Counts the frames that decoders give, and the packets that they are given."""
 

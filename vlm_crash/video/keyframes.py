@@ -91,6 +91,7 @@ class _Decoder:
         self._is_begun = False
         self._is_inside = False  # entered behind the beginning: what is before the keyframe may look damaged
         self._has_key = True  # of where it was entered, by the decoder; the beginning needs none
+        self._place: int | None = None  # of the last frame since, among all
 
     def close(self) -> None:
         """Let go of what holds this: else its decoder and frames stay until Python's collector comes."""
@@ -104,7 +105,7 @@ class _Decoder:
         assert keyframes is not None
         if self._last_key is not None and keyframes[entry] <= self._last_key:
             return True  # it was decoded already, with the frames before it
-        self._is_inside, self._has_key = True, False
+        self._is_inside, self._has_key, self._place = True, False, None
         is_long = self.scan.info.num_frames >= MIN_SEEK_FRAMES
         first = self._seek(keyframes, entry) if is_long else self._read_on(int(keyframes[entry]))
         self._frames = self._decode(chain([first], self._packets))
@@ -133,7 +134,7 @@ class _Decoder:
 
         Raises:
             _NotAsPromisedError: a frame is damaged, or of another size, or shown after one that comes later by its time
-                stamp; or no keyframe comes before the first target, or the last target does not come.
+                stamp; one before it is lost, no keyframe comes before the first target, or the last does not come.
         """
         first, last = min(targets), max(targets)
         before: int | None = None
@@ -145,6 +146,8 @@ class _Decoder:
             self._has_key |= frame.key_frame
             if (before is not None and frame.pts <= before) or not (self._has_key or frame.pts < first):
                 raise _NotAsPromisedError
+            if self._misses_one_before(frame):
+                raise _NotAsPromisedError
             before = frame.pts
             if not (self._is_begun or self._is_inside) and before != self.scan.pts[0]:
                 raise _NotAsPromisedError  # a recording cut in its middle: times count from a frame that is not shown
@@ -153,6 +156,18 @@ class _Decoder:
             if frame.pts == last:
                 return
         raise _NotAsPromisedError
+
+    def _misses_one_before(self, frame: Any) -> bool:
+        """Whether the packets promise another between the last frame and this one, which may look at it.
+
+        Of H.264 some are left out.
+        """
+        if self._skips or not self._has_key:
+            return False
+        place = int(np.searchsorted(self.scan.pts, frame.pts))
+        is_missed = self._place is not None and place > self._place + 1
+        self._place = place
+        return is_missed
 
     def _decode(self, packets: Iterator[Any]) -> Generator[Any]:
         for packet in packets:

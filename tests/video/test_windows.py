@@ -10,9 +10,11 @@ import pytest
 
 from vlm_crash.demo.clips import encode
 from vlm_crash.demo.drives import sample_drive
+from vlm_crash.video import windows
 from vlm_crash.video.cutting import cut_clip
 from vlm_crash.video.frame_sampling import FrameSampling, card_frame_indices
 from vlm_crash.video.frame_stream import FrameStream
+from vlm_crash.video.pixels import to_rgb
 from vlm_crash.video.reader import UnreadableClipError, probe, read_frames
 from vlm_crash.video.windows import WindowGrid, read_window, read_windows
 
@@ -91,6 +93,7 @@ def test_every_frame_is_decoded_once_and_only_a_window_is_held(recording, monkey
             yield time_s, held
 
     monkeypatch.setattr(FrameStream, "frames", watched)
+    monkeypatch.setattr(windows, "to_rgb", lambda held, size: to_rgb(held.frame, size))
     assert len(list(read_windows(recording, GRID))) == 20
     assert len(counts) == round(SECONDS * 10)
     assert max(counts) <= (GRID.window_s + GRID.stride_s) * 10 + 2

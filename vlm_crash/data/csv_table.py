@@ -126,7 +126,13 @@ def whole_rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
             would be one cell.
     """
     held: list[str] = []  # lines of a row
-    reader = csv.reader(held.append(line) or line for line in lines)
+
+    def taken() -> Iterator[str]:
+        for line in lines:
+            held.append(line)
+            yield line
+
+    reader = csv.reader(taken())
     while True:
         try:
             cells = next(reader, None)

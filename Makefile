@@ -22,8 +22,9 @@ help:
 demo: $(STAMP)
 	$(RUN) -m vlm_crash demo
 
+# Compiled tests and modules are kept, whatever the shell says: each of many processes would compile them again.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .

@@ -134,7 +134,7 @@ def test_a_second_make_installs_nothing(tmp_path):
     assert stamp is not None
     (tmp_path / ".venv").mkdir()
     (tmp_path / stamp[1]).touch()
-    assert re.fullmatch(r"OMP_NUM_THREADS=1 \.venv/bin/python -m pytest [^\n]+\n", steps())
+    assert re.fullmatch(r"PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 \.venv/bin/python -m pytest [^\n]+\n", steps())
     with (tmp_path / "requirements.lock").open("a") as lock:
         lock.write("# changed\n")
     assert "pip install" in steps()

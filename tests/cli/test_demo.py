@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "run"
-    assert main(["demo", "--out", str(folder), "--num_clips", "50", "--max_epochs", "1"]) == 0
+    assert main(["demo", "--out", str(folder), "--num_clips", "24", "--max_epochs", "1"]) == 0
     return folder
 
 

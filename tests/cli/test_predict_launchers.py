@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli.conftest import QUICK
 from tests.parallel.conftest import free_port
+from tests.parallel.forked import Forked
 from vlm_crash.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -51,8 +52,8 @@ def launch(command, **environment):
 def ended(*processes):
     try:
         for process in processes:
-            _, said = process.communicate(timeout=300)
-            assert process.returncode == 0, said[-4000:]
+            said = process.communicate(timeout=300)
+            assert process.returncode == 0, "".join(text or "" for text in said)[-4000:]
     finally:
         for process in processes:
             process.kill()
@@ -66,16 +67,13 @@ def by_torchrun(arguments):
 
 def by_srun(arguments):
     """Its variables: a task a process, both on this machine."""
-    port = str(free_port())
-    return [
-        launch(
-            [sys.executable, "-m", "vlm_crash", *arguments],
-            SLURM_NTASKS="2", SLURM_NTASKS_PER_NODE="2", SLURM_NNODES="1", SLURM_NODEID="0", SLURM_PROCID=str(rank),
-            SLURM_LOCALID=str(rank), SLURM_JOB_ID="7", SLURM_JOB_NAME="scoring", SLURM_NODELIST="127.0.0.1",
-            MASTER_PORT=port,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
+    job = {
+        "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1", "SLURM_NODEID": "0",
+        "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "scoring", "SLURM_NODELIST": "127.0.0.1",
+        "MASTER_PORT": str(free_port()), "GLOO_SOCKET_IFNAME": "",
+    }  # fmt: skip
+    tasks = [{**job, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(2)]
+    return [Forked("tests.cli.command", task, arguments, ends_as_python=True) for task in tasks]
 
 
 def answers(folder):

@@ -18,13 +18,13 @@ from vlm_crash.callbacks.folder_lock import LOCK
 from vlm_crash.data import dataset
 from vlm_crash.lightning_module import CrashVLM
 
-NUM_CLIPS = 16
+NUM_CLIPS = 9
 BATCH = "vlm_crash.callbacks.predictions.PredictionWriter.on_predict_batch_end"
 
 
 @pytest.fixture(scope="module")
 def clip_list(demo_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixteen clips, one of them not there, in a list that names one twice."""
+    """Nine clips, one of them not there, in a list that names one twice."""
     folder = tmp_path_factory.mktemp("list")
     for number in range(1, NUM_CLIPS + 1):
         if number != 4:
@@ -126,14 +126,14 @@ def test_a_part_then_the_rest_in_other_batches(predict, monkeypatch, caplog, tmp
     with caplog.at_level("INFO"):
         predict("--data.batch_size", 3, "--data.num_workers", 1)
     assert "predictions.jsonl: line 6 is cut off (a run was killed); it is taken out" in caplog.text
-    assert "5 of 16 clips are answered already" in caplog.text
+    assert "5 of 9 clips are answered already" in caplog.text
     assert "1 clips are given more than once and done once: again in" in caplog.text
-    assert "list.csv, row 17" in caplog.text
+    assert "list.csv, row 10" in caplog.text
     assert answered == ALL[5:]
     assert names(out) == ALL and lines(out)[:5] == before
     with caplog.at_level("INFO"):
         predict()
-    assert "nothing is left to do (16 clips)" in caplog.text
+    assert "nothing is left to do (9 clips)" in caplog.text
     assert answered == ALL[5:]
 
 
@@ -191,9 +191,9 @@ def test_failed_clips_are_done_again_where_it_is_asked(predict, demo_clips, capl
 
 
 def test_a_full_disk_then_space(predict, arguments, tmp_path):
-    """A real limit of the system: a file may grow to 60 KiB."""
+    """A real limit of the system: a file may grow to 30 KiB."""
     out = tmp_path / "p"
-    process = begin(*arguments, "--output_dir", out, file_limit_kib=60)
+    process = begin(*arguments, "--output_dir", out, file_limit_kib=30)
     error = process.communicate(PATIENCE_S)[0]
     assert process.returncode == 2, error
     assert f"error: {out / 'predictions.jsonl'}: cannot write (" in error.splitlines()[-1]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
+from tests.parallel.forked import CONTEXT
 from vlm_crash.metrics.field_match import FieldMatch
 from vlm_crash.schema.fields import UNKNOWN, Schema
 from vlm_crash.schema.records import Annotation, Answer, ParsedResponse
@@ -132,7 +132,13 @@ def _run_rank(rank: int, schema: Schema, store: str, out: str) -> None:
 
 
 def test_two_processes_equal_one(schema: Schema, tmp_path: Path):
-    mp.spawn(_run_rank, args=(schema, str(tmp_path / "store"), str(tmp_path)), nprocs=2)
+    told = (schema, str(tmp_path / "store"), str(tmp_path))
+    processes = [CONTEXT.Process(target=_run_rank, args=(rank, *told)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
     want = _metric(schema, _pairs()).compute()
     for rank in range(2):
         torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), want, equal_nan=True, rtol=0, atol=0)

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.models.original_folder import Shape, described, write_original, write_weights
+from tests.parallel.forked import Forked
 from vlm_crash.models.folder import read_config
 from vlm_crash.models.internvl import load_model
 
@@ -175,36 +176,16 @@ def test_no_code_of_a_folder_runs(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "pytorch_model.bin"]
 
 
-MEASURE = """
-import sys
-from pathlib import Path
-import torch
-from vlm_crash.models.internvl import load_model
-small, big = map(Path, sys.argv[1:3])
-dtype = getattr(torch, sys.argv[3])
-def kib(name):
-    return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1])
-load_model(small, dtype=dtype)  # whatever is imported and kept is there now
-before = kib("VmRSS")
-open("/proc/self/clear_refs", "w").write("5")  # the peak starts again from here
-model = load_model(big, dtype=dtype)
-held = sum(parameter.nbytes for parameter in model.parameters())
-largest = max(path.stat().st_size for path in big.glob("*-of-*"))
-print((kib("VmHWM") - before) * 1024 - held, largest)
-"""
-
-
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux' /proc")
 @pytest.mark.parametrize(("kind", "dtype"), [("safetensors", "float32"), ("bin", "bfloat16")])
 def test_memory_above_the_model_stays_below_a_file(tmp_path: Path, kind: str, dtype: str) -> None:
     shape = Shape(hidden=1024, heads=8, layers=8, intermediate=2048, vocab=12000)
     write_original(tmp_path / "small", Shape())
     write_original(tmp_path / "big", shape, 3, kind)
-    command = [sys.executable, "-c", MEASURE, str(tmp_path / "small"), str(tmp_path / "big"), dtype]
-    root = str(Path(__file__).parents[2])
-    result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    above, largest = map(int, result.stdout.split())
+    process = Forked("tests.models.load_memory", {}, [str(tmp_path / "small"), str(tmp_path / "big"), dtype])
+    said, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, said
+    above, largest = map(int, said.splitlines()[-1].split())
     assert largest > 40 * 2**20
     assert above <= 1.2 * largest, f"{above / 2**20:.0f} MiB above the model, largest file {largest / 2**20:.0f} MiB"
 

@@ -1,14 +1,10 @@
 """Two processes, each with its slices of the parameters, hold together what one process holds."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 from tests.models.original_folder import Shape, write_original
+from tests.parallel.conftest import finish, start
 from vlm_crash.models.convert import convert
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_each_process_reads_its_rows(tmp_path: Path) -> None:
@@ -19,10 +15,7 @@ def test_each_process_reads_its_rows(tmp_path: Path) -> None:
     write_original(tmp_path / "tied", tied, 2, "bin")
     convert(tmp_path / "packed", tmp_path / "transformers")
     folders = [str(tmp_path / name) for name in ("packed", "tied", "transformers")]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    result = subprocess.run(
-        [*launch, str(Path(__file__).with_name("shard_worker.py")), *folders],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-        check=False, timeout=900,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr[-3000:]
+    processes = start(2, *folders, module="tests.models.shard_worker")
+    said = finish(processes)
+    for process, text in zip(processes, said, strict=True):
+        assert process.returncode == 0, text[-3000:]

@@ -59,6 +59,16 @@ class Journal(Callback):
         self.ids, pl_module.drawn = [], 0.0
 
 
+class Until(Callback):
+    """Ends a run after a step; its learning rates are still those of the whole run."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        trainer.should_stop = trainer.should_stop or trainer.global_step >= self.step
+
+
 def moments(optimizer: Any) -> list[torch.Tensor]:
     return [state[key] for state in optimizer.state.values() for key in sorted(state)]
 
@@ -89,8 +99,9 @@ def travel(
     saves: tuple[ModelCheckpoint, ...] = (),
     callbacks: tuple[Callback, ...] = (),
     validations: int = 1,
+    until: int | None = None,
 ) -> tuple[dict[int, dict[str, Any]], list[int]]:
-    """Train for so many steps of four clips each; the journal, and the clips that were decoded for training."""
+    """Train for so many steps of four clips each, or until one; the journal, and the clips decoded for training."""
     out.mkdir(parents=True, exist_ok=True)
     seed_everything(0 if ckpt_path is None else 1)
     module = Traveller(
@@ -111,7 +122,7 @@ def travel(
         max_steps=steps,
         accumulate_grad_batches=GLOBAL_BATCH // (world * batch_size),
         gradient_clip_val=1.0,
-        callbacks=[Journal(out / "journal"), *callbacks, *saves],
+        callbacks=[Journal(out / "journal"), *([Until(until)] if until else []), *callbacks, *saves],
         limit_val_batches=validations,
         logger=False,
         enable_checkpointing=bool(saves),

@@ -23,6 +23,8 @@ BASE = Path(__file__).parents[2] / "vlm_crash/demo/base"
 NUM_ITEMS = 16
 GLOBAL_BATCH = 4
 NUM_STEPS = 20
+#: Where only what a step computes is of interest: it differs from the first ones on.
+FEW_STEPS = 8
 
 
 def write_micro_model(folder: Path, tied: bool = False, side: int = 32) -> None:

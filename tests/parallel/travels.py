@@ -18,6 +18,7 @@ from vlm_crash.parallel.checkpoint import Stored
 from vlm_crash.parallel.whole_files import standing
 
 STEPS = 17  # of four clips, three an epoch: ten after step 7
+SOON = 11  # beyond the end of an epoch, and of a validation, after each place where a run goes on
 PRECISIONS = ("32-true", "16-mixed")
 
 
@@ -49,12 +50,15 @@ def resume(model: str, prepared: str, out: str) -> dict[str, Any]:
             *steps(saved, 6, 7, 8),
             *(every(saved, name, every_n_epochs=2, save_on_train_epoch_end=end) for end, name in at_ends.items()),
         )  # fmt: skip
-        found[f"{kind} whole"] = run(out=folder / f"{kind} whole", kind=kind, saves=saves)
+        whole = folder / f"{kind} whole"
+        found[f"{kind} whole"] = run(out=whole, kind=kind, saves=saves, until=None if kind == "sharded" else SOON)
         places = ("step7", "step8", "step6", "validation6", "epoch6") if kind == "sharded" else ("step7",)
         for place in places:
             at = folder / f"{kind} {place}"
-            found[f"{kind} {place}"] = run(out=at, kind=kind, ckpt_path=saved / f"{place}.ckpt")
-    found["workers"] = run(out=folder / "workers", ckpt_path=folder / "sharded/step7.ckpt", num_workers=2)
+            until = None if (kind, place) == ("sharded", "step7") else SOON
+            found[f"{kind} {place}"] = run(out=at, kind=kind, ckpt_path=saved / f"{place}.ckpt", until=until)
+    path = folder / "sharded/step7.ckpt"
+    found["workers"] = run(out=folder / "workers", ckpt_path=path, num_workers=2, until=SOON)
     found["16-mixed"] = found["sharded whole"]
     found["32-true"] = run(out=folder / "32-true whole", precision="32-true", saves=steps(folder / "32-true", 7))
     return found

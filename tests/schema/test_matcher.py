@@ -101,8 +101,8 @@ def test_any_text_can_be_asked(text):
     "unit",
     ["fog ", "not ", "fog and ", "no, ", "no! fog or ", "- ", ", or ", "fog and rain. no. ", "/", "\n", "fog light "],
 )
-def test_a_megabyte_takes_linear_time(unit):
-    short, long = unit * (50_000 // len(unit)), unit * (1_000_000 // len(unit))
+def test_a_long_answer_takes_linear_time(unit):
+    short, long = unit * (20_000 // len(unit)), unit * (400_000 // len(unit))
     start = time.process_time()
     MATCHER.term(short)
     middle = time.process_time()

@@ -360,12 +360,12 @@ def test_without_an_event_labels_of_two_meanings_are_left_alone():
 @pytest.mark.parametrize(
     "unit", ["- Weather: ", "**", "- Note: a\n", "Weather: Clear\n", " \n", "crash near miss ", "not ", "1. - "]
 )
-def test_a_megabyte_of_anything_is_parsed_in_linear_time(shipped, unit):
-    text = unit * (1_000_000 // len(unit))
+def test_a_long_text_of_anything_is_parsed_in_linear_time(shipped, unit):
+    text = unit * (250_000 // len(unit))
     start = time.process_time()
     parse(shipped, text)
     parse(shipped, "- Weather: " + text, "crash")
-    assert time.process_time() - start < 30
+    assert time.process_time() - start < 7.5
 
 
 @pytest.mark.parametrize(

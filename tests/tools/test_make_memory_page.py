@@ -4,13 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from make_memory_page import PAGE, main, page
+from make_memory_page import PAGE, main
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_page_is_the_plans():
-    assert main(["--check"]) == 0
     done = subprocess.run(
         [sys.executable, ROOT / "tools/make_memory_page.py", "--check"], capture_output=True, text=True, check=False
     )
@@ -18,7 +17,9 @@ def test_the_page_is_the_plans():
 
 
 def test_every_size_has_its_rows():
-    rows = [line for line in page().splitlines() if line.startswith(("| 1B", "| 2B", "| 4B", "| 8B"))]
+    """Of the page as it lies there, which the test above compares with the plan."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    rows = [line for line in lines if line.startswith(("| 1B", "| 2B", "| 4B", "| 8B"))]
     assert len(rows) == 4 * (2 + 2 + 3 + 2)
     assert any(row.startswith("| 8B | 64 |") for row in rows) and any(row.startswith("| 8B | 32 |") for row in rows)
 

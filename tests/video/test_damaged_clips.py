@@ -158,3 +158,46 @@ def test_two_packets_may_make_a_frame():
     assert come_in_pairs(np.arange(0, 18_000, 3600).repeat(2), frames)
     assert come_in_pairs(np.zeros(10, np.int64), [None] * 5)
     assert not come_in_pairs(np.arange(0, 36_000, 3600), frames)
+
+
+@pytest.mark.parametrize("wrong", [(20,), (20, 21, 22), (15, 19, 23, 27)])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_wrong_time_stamps_of_b_frames_move_nothing(tmp_path, suffix, wrong):
+    """Five seconds too late: also where only some frames are decoded, which lie in other GOPs."""
+    source, path = write_clip(tmp_path / "a.mp4", num_frames=48, g="12", bf="2"), tmp_path / f"wrong.{suffix}"
+    with av.open(str(source)) as opened, av.open(str(path), "w") as container:
+        stream = opened.streams.video[0]
+        copy = container.add_stream_from_template(stream)
+        for number, packet in enumerate(packet for packet in opened.demux(stream) if packet.size):
+            packet.pts += round(5 / packet.time_base) if number in wrong else 0
+            packet.stream = copy
+            container.mux(packet)
+    for count in (3, 8, 48):
+        frames = read_frames(path, FrameSampling(count))
+        assert frame_numbers(frames.frames_FHWC) == list(frames.indices)
+        np.testing.assert_allclose(frames.times_s, np.array(frames.indices) / 10, atol=2e-3)
+        assert frames.indices[-1] > 36
+
+
+def test_a_recording_cut_in_its_middle_begins_with_the_first_frame_that_is_shown(tmp_path):
+    """MPEG-TS from a B-frame before a keyframe on: few frames have the indices and times that all of them have."""
+    path = write_clip(tmp_path / "a.ts", num_frames=48, g="12", bf="2", **{"x264-params": "b-adapt=0:scenecut=0"})
+    content = path.read_bytes()
+    starts = [at for at in range(0, len(content), 188) if stamps_of(content[at : at + 188])]
+    path.write_bytes(content[: 3 * 188] + content[starts[10] :])
+    whole = read_frames(path, FrameSampling(48))
+    few, facts = read_frames(path, FrameSampling(5)), examine(path)
+    assert scan_packets(path).info.num_frames > facts.num_frames == few.info.num_frames == whole.info.num_frames == 36
+    assert frame_numbers(few.frames_FHWC) == [12 + index for index in few.indices]
+    np.testing.assert_allclose(few.times_s, np.array(few.indices) / 10, atol=1e-3)
+
+
+def test_empty_packets_are_no_damage():
+    """Theora of 20 pictures, of which 14 are shown on. By FFmpeg 5.1 with libtheora, from grey 64x48 pictures as
+    conftest's: `ffmpeg -f rawvideo -pix_fmt rgb24 -s 64x48 -r 25 -i - -c:v libtheora -q:v 10 repeated_frames.ogv`.
+    """
+    path = Path(__file__).with_name("repeated_frames.ogv")
+    frames, facts = read_frames(path, FrameSampling(6)), examine(path)
+    assert frame_numbers(frames.frames_FHWC)[:5] == [0, 1, 2, 3, 4] == list(frames.indices)[:5]
+    np.testing.assert_allclose(np.unique(frames.times_s), np.arange(len(set(frames.times_s))) * 0.12, atol=1e-3)
+    assert (facts.num_frames, facts.damage, frames.damage) == (6, None, None)

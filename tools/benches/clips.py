@@ -20,7 +20,6 @@ from pathlib import Path
 import av
 import numpy as np
 
-from benches import data
 from benches.common import Result, Row, Table, side_by_side, timed
 from vlm_crash.demo.clips import write_dataset
 from vlm_crash.video import FrameSampling, guarded, list_clips, other_readers, reader
@@ -104,6 +103,8 @@ def _readers(options: argparse.Namespace, folder: Path) -> Result:
         return Result("clips readers", [], {}, [missing])
     write_dataset(folder / "few", num_clips=8, seed=0, workers=1)
     rendered = [clip for event in ("crash", "nearmiss") for clip in list_clips(folder / "few" / event)]
+    from benches import data  # with torch, which a process that is measured need not load
+
     rows: list[Row] = []
     ratios = {}
     for what, clips in {"real": data._real_clips(options.clips or data.REAL), "rendered": rendered}.items():

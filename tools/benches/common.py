@@ -15,7 +15,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import psutil
-import torch
 
 PACKAGES = ("torch", "transformers", "lightning", "numpy")
 #: Processes that others kept busy before the first measurement (Unix's load of a minute).
@@ -164,6 +163,8 @@ def timed(function: Callable[[], object]) -> float:
 
 def machine() -> dict[str, str | float | int | None]:
     """What the figures were measured on."""
+    import torch  # here, as what is measured in a process of its own may need none of it
+
     cpuinfo = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.is_file() else None
     return {

@@ -1,12 +1,13 @@
 """Host memory of several processes that load one checkpoint: each the whole model, or each its slices.
 
-Enters: options, or as a worker a checkpoint and a way of loading. Leaves: a Result. Memory is counted above what a
+Enters: options, or as a worker a checkpoint. Leaves: a Result. Memory is counted above what a
 process held before: the peak of its own (RssAnon), the peak of all that it had mapped (VmHWM, with pages of the files,
 which all processes share), and its fair share of both when all have loaded (Pss).
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -44,7 +45,8 @@ def run(options: argparse.Namespace) -> list[Result]:
         folder = Path(name)
         _write_checkpoint(folder, options.megabytes)
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors")) / MIB
-        most = {mode: _most(_load(folder, mode, options.processes)) for mode in MODES}
+        _load(folder, options.processes)
+        most = {mode: _most(_figures(folder, mode, options.processes)) for mode in MODES}
     table = Table(
         "Loading in several processes",
         f"{options.processes} processes load a checkpoint of {size:.0f} MiB (original layout, bfloat16, InternLM2) at "
@@ -85,12 +87,16 @@ def _write_checkpoint(folder: Path, megabytes: int) -> None:
     save_weights(folder, tensors_on_disk(weights, config, original=True), "as_stored", shard_bytes=size // 4 + 1)
 
 
-def _load(folder: Path, mode: str, processes: int) -> list[list[float]]:
-    """The figures of every process."""
+def _load(folder: Path, processes: int) -> None:
+    """Every way of loading, by so many processes."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     paths = os.pathsep.join([str(TOOLS.parent), str(TOOLS)])
     environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": paths}
-    subprocess.run([*launch, str(Path(__file__)), str(folder), mode], check=True, env=environment, cwd=TOOLS.parent)
+    subprocess.run([*launch, str(Path(__file__)), str(folder)], check=True, env=environment, cwd=TOOLS.parent)
+
+
+def _figures(folder: Path, mode: str, processes: int) -> list[list[float]]:
+    """Of every process."""
     return [json.loads((folder / f"{mode}-{rank}.json").read_text()) for rank in range(processes)]
 
 
@@ -145,8 +151,19 @@ def work(folder: Path, mode: str) -> list[float]:
     return figures
 
 
-if __name__ == "__main__":
-    dist.init_process_group("gloo")
-    found = work(Path(sys.argv[1]), sys.argv[2])
-    (Path(sys.argv[1]) / f"{sys.argv[2]}-{dist.get_rank()}.json").write_text(json.dumps(found))
+def _in_its_process(folder: Path, mode: str) -> None:
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    agent = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    dist.init_process_group("gloo", store=dist.PrefixStore(mode, agent), rank=rank, world_size=world)
+    (folder / f"{mode}-{rank}.json").write_text(json.dumps(work(folder, mode)))
     dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    # Each way in a process that has loaded nothing yet; the libraries are imported once for all ways.
+    for way in MODES:
+        child = multiprocessing.get_context("fork").Process(target=_in_its_process, args=(Path(sys.argv[1]), way))
+        child.start()
+        child.join()
+        if child.exitcode:
+            sys.exit(f"loading {way}: exit code {child.exitcode}")

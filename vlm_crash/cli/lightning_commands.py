@@ -72,7 +72,14 @@ class Progress(TQDMProgressBar):
 
 
 class CrashCLI(LightningCLI):
-    """LightningCLI with our options and one output folder for everything a run writes."""
+    """LightningCLI with our options and one output folder for everything a run writes.
+
+    Only the command that runs gets a parser: to make one takes a good part of a refusal's time.
+    """
+
+    def __init__(self, *args: Any, command: str, **options: Any) -> None:
+        self._command = command
+        super().__init__(*args, **options)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -121,14 +128,13 @@ class CrashCLI(LightningCLI):
         self._args = args
         option_values.check(self.config[command])
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Lightning's commands; answers go to disk batch by batch and are never gathered in memory.
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning's knows no instance
+        """The command of Lightning's; answers go to disk batch by batch and are never gathered in memory.
 
         No checkpoint is read in a way that could run its code, so there is nothing to choose for `weights_only`.
         """
         fixed = {"weights_only", "return_predictions"}
-        return {command: skipped | fixed for command, skipped in LightningCLI.subcommands().items()}
+        return {self._command: LightningCLI.subcommands()[self._command] | fixed}
 
     def before_instantiate_classes(self) -> None:
         config: Namespace = self.config[self.subcommand]
@@ -314,6 +320,7 @@ def run(command: str, args: list[str]) -> int:
         CrashCLI(
             CrashVLM,
             CrashDataModule,
+            command=command,
             save_config_callback=RunConfig,
             seed_everything_default=0,
             parser_class=_RememberingParser,

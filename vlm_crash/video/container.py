@@ -25,6 +25,8 @@ from vlm_crash.video.packets import Packets, come_in_pairs, is_counted
 _MAX_PIXELS = 16384 * 16384
 #: Packets of a recording by which it is told whether all of them have to be looked at.
 _FIRST_PACKETS = 64
+#: Seconds by which decoded frames may be moved from times of packets that were put in order: they have wrong ones, too.
+_MOST_MOVED_S = 1.0
 
 
 class UnreadableClipError(ValueError):
@@ -79,7 +81,8 @@ class PacketScan:
     None: the clip cannot be entered at them with certainty. `is_timed`: each frame has a time of its own, by which it
     can be told. `problem` says what is wrong with the packets; None: nothing that can be seen. `num_hidden` of them are
     not to be shown (an edit list). `is_closed`: nothing is shown before a keyframe that comes after it. `container` is
-    FFmpeg's name of the file's format.
+    FFmpeg's name of the file's format. `most_moved_s`: seconds by which a decoded frame's time may differ from that of
+    the packets, where these are believed; AVI has time stamps of packets only.
     """
 
     info: ClipInfo
@@ -91,6 +94,7 @@ class PacketScan:
     num_hidden: int = 0
     is_closed: bool = False
     container: str = ""
+    most_moved_s: float = np.inf
 
     def num_missing(self, frame_pts: Sequence[int | None], num_interlaced: int) -> int:
         """Frames that there should be, by the packets or by the header, and that were not decoded.
@@ -104,11 +108,8 @@ class PacketScan:
         return max(0, promised - len(frame_pts))
 
     def is_misled(self, decoded: PacketScan) -> bool:
-        """Whether a wrong time stamp among the packets moves frames by more than a second from when they are shown.
-
-        AVI has time stamps of packets only.
-        """
-        return self.container != "avi" and bool(np.abs(decoded.times_s - self.times_s).max() > 1)
+        """Whether wrong time stamps among the packets move frames from when they are shown."""
+        return bool(np.abs(decoded.times_s - self.times_s).max() > self.most_moved_s)
 
     def decoded(self, pts: Sequence[int | None], time_base: float) -> PacketScan:
         """The scan of a clip of which only these frames can be decoded; their time stamps in display order."""
@@ -180,12 +181,16 @@ def _is_real(stream: Any) -> bool:
 def packets_of(container: Any, stream: Any) -> Iterator[Any]:
     """Packets of a stream from where the container is, then one without data that empties the decoder.
 
+    Empty ones are left out: what is there is shown on (Theora). FFmpeg's decoders refuse them.
+
     Raises:
         av.error.FFmpegError: there is no reading on.
     """
     while True:
         try:
-            yield from container.demux(stream)
+            for packet in container.demux(stream):
+                if packet.size or not packet.buffer_ptr:
+                    yield packet
             return
         except IndexError:  # PyAV 18: a packet of a stream that MPEG-PS or -TS did not tell of; it is passed over
             continue
@@ -198,8 +203,7 @@ def scan_packets(path: Path) -> PacketScan:
         packets = Packets(form, stream.codec_context.name)
         try:
             for packet in packets_of(container, stream):
-                if packet.size:
-                    packets.add(packet)
+                packets.add(packet)
         except av.error.FFmpegError as error:
             packets.problem = f"the packets end early: {error.strerror}"
             packets.is_regular = False
@@ -226,7 +230,8 @@ def scan_packets(path: Path) -> PacketScan:
             told_fps,
             num_jumps,
         )
-        counted = packets.timeless or packets.goes_back or num_jumps > 0 or is_counted(form, context)
+        is_packed = packets.is_packed
+        counted = packets.timeless or packets.goes_back or num_jumps > 0 or is_packed or is_counted(form, context)
     num_hidden = packets.num_hidden + num_uncounted(path, form, info.header_frames, packets.num_read, packets.last_dts)
     return PacketScan(
         info,
@@ -238,6 +243,7 @@ def scan_packets(path: Path) -> PacketScan:
         num_hidden=num_hidden,
         is_closed=packets.is_closed(pts),
         container=form,
+        most_moved_s=np.inf if is_packed or form == "avi" else _MOST_MOVED_S if packets.is_shifted else step / 2,
     )
 
 

@@ -50,7 +50,7 @@ _SETTLED_S = 2.0
 _DECIDING = ("av", "decord", "torch", "torchcodec", "torchvision")
 #: Our own modules that decide which pixels a frame has, beside this one.
 _DECIDING_CODE = (
-    *("frame_times", "packets"),
+    *("frame_times", "mpeg4", "packets"),
     *("container", "frame_formats", "frame_sampling", "frame_stream", "image_transform", "keyframes", "motion"),
     *("other_readers", "pixels", "reader", "reused_memory"),
 )

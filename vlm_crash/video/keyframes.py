@@ -37,7 +37,7 @@ def read_needed(scan: PacketScan, indices: Sequence[int]) -> np.ndarray | None:
     wanted = np.unique(indices)
     index_of = dict(zip(scan.pts[wanted].tolist(), wanted.tolist(), strict=True))
     with open_video(scan.info.path) as (container, stream):
-        decoder = _Decoder(scan, container, stream, set(index_of))
+        decoder = _Decoder(scan, container, stream, {*index_of, int(scan.pts[0])})
         try:
             for entry, targets in _stretches(scan, wanted):
                 if not decoder.enter(entry):
@@ -85,6 +85,7 @@ class _Decoder:
         self._frames = self._decode(self._packets)
         self._last_key: int | None = None  # of those that were decoded
         self._skips = stream.codec_context.name in _SKIPS_UNREFERENCED
+        self._is_begun = False
         self._is_inside = False  # entered behind the beginning: what is before the keyframe may look damaged
 
     def close(self) -> None:
@@ -127,14 +128,22 @@ class _Decoder:
         """Frames in display order, up to the last of the targets.
 
         Raises:
-            _NotAsPromisedError: a frame is damaged, or of another size, or the last target does not come.
+            _NotAsPromisedError: a frame is damaged, or of another size, or shown after one that comes later by its time
+                stamp, or the last target does not come.
         """
         first, last = min(targets), max(targets)
+        before: int | None = None
         size = (self.scan.info.width, self.scan.info.height)
         for frame in self._frames:
             is_damaged = frame.is_corrupt and not (self._is_inside and frame.pts < first)
             if frame.pts is None or is_damaged or (frame.width, frame.height) != size:
                 raise _NotAsPromisedError  # the first frame's size holds
+            if before is not None and frame.pts <= before:
+                raise _NotAsPromisedError
+            before = frame.pts
+            if not (self._is_begun or self._is_inside) and before != self.scan.pts[0]:
+                raise _NotAsPromisedError  # a recording cut in its middle: times count from a frame that is not shown
+            self._is_begun = True
             yield frame
             if frame.pts == last:
                 return

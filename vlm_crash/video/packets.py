@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from vlm_crash.video.frame_times import packet_shifts
+from vlm_crash.video.mpeg4 import PicturePackets
 
 #: A field's step by its frame's, at most; one half, but for rounding.
 _MOST_OF_A_FRAME = 0.6
@@ -27,11 +28,12 @@ class Packets:
     """
 
     def __init__(self, form: str, codec: str) -> None:
-        self._form, self._is_vp8 = form, codec == "vp8"
+        self._form, self._is_vp8, self._is_mpeg4 = form, codec == "vp8", codec == "mpeg4"
+        self._pictures: PicturePackets | None = None
         self._dts = array("q")
         self.pts, self.keys, self._key_numbers = array("q"), array("q"), array("q")
         self.timeless = False
-        self.is_regular, self.goes_back = True, False
+        self.is_regular, self.goes_back, self.is_shifted = True, False, False
         self.problem: str | None = None
         self.num_hidden = 0
         self.last_dts: int | None = None
@@ -40,9 +42,9 @@ class Packets:
         """The next one that has data.
 
         A frame of VP8 that is only looked back to, as an encoder of two passes makes it, is not shown (RFC 6386, 9.1:
-        show_frame), and its packet does not count.
+        show_frame), and its packet does not count; nor does an empty one, or a placeholder (mpeg4.py).
         """
-        if self._is_vp8 and not memoryview(packet)[0] & 0x10:
+        if not packet.size or not self._brings_frame(packet):
             return
         pts, dts = packet.pts, packet.dts
         if packet.is_discard:  # an edit list: what is left out may still be needed to decode
@@ -63,6 +65,18 @@ class Packets:
         self.last_dts = self.last_dts if dts is None else dts  # Matroska leaves some out
         self._dts.append(self.last_dts or 0)
 
+    def _brings_frame(self, packet: Any) -> bool:
+        if self._is_mpeg4:
+            if self._pictures is None:
+                self._pictures = PicturePackets(packet.stream.codec_context.extradata or b"")
+            return self._pictures.brings_frame(bytes(packet))
+        return not self._is_vp8 or bool(memoryview(packet)[0] & 0x10)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether packets held two frames: the time stamps are those of packets, in their own order."""
+        return self._pictures is not None and self._pictures.is_packed
+
     @property
     def num_read(self) -> int:
         """Those that count, hidden ones among them."""
@@ -70,8 +84,10 @@ class Packets:
 
     def on_one_clock(self, time_base: float) -> tuple[np.ndarray, int]:
         """Presentation time stamps in the order of the packets without their clock's jumps, and how many it has."""
-        pts = np.array(self.pts)
-        shifts, num_jumps = packet_shifts(pts, np.array(self._dts), time_base, self._form)
+        dts = np.array(self._dts)
+        pts = before_keyframes(np.array(self.pts), dts, np.array(self._key_numbers, np.int64))
+        shifts, num_jumps = packet_shifts(pts, dts, time_base, self._form)
+        self.is_shifted = bool(shifts.any())
         return pts + shifts, num_jumps
 
     def keyframes(self, ordered: np.ndarray) -> np.ndarray | None:
@@ -84,6 +100,32 @@ class Packets:
     def is_closed(self, ordered: np.ndarray) -> bool:
         """Whether each keyframe has as many frames shown before it as packets."""
         return bool((np.searchsorted(ordered, np.array(self.keys)) == np.array(self._key_numbers)).all())
+
+
+def before_keyframes(pts: np.ndarray, dts: np.ndarray, key_numbers: np.ndarray) -> np.ndarray:
+    """Presentation time stamps [N] without those that are wrong: what stands before a keyframe is shown before it, too.
+
+    One that says otherwise, and is further from its decoding time stamp than any other, is taken to be as far from it
+    as most are.
+
+    Args:
+        dts: decoding time stamps [N].
+        key_numbers: which packets [K] are keyframes.
+
+    >>> before_keyframes(np.array([1, 2, 93, 4, 5, 6]), np.arange(6), np.array([0, 3])).tolist()
+    [1, 2, 3, 4, 5, 6]
+    """
+    first_shown = np.minimum.accumulate(pts[key_numbers][::-1])[::-1]  # of each keyframe and those after it
+    following = np.searchsorted(key_numbers, np.arange(len(pts)), side="right")
+    is_before = following < len(key_numbers)
+    is_wrong = np.zeros(len(pts), bool)
+    is_wrong[is_before] = pts[is_before] > first_shown[following[is_before]]
+    if not is_wrong.any() or is_wrong.all():
+        return pts
+    delays = pts - dts
+    usual = delays[~is_wrong]
+    is_wrong &= (delays < usual.min()) | (delays > usual.max())
+    return np.where(is_wrong, dts + int(np.median(usual)), pts)
 
 
 def is_counted(form: str, context: Any) -> bool:

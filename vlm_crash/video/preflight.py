@@ -21,7 +21,7 @@ import av
 import numpy as np
 
 from vlm_crash.video.container import UnreadableClipError, num_uncounted, open_video, packets_of
-from vlm_crash.video.frame_times import decoded_times, frame_rate, impossible_fps, on_one_clock
+from vlm_crash.video.frame_times import decoded_times, display_times, frame_rate, impossible_fps, on_one_clock
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S, ReaderProcess
 from vlm_crash.video.packets import Packets, come_in_pairs
 from vlm_crash.video.reader import check_reader
@@ -189,8 +189,10 @@ def _examine(path: Path, see: Callable[[Any], None]) -> ClipFacts:
         packet_pts, num_jumps = found.packets.on_one_clock(time_base)
         pts = on_one_clock(found.pts, time_base, found.form) if num_jumps else found.pts
         told_fps = impossible_fps(np.array([stamp for stamp in pts if stamp is not None]) * time_base)
-        shown_s = decoded_times(pts, time_base, frame_rate(stream, told_fps is not None))
-    packets = found.packets
+        packets, rate = found.packets, frame_rate(stream, told_fps is not None)
+        shown_s = decoded_times(pts, time_base, rate)
+        if (packets.is_packed or found.form == "avi") and len(packet_pts) == len(pts):
+            shown_s = display_times(np.sort(packet_pts), packets.timeless, time_base, rate)  # as reader.py has them
     num_cut = num_uncounted(path, found.form, header_frames, packets.num_read, packets.last_dts)
     if not found.sizes:
         raise UnreadableClipError(path, found.end or "no frame of it can be decoded")
@@ -251,8 +253,7 @@ def _decoded(container: Any, stream: Any, found: _Found) -> Iterator[Any]:
             return
         if packet is None:
             return
-        if packet.size:
-            found.packets.add(packet)
+        found.packets.add(packet)
         try:
             frames = packet.decode()
         except av.error.FFmpegError:

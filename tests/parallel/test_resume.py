@@ -13,7 +13,7 @@ from vlm_crash.parallel.checkpoint import Stored
 #: where a run goes on -> the step after which it was saved
 PLACES = {
     "sharded step7": 7, "sharded step8": 8, "full step7": 7, "sharded step6": 6, "sharded validation6": 6,
-    "sharded epoch6": 6, "workers": 7,
+    "sharded epoch6": 6, "step6 of step3": 6, "workers": 7,
 }  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def resume(model: str, prepared: str, out: str) -> dict[str, Any]:
     for kind in ("sharded", "full"):
         saved = folder / kind
         saves = steps(saved, 7) if kind == "full" else (
-            *steps(saved, 6, 7, 8),
+            *steps(saved, 3, 7, 8),
             *(every(saved, name, every_n_epochs=2, save_on_train_epoch_end=end) for end, name in at_ends.items()),
         )  # fmt: skip
         whole = folder / f"{kind} whole"
@@ -57,6 +57,9 @@ def resume(model: str, prepared: str, out: str) -> dict[str, Any]:
             at = folder / f"{kind} {place}"
             until = None if (kind, place) == ("sharded", "step7") else SOON
             found[f"{kind} {place}"] = run(out=at, kind=kind, ckpt_path=saved / f"{place}.ckpt", until=until)
+    again = folder / "again"
+    run(out=folder / "from step3", ckpt_path=folder / "sharded/step3.ckpt", saves=steps(again, 6), until=6)
+    found["step6 of step3"] = run(out=folder / "step6 of step3", ckpt_path=again / "step6.ckpt", until=SOON)
     path = folder / "sharded/step7.ckpt"
     found["workers"] = run(out=folder / "workers", ckpt_path=path, num_workers=2, until=SOON)
     found["16-mixed"] = found["sharded whole"]

@@ -104,6 +104,7 @@ class ExactResume(Callback):
             set_random_state(self._states[trainer.global_rank])
             self._states = []
         self._after_batch, self._before = random_state(), None  # a validation may be what comes first
+        _begin_epoch(trainer.fit_loop)
 
 
 def _place(trainer: Trainer, checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -141,6 +142,18 @@ def _unwind_epoch_end(loop: dict[str, Any]) -> None:
     for counts in (batches["current"], batches["total"]):
         counts["completed"] -= 1
     loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+
+
+def _begin_epoch(loop: Any) -> None:
+    """Let the epoch after one that ended as the checkpoint was saved begin as any other.
+
+    Lightning 2.6 counts the finished one as processed by now, and takes the next for one that was begun: its counters
+    then say "none begun" in every later checkpoint, and a run that goes on from one of an epoch's end repeats that
+    epoch. To be removed when test_resume's place "step6 of step3" passes without.
+    """
+    current = loop.epoch_progress.current
+    if loop.restarted_mid_epoch and current.processed == current.started:
+        loop.reset_restart_stage()
 
 
 def _begin_validation(loop: dict[str, Any]) -> None:

@@ -39,9 +39,12 @@ LIGHTNING = ("fit", "validate", "test", "predict")
         ("predict --weights_only false", "there is no option 'weights_only'"),
         (
             "predict --data.frames.fps 2",
-            "fps=2 has no effect with frame_rule='middle'; leave it out, or set frame_rule",
+            "fps=2 has no effect with frame_rule='middle'; leave it out, or set --data.frame_rule",
         ),
-        ("fit --data.frame_rule fps", "frame_rule='fps' needs frames a second, and fps is None; set fps to 2, say"),
+        (
+            "fit --data.frame_rule fps",
+            "frame_rule='fps' needs frames a second, and fps is None; set --data.frames.fps (of",
+        ),
         ("predict --data.frames.end_s 1 --data.frames.start_s 2", "there is no window from 2 to 1 s"),
         (
             "predict --data.augment.flip 0.5",

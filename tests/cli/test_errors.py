@@ -36,7 +36,8 @@ def test_our_own_refusals_are_the_users(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("command", "kept"), [("evaluate", "nothing was written"), ("fit", "what was finished is kept")]
+    ("command", "kept"),
+    [("evaluate", "nothing was written"), ("prepare", "nothing was written"), ("fit", "what was finished is kept")],
 )
 def test_ctrl_c_says_what_is_kept(monkeypatch, capsys, command, kept):
     def interrupted(*_):
@@ -58,6 +59,12 @@ def test_what_the_machine_refuses():
     assert user_message(PermissionError(errno.EACCES, "Permission denied", "/a")) == (
         "/a: Permission denied; check the path, and who may read and write there"
     )
+
+
+def test_a_file_where_a_folder_goes(tmp_path):
+    (tmp_path / "a.csv").touch()
+    error = raised((tmp_path / "a.csv").mkdir)
+    assert user_message(error) == f"{tmp_path / 'a.csv'} is a file; give a folder"
 
 
 def test_a_bug_while_handling_a_full_disk_is_a_bug():

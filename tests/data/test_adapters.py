@@ -67,8 +67,8 @@ def test_car_crash_dataset(tmp_path, clips, capsys):
     assert problems(tmp_path) == [
         "4: it is not vidname,[binlabels],startframe,youtubeID,timing,weather,egoinvolve",
         f"5: no such clip in {tmp_path / 'clips'}",
-        ": 1 clips: Light_condition is 'Night', which is no one term of it",
-        ": 1 clips: Weather is 'Normal', which is no one term of it",
+        ": 1 clip: Light_condition is 'Night', which is no one term of it",
+        ": 1 clip: Weather is 'Normal', which is no one term of it",
         ": a clip that no row names",
     ]
     assert "3 clips, 2 rows left out" in capsys.readouterr().out
@@ -92,6 +92,13 @@ def test_paths_as_others_write_them(tmp_path, clips):
     assert sorted(found) == ["00020.MP4", "a.mp4", "in/b.mp4"]
     outside = f"the path lies outside {folder} (--clips)"
     assert problems(tmp_path) == [f"4: {outside}", f"5: {outside}"]
+
+
+def test_names_in_the_other_form_of_unicode(tmp_path, clips):
+    text = write(tmp_path / "a.csv", "path,label\nZ\xfcrich.mp4,crash\no\u0308,crash\n")
+    folder = clips("Zu\u0308rich.mp4", "\xf6.mp4", "._\xf6.mp4")
+    found = prepare(tmp_path, "--form", "nexar", "--annotations", text, "--clips", folder, "--fractions", "[1,0,0]")
+    assert sorted(found) == ["Zu\u0308rich.mp4", "\xf6.mp4"] and problems(tmp_path) == []
 
 
 def test_an_id_as_it_stands_with_a_suffix_in_capitals(tmp_path, clips):
@@ -131,7 +138,7 @@ def test_nexar_challenge(tmp_path, clips):
     assert prepare(tmp_path, *given) == {
         "00822.mp4": ("crash", "train", {"Weather": "Rainy"}), "00429.mp4": ("crash", "val", {"Weather": "Cloudy"}),
     }  # fmt: skip
-    assert ": 1 clips are labelled '0', no event of ours" in problems(tmp_path)
+    assert ": 1 clip is labelled '0', no event of ours" in problems(tmp_path)
     assert ": a clip that no row names" not in problems(tmp_path)
     taken = prepare(tmp_path, *given, "--event_of.0", "nearmiss")
     assert taken["01924.mp4"] == ("nearmiss", "train", {"Weather": "Clear"})
@@ -155,7 +162,7 @@ def test_dota(tmp_path, clips):
         "0Sk8GPZ93Do_001.mp4": ("crash", "train", {}),
     }
     assert "5: it has no anomaly_class" in problems(tmp_path)
-    assert ": 1 clips are labelled 'unknown', no event of ours" in problems(tmp_path)
+    assert ": 1 clip is labelled 'unknown', no event of ours" in problems(tmp_path)
 
 
 def test_a_folder_per_event(tmp_path, clips):
@@ -164,7 +171,7 @@ def test_a_folder_per_event(tmp_path, clips):
     assert {name: event for name, (event, *_) in found.items()} == {
         "crash/1.mp4": "crash", "crash/2.mp4": "crash", "Near-Miss/1.mp4": "nearmiss",
     }  # fmt: skip
-    assert problems(tmp_path) == [": 1 clips are labelled 'normal', no event of ours"]
+    assert problems(tmp_path) == [": 1 clip is labelled 'normal', no event of ours"]
 
 
 def test_folders_of_splits(tmp_path, clips):
@@ -188,6 +195,8 @@ def test_folders_of_splits(tmp_path, clips):
           "--fractions", "[0.5,0.2,0.3]"], "every clip has an official split; leave out --fractions"),
         (["--form", "dota", "--annotations", "FILE"], "it is no JSON"),
         (["--form", "ccd", "--annotations", "absent.txt"], "absent.txt: it does not exist"),
+        (["--form", "ccd", "--annotations", "FILE"], "train.csv, row 1: it is not vidname,[binlabels]"),
+        (["--form", "nexar", "--annotations", "FILE", "--clips", "nope"], "nope: there is no such folder; give the"),
         (["--form", "folders", "--crash_csv", "FILE"], "--form folders and --crash_csv are both given"),
         (["--crash_csv", "FILE", "--event_of.1", "crash"], "say nothing without --form"),
     ],

@@ -170,3 +170,81 @@ def test_csvs_of_the_old_scripts(schema, event):
     for sample, row in zip(samples, rows, strict=True):
         for name, cell in row.items():
             assert sample.annotation.values[name.replace(" ", "_")] == (cell or UNKNOWN)
+
+
+def of_others(row, column, names):
+    """Rows that say their number in Crash_reason, with a column of names."""
+    return [{**row, "Avoid_reason": f"reason of {name}", column: name} for name in names]
+
+
+@pytest.mark.parametrize(
+    ("column", "names"),
+    [
+        ("clip", ["3", "1", "2"]),
+        ("Path", ["crash/3.mp4", "crash/1.mp4", "2.mp4"]),
+        ("video_id", ["D:\\data\\3.mp4", "..\\1.mp4", "D:\\2"]),
+    ],
+)
+def test_a_row_keeps_its_clip_whatever_the_column_of_names(
+    write_csv, nearmiss_row, schema, tmp_path, caplog, column, names
+):
+    clips = touch(tmp_path / "clips", "1.mp4", "2.mp4", "3.mp4")
+    path = write_csv("n.csv", of_others(nearmiss_row, column, names))
+    samples, problems = read_annotations(path, "nearmiss", schema, clips)
+    assert [sample.video for sample in samples] == ["3.mp4", "1.mp4", "2.mp4"]
+    assert problems == [] and caplog.messages == []
+    assert samples[0].annotation.values["Avoid_reason"] == f"reason of {names[0]}"
+
+
+def test_row_numbers_are_told_and_not_taken_where_a_column_has_names(write_csv, nearmiss_row, schema, tmp_path, caplog):
+    clips = touch(tmp_path / "clips", *(f"{number}.mp4" for number in range(1, 13)))
+    order = [4, 9, 1, 12, 2, 3, 5, 6, 7, 8, 10, 11]
+
+    def read(column, cells):
+        rows = [{**nearmiss_row, column: str(cell)} for cell in cells]
+        return read_annotations(write_csv("n.csv", rows), "nearmiss", schema, clips)[0]
+
+    for cells in (order, [*order[:-1], 99], [f"{number}.mp4" for number in order], ["a", *range(3, 14)]):
+        with pytest.raises(InputProblems, match=r"'which one' seems to \(row 1 has .*call it video_id"):
+            read("which one", cells)
+    assert caplog.messages == []
+    # The row number itself, an index from 0 on, what is there for many rows, what no clip is called.
+    for cells in (range(1, 13), range(12), [1, 2] * 6, range(60, 72), ["rain"] * 12):
+        assert len(read("", cells)) == 12
+    assert len(caplog.messages) == 5
+    assert "so row 1 is taken for 1.mp4" in caplog.messages[0]
+
+
+def test_rows_without_any_value(write_csv, nearmiss_row, schema, tmp_path):
+    clips = touch(tmp_path / "clips", "1.mp4")
+    rows = [{**dict.fromkeys(nearmiss_row, "nan"), "video_id": "1"}]
+    with pytest.raises(InputProblems, match="none of its 1 rows has a value in any field; fill them in"):
+        read_annotations(write_csv("n.csv", rows), "nearmiss", schema, clips)
+
+
+def test_a_name_in_the_other_form_of_unicode(write_csv, nearmiss_row, schema, tmp_path):
+    clips = touch(tmp_path / "clips", "Zu\u0308rich.mp4", "\xf6.avi")
+    rows = [{**nearmiss_row, "video_id": name} for name in ("Z\xfcrich", "o\u0308")]
+    samples, problems = read_annotations(write_csv("n.csv", rows), "nearmiss", schema, clips)
+    assert [sample.path.name for sample in samples] == ["Zu\u0308rich.mp4", "\xf6.avi"]
+    assert problems == []
+
+
+def test_why_a_clip_is_not_taken(write_csv, nearmiss_row, schema, tmp_path):
+    clips = touch(tmp_path / "clips", "1.h264", "2.dav", "3.dav", "7.avi", "7.mkv")
+    (clips / "4.mp4").mkdir()
+    for name in ("5.mp4", "6.mp4"):
+        (clips / name).symlink_to({"5.mp4": "nowhere", "6.mp4": "6.mp4"}[name])
+    names = ["1", "2.dav", "3", "4", "5", "6", "7", "8", "x" * 300]
+    rows = [{**nearmiss_row, "video_id": name} for name in names]
+    samples, problems = read_annotations(write_csv("n.csv", rows), "nearmiss", schema, clips)
+    assert [sample.video for sample in samples] == ["1.h264", "2.dav"]
+    assert [problem.problem for problem in problems] == [
+        f"no such clip in {clips}; there is 3.dav, whose ending is no video's",
+        f"4.mp4 in {clips} is a folder",
+        f"5.mp4 in {clips} is a link to nowhere",
+        f"6.mp4 in {clips} is a link to nowhere",
+        f"no 7.mp4 in {clips}, and several of that name (7.avi, 7.mkv)",
+        f"no such clip in {clips}",
+        f"no such clip in {clips}",
+    ]

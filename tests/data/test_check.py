@@ -2,6 +2,7 @@
 
 import csv
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from vlm_crash.data.check import CheckReport, check
-from vlm_crash.data.clip_table import COLUMNS, ClipTable, Key, read_rows
+from vlm_crash.data.clip_table import COLUMNS, ClipRow, ClipTable, Key, read_rows
 from vlm_crash.video import preflight
 from vlm_crash.video.guarded import TIMEOUT_REMEDY
 from vlm_crash.video.preflight import Limits
@@ -166,6 +167,10 @@ def test_names_stand_on_one_line(tmp_path, clip_bytes, schema):
 def test_what_is_no_target(tmp_path, schema, clip_bytes):
     with pytest.raises(ValueError, match="no such folder; give what `prepare` wrote, or a folder of clips"):
         run(tmp_path / "nothing", schema)
+    (tmp_path / "1.mp4").touch()
+    with pytest.raises(ValueError, match=r"1\.mp4 is a file; give the folder of the clips"):
+        run(tmp_path / "1.mp4", schema)
+    (tmp_path / "1.mp4").unlink()
     with pytest.raises(ValueError, match="has no clips and no diy_ft_data"):
         run(tmp_path, schema)
     (tmp_path / "1.mp4").write_bytes(clip_bytes(100))
@@ -184,3 +189,24 @@ def test_what_is_no_target(tmp_path, schema, clip_bytes):
     (tmp_path / "clips.csv").write_text(",".join(COLUMNS) + "\na,b\n")
     with pytest.raises(ValueError, match="line 2: it is no row of `check`"):
         ClipTable(tmp_path / "clips.csv")
+
+
+def test_a_full_disk_is_told_with_the_file_and_leaves_whole_rows(tmp_path):
+    """A real limit: the file may grow to half a row more, the rest the system refuses."""
+    path = tmp_path / "clips.csv"
+    row = ClipRow(dict.fromkeys(COLUMNS, "") | {"clip": "1.mp4", "status": "ok", "codec": "h264"})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    table = ClipTable(path)
+    table.add(row)
+    whole = path.read_text()
+    with (
+        pytest.raises(OSError, match=r"cannot write \(File too large\); free some space or set --out") as caught,
+        table,
+    ):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 5, before[1]))
+            table.add(row)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.filename == str(path)
+    assert path.read_text() == whole

@@ -97,6 +97,12 @@ def test_too_few_groups_leave_a_split_empty_and_say_so(caplog):
     assert "stays empty" in caplog.text
 
 
+def test_few_clips_leave_a_split_empty_and_that_is_said(caplog):
+    splits = make_splits(clips(crash=4), {})
+    empty = " and ".join(split for split in SPLITS if not splits[split])
+    assert caplog.messages == [f"no clip in {empty}, as there are so few clips (4); from 10 on, each split gets one"]
+
+
 def test_a_share_of_zero_gets_nothing():
     splits = make_splits(clips(crash=50), {}, (0.8, 0.0, 0.2))
     assert [len(splits[split]) for split in SPLITS] == [40, 0, 10]

@@ -2,6 +2,8 @@ import hashlib
 import logging
 import os
 
+import av
+import numpy as np
 import pytest
 
 from vlm_crash.video import FrameSampling, UnreadableClipError, content_hash, list_clips, read_frames
@@ -63,3 +65,30 @@ def test_content_hash_is_that_of_the_bytes(tmp_path):
     assert content_hash(path) == hashlib.sha256(b"x" * 3_000_000).hexdigest()
     with pytest.raises(UnreadableClipError, match="no such file"):
         content_hash(tmp_path / "b.mp4")
+
+
+def test_files_of_macos_and_folders_are_no_clips_and_told(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    for name in ("1.mp4", "._1.mp4", "._2.MOV", "._notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "3.mp4").mkdir()
+    assert [path.name for path in list_clips(tmp_path)] == ["1.mp4"]
+    log_other_files(tmp_path)
+    assert caplog.messages == [
+        f"{tmp_path}: 2 files of macOS that begin with ._ left out: no clips",
+        f"{tmp_path}: 1 folder is named as a clip and left out: 3.mp4",
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".h264", ".264", ".h265", ".265", ".hevc"])
+def test_streams_without_a_container_are_read(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    form, codec = ("h264", "libx264") if "64" in suffix else ("hevc", "libx265")
+    with av.open(str(path), "w", format=form) as file:
+        stream = file.add_stream(codec, rate=10, options={"x265-params": "log-level=none"} if form == "hevc" else {})
+        stream.width = stream.height = 64
+        for _ in range(6):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((64, 64, 3), 99, np.uint8))))
+        file.mux(stream.encode())
+    assert list_clips(tmp_path) == [path]
+    assert len(read_frames(path, FrameSampling(2)).frames_FHWC) == 2

@@ -126,7 +126,10 @@ def test_windows():
     [
         ({"num_frames": 0}, "num_frames=0: ask for at least 1 frame"),
         ({"rule": "first"}, r"frame_rule='first' is not one of \['middle', 'card'"),
-        ({"fps": 2.0}, "fps=2 has no effect with frame_rule='middle'; leave it out, or set frame_rule to 'fps'"),
+        (
+            {"fps": 2.0},
+            "no effect with frame_rule='middle'; leave it out, or set --data.frame_rule .*--frame_rule. to fps",
+        ),
         ({"min_frames": 8, "rule": "fps", "fps": 1.0}, "min_frames=8 has no effect with frame_rule='fps'"),
         ({"rule": "fps"}, "frame_rule='fps' needs frames a second, and fps is None"),
         ({"rule": "fps", "fps": 0.0}, "needs frames a second, and fps is 0"),

@@ -108,8 +108,8 @@ def test_recordings_that_are_put_together_follow_one_another(tmp_path, caplog, f
     frames, facts = read_frames(path, FrameSampling(40)), examine(path)
     assert frames.info.duration_s == (pytest.approx(1.6, abs=1e-3) if num_jumps else pytest.approx(6.6, abs=0.1))
     assert facts.duration_s == pytest.approx(frames.info.duration_s)
-    said = f"the clock jumps ({num_jumps} times): what follows is taken to go on from there"
-    assert (said in str(facts.damage)) == (num_jumps > 0) == ("its clock jumps (1 times)" in caplog.text)
+    said = f"the clock jumps ({num_jumps} time): what follows is taken to go on from there"
+    assert (said in str(facts.damage)) == (num_jumps > 0) == ("its clock jumps (1 time)" in caplog.text)
     if num_jumps:
         assert frame_numbers(frames.frames_FHWC) == [*range(20), *range(20)]
         np.testing.assert_allclose(frames.times_s, np.arange(40) / 25, atol=1e-3)

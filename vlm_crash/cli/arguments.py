@@ -17,6 +17,7 @@ _UNKNOWN = (
     re.compile(r"Key ['\"](?P<key>[\w.]+)['\"] is not expected"),
 )
 _REQUIRED = re.compile(r"the following arguments are required: (?P<keys>.+)")
+_NO_VALUE = re.compile(r"argument (?:-\w/)?--(?P<key>[\w.]+): expected (?:one|at least one) argument")
 _LACKING = re.compile(
     r"Parser key ['\"](?P<key>[\w.]+)['\"]: .*Problem with given class_path .*?"
     r"the following arguments are required: (?P<names>\w+(?:, \w+)*)"
@@ -70,14 +71,29 @@ def explain(error: ArgumentError, keys: Iterable[str], command: str) -> ValueErr
     required = _REQUIRED.search(text)
     if required:
         names = [f"--{name}" if name in keys else name for name in _names(required["keys"], command)]
-        return ValueError(f"{' and '.join(names)} must be given; `{command} --help` says what they are")
+        they = "it is" if len(names) == 1 else "they are"
+        return ValueError(f"{' and '.join(names)} must be given; `{command} --help` says what {they}")
+    empty = _NO_VALUE.search(text)
+    if empty:
+        key = empty["key"]
+        return ValueError(
+            f"--{key} is given without a value; write it behind, as in --{key} true for a switch; `{command} --help` "
+            "says what fits"
+        )
     wrong = _TYPE.search(text)
     if wrong:
         (key,) = _names(wrong["key"], command)
         nested = _NESTED.search(wrong["what"])
         if nested:
             return ValueError(f"--{key}.{nested['key']} cannot be {nested['value']}; `{command} --help` says what fits")
-        return ValueError(f"--{key} cannot be that: {_readable(wrong['what'])}; `{command} --help` says what fits")
+        what = _readable(wrong["what"])
+        parted = re.fullmatch(r"expected str, got \{'0+': '?(\w+)'?\}", what)  # --event_of.1.0
+        if parted:
+            return ValueError(
+                f"--{key}: a dot parts names, and is no part of one; write a name such as 1.0 without its .0, as in "
+                f"--{key}.1 {parted[1]}"
+            )
+        return ValueError(f"--{key} cannot be that: {what}; `{command} --help` says what fits")
     return ValueError(text)
 
 
@@ -101,15 +117,22 @@ def _readable(what: str) -> str:
     ...     "Errors: - Expected a <class 'int'> - Expected a ... Given value type: <class 'str'> Given value: abc"
     ... )
     'expected int or null, got abc'
+    >>> _readable("Expected a <class 'float'>. Got value: inf")
+    'expected a finite number, got inf'
     """
     plain = re.sub(r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1", what).replace("NoneType", "null")
     plain = re.sub(r"(?:typing\.)?Literal\[([^\]]*)\]", r"\1", plain)
     union = re.search(r"Subtypes: \[(.+?)\] Errors: .*Given value: (.*)", plain)
     if union:
-        kinds = re.split(r", (?![^\[]*\])", union[1])
+        kinds = [_kind(kind, union[2]) for kind in re.split(r", (?![^\[]*\])", union[1])]
         return f"expected {' or '.join(kinds)}, got {union[2]}"
     single = re.search(r"Expected an? (.+?)\. Got value: (.*)", plain)
-    return f"expected {single[1]}, got {single[2]}" if single else plain
+    return f"expected {_kind(single[1], single[2])}, got {single[2]}" if single else plain
+
+
+def _kind(name: str, given: str) -> str:
+    """A type by name; float is said otherwise to those who gave a word that Python takes for one."""
+    return "a finite number" if name == "float" and given.lstrip("+-").lower() in ("inf", "infinity", "nan") else name
 
 
 def own_words(text: str) -> str | None:

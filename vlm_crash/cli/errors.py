@@ -19,7 +19,7 @@ from pathlib import Path
 from vlm_crash.cli.interrupt import ctrl_c_arrives
 
 #: Commands that write all of their files at the end, or none.
-WRITE_AT_THE_END = ("evaluate", "compare", "report")
+WRITE_AT_THE_END = ("prepare", "evaluate", "compare", "report")
 PACKAGE = Path(__file__).resolve().parents[1]
 DONE, USER_ERROR, OUR_ERROR, INTERRUPTED, TERMINATED = 0, 2, 3, 130, 143
 
@@ -124,6 +124,8 @@ def user_message(error: BaseException) -> str | None:
 
 def _of_file(error: OSError) -> str:
     said = str(error.strerror)
+    if isinstance(error, FileExistsError) and ";" not in said and Path(os.fsdecode(error.filename)).is_file():
+        return f"{error.filename} is a file; give a folder"
     return f"{error.filename}: {said}{'' if ';' in said else '; check the path, and who may read and write there'}"
 
 

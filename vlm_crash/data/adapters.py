@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlm_crash.data.annotations import AnnotatedRow, sample_id, without_doubles
+from vlm_crash.data.audit_findings import counted
+from vlm_crash.data.clip_names import composed, is_file, name_key
 from vlm_crash.data.other_forms import FORMS, OtherRow, clips_by_stem
 from vlm_crash.data.problems import InputProblems, Problem
 from vlm_crash.schema.fields import UNKNOWN, Event, Schema
@@ -60,10 +62,12 @@ def adapt(
     Raises:
         InputProblems, ValueError: the file cannot be used, `event_of` names what there is not, or no clip is left.
     """
-    _check(form, annotations, schema, event_of or {})
+    _check(form, annotations, clips, schema, event_of or {})
     file = clips if annotations is None else annotations
     clips_by_stem.cache_clear()  # of another call, after which files may have come
     others, problems = FORMS[form](annotations, clips)
+    if problems and not others:
+        raise InputProblems("no row of the annotations can be used", problems)
     events = _events(others, schema, event_of or {})
     taken = [other for other in others if events[other.label] is not None]
     if not taken:
@@ -84,7 +88,7 @@ def adapt(
     if not rows:
         raise InputProblems("no clip of the annotations is there", problems)
     for (name, cell), count in sorted(cells.items()):
-        what = f"{count} clips: {name} is {cell!r}, which is no one term of it"
+        what = f"{counted(count, 'clip')}: {name} is {cell!r}, which is no one term of it"
         problems.append(Problem(str(file), None, "", what, f"the field counts as {UNKNOWN}"))
     rows, doubled = without_doubles(rows)
     problems += doubled
@@ -95,7 +99,7 @@ def adapt(
     return Adapted(sources, rows, problems, len(others) - len(taken), left_out)
 
 
-def _check(form: str, annotations: Path | None, schema: Schema, event_of: Mapping[str, str]) -> None:
+def _check(form: str, annotations: Path | None, clips: Path, schema: Schema, event_of: Mapping[str, str]) -> None:
     if form not in FORMS:
         raise ValueError(f"form={form!r} is not one of {list(FORMS)}; set --form to one of them")
     if (annotations is None) != (form == "folders"):
@@ -105,6 +109,10 @@ def _check(form: str, annotations: Path | None, schema: Schema, event_of: Mappin
         raise ValueError(
             f"--event_of names {', '.join(wrong)}; allowed: {', '.join(schema.event_names)}, or {LEFT_OUT} (left out)"
         )
+    if not clips.is_dir():
+        what = "it is a file" if clips.is_file() else "there is no such folder"
+        remedy = f"give the folder that holds {'a folder per event' if form == 'folders' else 'the clips'} as --clips"
+        raise InputProblems("the clips cannot be used", [Problem(str(clips), None, "", what, remedy)])
 
 
 def _events(others: Sequence[OtherRow], schema: Schema, event_of: Mapping[str, str]) -> dict[str, str | None]:
@@ -120,11 +128,12 @@ def _events(others: Sequence[OtherRow], schema: Schema, event_of: Mapping[str, s
 
 def _left_out(file: Path, others: Sequence[OtherRow], events: Mapping[str, str | None]) -> list[Problem]:
     counts = Counter(other.label for other in others if events[other.label] is None)
-    remedy = "they are left out; --event_of.{0} EVENT takes them in, if they show one"
-    return [
-        Problem(str(file), None, "", f"{count} clips are labelled {label!r}, no event of ours", remedy.format(label))
-        for label, count in sorted(counts.items())
-    ]
+    remedy = "left out; --event_of.{0} EVENT takes in what shows one"
+    problems = []
+    for label, count in sorted(counts.items()):
+        what = f"{counted(count, 'clip')} {'is' if count == 1 else 'are'} labelled {label!r}, no event of ours"
+        problems.append(Problem(str(file), None, "", what, remedy.format(label)))
+    return problems
 
 
 def _no_event(file: Path, others: Sequence[OtherRow]) -> str:
@@ -145,9 +154,13 @@ def _find(clips: Path, name: str) -> Path | None:
     A path with backslashes, as Windows writes it, is looked for with slashes, too.
     """
     path = clips / name
-    if path.suffix.lower() in VIDEO_SUFFIXES and _is_file(path):
+    if path.suffix.lower() in VIDEO_SUFFIXES and is_file(path):
         return path
-    found = [entry for entry in clips_by_stem(path.parent).get(path.name, ()) if _is_file(entry)]
+    by_stem = clips_by_stem(path.parent)
+    found = [entry for entry in by_stem.get(composed(path.name), ()) if is_file(entry)]
+    if not found and path.suffix.lower() in VIDEO_SUFFIXES:  # the accents written in another way, or the suffix
+        same = (entry for entry in by_stem.get(composed(path.stem), ()) if name_key(entry.name) == name_key(path.name))
+        found = [entry for entry in same if is_file(entry)]
     if not found and "\\" in name:
         return _find(clips, name.replace("\\", "/"))
     return found[0] if len(found) == 1 else None
@@ -159,13 +172,6 @@ def _inside(clips: Path, path: Path) -> str | None:
     if not found.is_relative_to(folder):  # perhaps the same folder by another name
         folder, found = folder.resolve(), found.parent.resolve() / found.name
     return found.relative_to(folder).as_posix() if found.is_relative_to(folder) else None
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a folder that may not be entered, a name that is too long
-        return False
 
 
 def _values(event: Event, other: OtherRow, cells: Counter[tuple[str, str]]) -> dict[str, str]:

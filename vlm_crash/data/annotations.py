@@ -10,23 +10,22 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vlm_crash.data.clip_names import NAME_COLUMNS, Clips, check_row_numbers, clip_name, is_file, name_columns
 from vlm_crash.data.csv_table import Table, column_key, is_missing, read_table
 from vlm_crash.data.problems import InputProblems, Problem
 from vlm_crash.schema.fields import MAX_COUNT, UNKNOWN, Event, Field, Schema
 from vlm_crash.schema.records import Annotation, VideoSample, cell_value
 from vlm_crash.schema.wording import closest
-from vlm_crash.video.clip_files import VIDEO_SUFFIXES, list_clips
 
 logger = logging.getLogger(__name__)
 
-#: Columns that may name the clip, in the order they are asked; without any of them the row number is the name.
-NAME_COLUMNS = ("video_id", "filename", "Video_name")
+#: What is wrong with a row that says nothing.
+NO_VALUE = "no field has a value"
 
 
 @dataclass(frozen=True)
@@ -72,16 +71,25 @@ def read_rows(
     csv_path = Path(csv_path)
     table, problems = read_table(csv_path)
     columns = _columns(table, schema, event, group_column, may_lack)
+    clips = None if clip_dir is None else Clips.of(csv_path, Path(clip_dir))
     if not columns.names:
         problems = [replace(problem, video=f"{problem.row}.mp4") for problem in problems]
-    clips = _clips(csv_path, clip_dir)
+        if clips is not None:
+            check_row_numbers(table, columns.taken, clips)
+        if clips is not None or group_column is None:  # else the same CSV is read again, for its groups
+            logger.warning(
+                "%s: no column names the clips (%s), so row 1 is taken for 1.mp4, row 2 for 2.mp4, and so on; where "
+                "that is not so, name them in a column video_id", csv_path, ", ".join(NAME_COLUMNS),
+            )  # fmt: skip
     rows = []
     for number, cells in table.rows.items():
         row, found = _read_row(table, columns, number, cells, clips)
         problems += found
         if row is not None:
             rows.append(row)
-    if clips is not None and table.rows and not any(row.sample.path.is_file() for row in rows):
+    if clips is not None and table.rows and not rows:
+        raise _no_row(table, problems)
+    if clips is not None and table.rows and not any(is_file(row.sample.path) for row in rows):
         raise _no_clip_matches(table, columns, clips)
     rows, absent = _without_absent(rows, clips)
     rows, doubled = without_doubles(rows)
@@ -97,11 +105,11 @@ class _Columns:
     duration: int | None
     group: int | None
 
-
-@dataclass(frozen=True)
-class _Clips:
-    folder: Path
-    paths: tuple[Path, ...]
+    @property
+    def taken(self) -> set[int]:
+        """Those that say something else than the clip's name."""
+        others = {index for index in (self.duration, self.group) if index is not None}
+        return {index for _, index in self.fields} | others
 
 
 def _columns(table: Table, schema: Schema, event_name: str, group_column: str | None, may_lack: bool) -> _Columns:
@@ -125,9 +133,9 @@ def _columns(table: Table, schema: Schema, event_name: str, group_column: str | 
             "the annotations cannot be used",
             [Problem(str(table.path), None, "", f"missing columns: {missing}", remedy)],
         )
-    names = tuple(index for name in NAME_COLUMNS if (index := table.column([name])) is not None)
     found = tuple((field, index) for field, index in indices if index is not None)
-    return _Columns(schema, event, names, found, table.column(["duration"]), group)
+    columns = _Columns(schema, event, (), found, table.column(["duration"]), group)
+    return replace(columns, names=name_columns(table, columns.taken))
 
 
 def _nearest(name: str, header: Sequence[str]) -> str:
@@ -136,49 +144,8 @@ def _nearest(name: str, header: Sequence[str]) -> str:
     return f" (the nearest there is {keys[close]!r})" if close else ""
 
 
-def _clips(csv_path: Path, clip_dir: Path | None) -> _Clips | None:
-    if clip_dir is None:
-        return None
-    title = f"the clips of {csv_path} cannot be used"
-    remedy = "give the folder that holds the video files"
-    try:
-        paths = list_clips(clip_dir)
-    except FileNotFoundError as error:
-        raise InputProblems(title, [Problem(str(clip_dir), None, "", "there is no such folder", remedy)]) from error
-    if not paths:
-        raise InputProblems(title, [Problem(str(clip_dir), None, "", "there are no clips in the folder", remedy)])
-    return _Clips(Path(clip_dir), tuple(paths))
-
-
-def clip_name(cells: Sequence[str], columns: Sequence[int], row: int) -> str | None:
-    """File name that a row's name columns give; the row number where there are none; None: no cell has a name.
-
-    >>> clip_name(["7"], [0], row=1), clip_name(["7.0"], [0], row=1), clip_name(["a.AVI"], [0], row=1)
-    ('7.mp4', '7.mp4', 'a.AVI')
-    >>> clip_name(["Clear"], [], row=3)
-    '3.mp4'
-    """
-    if not columns:
-        return f"{row}.mp4"
-    name = next((cells[index].strip() for index in columns if not is_missing(cells[index])), None)
-    if name is None or Path(name).suffix.lower() in VIDEO_SUFFIXES:
-        return name
-    return re.sub(r"^(\d+)\.0+$", r"\1", name) + ".mp4"  # "7.0": a spreadsheet took the id for a number
-
-
-def _find(name: str, clips: _Clips) -> Path:
-    """The clip of that name: as spelt, else the only one that differs in case or, for an id, in its suffix."""
-    path = clips.folder / name
-    if path.is_file():
-        return path
-    wanted = Path(name)
-    same = [p for p in clips.paths if p.name.casefold() == wanted.name.casefold()]
-    same = same or [p for p in clips.paths if p.stem == wanted.stem and wanted.suffix == ".mp4"]
-    return same[0] if len(same) == 1 else path
-
-
 def _read_row(
-    table: Table, columns: _Columns, number: int, cells: tuple[str, ...], clips: _Clips | None
+    table: Table, columns: _Columns, number: int, cells: tuple[str, ...], clips: Clips | None
 ) -> tuple[AnnotatedRow | None, list[Problem]]:
     file = str(table.path)
     name = clip_name(cells, columns.names, number)
@@ -197,7 +164,7 @@ def _read_row(
         values[field.name] = value or UNKNOWN
     annotation = Annotation.of(columns.schema, columns.event.name, values)
     if not annotation.known and columns.fields:
-        problems.append(Problem(file, number, name, "no field has a value", "fill in the row; it is left out"))
+        problems.append(Problem(file, number, name, NO_VALUE, "fill in the row; it is left out"))
         return None, problems
     duration_s = None
     if columns.duration is not None and not is_missing(cells[columns.duration]):
@@ -205,7 +172,7 @@ def _read_row(
         if duration_s is None:
             what = f"duration is {cells[columns.duration]!r}"
             problems.append(Problem(file, number, name, what, "write seconds, such as 8.0; the clip's own is taken"))
-    path = _find(name, clips) if clips else Path(name)
+    path = clips.find(name) if clips else Path(name)
     video = path.relative_to(clips.folder).as_posix() if clips and path.is_relative_to(clips.folder) else name
     sample = VideoSample(
         id=sample_id(columns.event.name, video), video=video, path=path, event=columns.event.name,
@@ -232,27 +199,38 @@ def _seconds(cell: str) -> float | None:
     return seconds if math.isfinite(seconds) and seconds > 0 else None
 
 
-def _no_clip_matches(table: Table, columns: _Columns, clips: _Clips) -> InputProblems:
+def _no_row(table: Table, problems: list[Problem]) -> InputProblems:
+    title = "the annotations cannot be used"
+    if all(problem.problem == NO_VALUE for problem in problems):
+        what = f"none of its {len(table.rows)} rows has a value in any field"
+        return InputProblems(title, [Problem(str(table.path), None, "", what, "fill them in")])
+    return InputProblems(title, problems)
+
+
+def _no_clip_matches(table: Table, columns: _Columns, clips: Clips) -> InputProblems:
     by = " or ".join(table.header[i] for i in columns.names) or "row number (the CSV has no column " + (
         ", ".join(NAME_COLUMNS) + ")"
     )
     first = clip_name(next(iter(table.rows.values())), columns.names, next(iter(table.rows)))
     there = ", ".join(path.name for path in clips.paths[:3])
     what = f"none of its {len(table.rows)} rows has its clip in {clips.folder}: named by {by}, the first is {first}"
-    remedy = f"the folder has {there}{' ...' if len(clips.paths) > 3 else ''}: name the clips in a column video_id"
+    remedy = f"the folder has {there}{' ...' if len(clips.paths) > 3 else ''}: " + (
+        "write the names as they are there" if columns.names else "name the clips in a column video_id"
+    )
     return InputProblems("the annotations cannot be used", [Problem(str(table.path), None, "", what, remedy)])
 
 
-def _without_absent(rows: list[AnnotatedRow], clips: _Clips | None) -> tuple[list[AnnotatedRow], list[Problem]]:
+def _without_absent(rows: list[AnnotatedRow], clips: Clips | None) -> tuple[list[AnnotatedRow], list[Problem]]:
     if clips is None:
         return rows, []
-    there = [row.sample.path.is_file() for row in rows]
-    problems = [
-        Problem(row.file, row.row, row.sample.video, f"no such clip in {clips.folder}",
-                "copy the clip there or correct the name; the row is left out")
-        for row, found in zip(rows, there, strict=True) if not found
-    ]  # fmt: skip
-    return [row for row, found in zip(rows, there, strict=True) if found], problems
+    there, problems = [], []
+    for row in rows:
+        if is_file(row.sample.path):
+            there.append(row)
+        else:
+            what, remedy = clips.why_not(row.sample.video)
+            problems.append(Problem(row.file, row.row, row.sample.video, what, f"{remedy}; the row is left out"))
+    return there, problems
 
 
 def without_doubles(rows: list[AnnotatedRow]) -> tuple[list[AnnotatedRow], list[Problem]]:

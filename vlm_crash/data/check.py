@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from vlm_crash.data.audit_findings import counted
 from vlm_crash.data.clip_table import (
     CLIPS_FILE,
     COLUMNS,
@@ -73,7 +74,7 @@ class CheckReport:
     def __str__(self) -> str:
         counts = Counter(row.status for row in self.rows)
         found = ", ".join(f"{counts[status]:,} {status}" for status in (OK, DAMAGED, QUARANTINED))
-        lines = [f"{self.path}: {len(self.rows):,} clips: {found}"]
+        lines = [f"{self.path}: {counted(len(self.rows), 'clip')}: {found}"]
         if self.num_looked_at:
             rate = 60 * self.num_looked_at / self.seconds
             lines.append(f"  {self.num_looked_at:,} looked at in {self.seconds:.1f} s, {rate:,.0f} a minute")
@@ -158,6 +159,8 @@ def _clips(target: Path, schema: Schema) -> tuple[list[CheckedClip], Path]:
         samples = load_samples(target, schema)
         clips = [CheckedClip(Key.of(sample.event, sample.video), sample.path) for sample in samples]
         return clips, target.parent if target.suffix == ".json" else target
+    if target.is_file():
+        raise ValueError(f"{target} is a file; give the folder of the clips, or what `prepare` wrote")
     if not target.is_dir():
         raise ValueError(f"{target}: no such folder; give what `prepare` wrote, or a folder of clips")
     found = list_clips(target)

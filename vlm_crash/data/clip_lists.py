@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from vlm_crash.data.clip_names import PATH_COLUMNS
 from vlm_crash.data.csv_table import column_key, is_missing
 from vlm_crash.data.parquet import parquet_rows
 from vlm_crash.data.problems import MAX_SHOWN, Problem
 
 log = logging.getLogger(__name__)
 
-#: The column (CSV, Parquet) or key (JSONL) that holds the clip: the first of these that is there.
-PATH_COLUMNS = ("path", "file", "file_path", "filepath", "filename", "file_name", "video_path", "video", "clip")
 #: The one that holds the event, if there is one; not "event" alone, as in our predictions that is the answer.
 EVENT_COLUMNS = ("source_event", "event")
 

@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from vlm_crash.data.files import write_files
 from vlm_crash.video.clip_files import readable_name
@@ -181,7 +181,8 @@ class ClipTable:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[bytes] = path.open("a+b")
+        # Without a buffer: what could not be written would be tried again by close(), whose error hides the first.
+        self._file = path.open("a+b", buffering=0)
         try:
             # Not lockf, whose lock ends as soon as any reader of the file in this process closes it.
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -191,7 +192,7 @@ class ClipTable:
         except OSError:  # a disk that has no locks
             pass
         self._file.seek(0)
-        content = self._file.read()
+        content = self._file.readall()
         self.rows = _rows(path, content)
         whole = content.rfind(b"\n") + 1
         self._file.truncate(whole)
@@ -214,10 +215,13 @@ class ClipTable:
         write_files({self.path: _line(COLUMNS) + "".join(self.rows[key].line for key in keys)})
 
     def _write(self, line: str) -> None:
+        start = self._file.seek(0, os.SEEK_END)
+        rest = memoryview(line.encode())
         try:
-            self._file.write(line.encode())
-            self._file.flush()
+            while rest:
+                rest = rest[self._file.write(rest) :]
         except OSError as error:
+            self._file.truncate(start)  # no part of a row
             raise OSError(
                 error.errno, f"cannot write ({error.strerror}); free some space or set --out", str(self.path)
             ) from error

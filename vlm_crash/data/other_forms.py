@@ -16,9 +16,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from vlm_crash.data.clip_names import composed
 from vlm_crash.data.csv_table import Table, is_missing, read_table
 from vlm_crash.data.problems import InputProblems, Problem
-from vlm_crash.video.clip_files import VIDEO_SUFFIXES, list_clips
+from vlm_crash.video.clip_files import is_clip_name, list_clips, log_other_files
 
 #: Their names of our splits.
 SPLIT_NAMES = {
@@ -57,8 +58,8 @@ def clips_by_stem(folder: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     try:
         for entry in folder.iterdir():
-            if entry.suffix.lower() in VIDEO_SUFFIXES:
-                found.setdefault(entry.stem, []).append(entry)
+            if is_clip_name(entry):
+                found.setdefault(composed(entry.stem), []).append(entry)
     except OSError:
         return {}
     return found
@@ -166,13 +167,13 @@ def read_dota(path: Path, clips: Path) -> _Read:
 
 def read_folders(path: Path | None, clips: Path) -> _Read:
     """A folder with a folder of clips per event, or with folders train, val and test of such folders."""
-    if not clips.is_dir():
-        raise _unusable(clips, "there is no such folder", "give the folder that holds a folder per event")
     places = []
     for folder in sorted(entry for entry in clips.iterdir() if entry.is_dir()):
         split = SPLIT_NAMES.get(folder.name.lower(), "")
         inside = sorted(entry for entry in folder.iterdir() if entry.is_dir()) if split else [folder]
         places += [(split, entry) for entry in inside]
+    for _, folder in places:
+        log_other_files(folder)
     named = [(split, folder, clip) for split, folder in places for clip in list_clips(folder)]
     rows = [
         OtherRow(number, clip.relative_to(clips).as_posix(), folder.name, split=split)

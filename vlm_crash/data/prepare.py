@@ -20,6 +20,7 @@ from typing import Any
 
 from vlm_crash.data.adapters import Adapted
 from vlm_crash.data.annotations import AnnotatedRow, read_rows
+from vlm_crash.data.audit_findings import counted
 from vlm_crash.data.corrections import CORRECTIONS_FILE, correct
 from vlm_crash.data.files import write_files
 from vlm_crash.data.frozen_splits import CONTENT, frozen_splits
@@ -59,7 +60,9 @@ class PrepareReport:
     num_corrected: int = 0
 
     def __str__(self) -> str:
-        lines = [f"{self.out}: {sum(self.num_clips.values())} clips, {self.num_left_out} rows left out"]
+        lines = [
+            f"{self.out}: {counted(sum(self.num_clips.values()), 'clip')}, {counted(self.num_left_out, 'row')} left out"
+        ]
         for split, by_event in self.num_by_split.items():
             events = ", ".join(f"{count} {event}" for event, count in by_event.items())
             lines.append(f"  {split}: {sum(by_event.values())} ({events})")
@@ -68,7 +71,8 @@ class PrepareReport:
                 f"  values that are not those of the CSVs: {self.num_corrected} ({self.out / CORRECTIONS_FILE})"
             )
         if self.num_problems:
-            lines.append(f"  {self.num_problems} problems are listed in {self.out / PROBLEMS_FILE}")
+            are = "is" if self.num_problems == 1 else "are"
+            lines.append(f"  {counted(self.num_problems, 'problem')} {are} listed in {self.out / PROBLEMS_FILE}")
         return "\n".join(lines)
 
 

@@ -156,6 +156,10 @@ def _fill_empty(placed: dict[_Group, str], assigned: Mapping[str, str], fraction
     for group, split in placed.items():
         counts[split] += len(group.ids)
     if counts.total() < MIN_CLIPS_FOR_ALL:
+        empty = [split for split, share in zip(SPLITS, fractions, strict=True) if share and not counts[split]]
+        if empty:
+            few = f"so few clips ({counts.total()}); from {MIN_CLIPS_FOR_ALL} on, each split gets one"
+            logger.warning("no clip in %s, as there are %s", " and ".join(empty), few)
         return
     for split, share in zip(SPLITS, fractions, strict=True):
         if share == 0 or counts[split]:

@@ -15,8 +15,10 @@ logger = logging.getLogger(__name__)
 MAX_NAMED = 5
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".wmv", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv", ".3gp"}
-    | {".gif"}
+    | {".gif", ".h264", ".264", ".h265", ".265", ".hevc"}  # the last ones: streams without a container
 )
+#: Beside each file on a disk that cannot hold its attributes macOS leaves one of this name, which is no clip.
+MACOS_PREFIX = "._"
 
 
 def list_clips(folder: str | Path) -> list[Path]:
@@ -30,12 +32,34 @@ def list_clips(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of clips; give the folder that holds the video files")
-    return sorted((path for path in _files(folder) if path.suffix.lower() in VIDEO_SUFFIXES), key=clip_sort_key)
+    return sorted(filter(is_clip_name, _files(folder)), key=clip_sort_key)
+
+
+def is_clip_name(path: Path) -> bool:
+    """Whether a file of that name is a clip.
+
+    >>> is_clip_name(Path("1.MP4")), is_clip_name(Path("1.txt")), is_clip_name(Path("._1.mp4"))
+    (True, False, False)
+    """
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(MACOS_PREFIX)
 
 
 def log_other_files(folder: Path) -> None:
-    """One line of the log about the files that `list_clips` leaves out, if there are any that are not hidden."""
+    """A line of the log for each kind of what `list_clips` leaves out and is not hidden, and for files of macOS."""
     others = [path for path in _files(folder) if path.suffix.lower() not in VIDEO_SUFFIXES]
+    num_macos = sum(
+        path.name.startswith(MACOS_PREFIX) and path.suffix.lower() in VIDEO_SUFFIXES for path in _files(folder)
+    )
+    if num_macos:
+        many = "1 file of macOS that begins" if num_macos == 1 else f"{num_macos} files of macOS that begin"
+        logger.info("%s: %s with %s left out: no clips", readable_name(folder), many, MACOS_PREFIX)
+    folders = sorted(readable_name(path.name) for path in folder.iterdir() if is_clip_name(path) and path.is_dir())
+    if folders:
+        more = ", ..." if len(folders) > MAX_NAMED else ""
+        said = "1 folder is named" if len(folders) == 1 else f"{len(folders)} folders are named"
+        logger.warning(
+            "%s: %s as a clip and left out: %s%s", readable_name(folder), said, ", ".join(folders[:MAX_NAMED]), more
+        )
     names = sorted(readable_name(path.name) for path in others if not path.name.startswith("."))
     if names:
         more = ", ..." if len(names) > MAX_NAMED else ""
@@ -88,7 +112,7 @@ def content_hash(path: str | Path) -> str:
     path = Path(path)
     try:
         if path.exists() and not path.is_file():  # a pipe would wait for a writer
-            raise UnreadableClipError(path, "not a file")
+            raise UnreadableClipError(path, "not a file but a folder; give a clip" if path.is_dir() else "not a file")
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

@@ -144,7 +144,7 @@ def open_video(path: Path, **options: str) -> Iterator[tuple[Any, Any]]:
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise UnreadableClipError(path, (getattr(error, "strerror", None) or str(error)).lower()) from error
     if not stat.S_ISREG(status.st_mode):
-        raise UnreadableClipError(path, "not a file")
+        raise UnreadableClipError(path, "not a file but a folder; give a clip" if path.is_dir() else "not a file")
     if status.st_size == 0:
         raise UnreadableClipError(path, "the file is empty (0 bytes)")
     try:

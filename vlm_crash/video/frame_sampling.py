@@ -112,10 +112,13 @@ class FrameSampling:
             if getattr(self, name) is not None and self.rule != rule:
                 raise ValueError(
                     f"{name}={getattr(self, name):g} has no effect with frame_rule={self.rule!r}; leave it out, or set "
-                    f"frame_rule to {rule!r}"
+                    f"--data.frame_rule (of `frames`: --frame_rule) to {rule}"
                 )
         if self.rule == "fps" and not (self.fps is not None and 0 < self.fps < math.inf):
-            raise ValueError(f"frame_rule='fps' needs frames a second, and fps is {self.fps}; set fps to 2, say")
+            raise ValueError(
+                f"frame_rule='fps' needs frames a second, and fps is {self.fps}; set --data.frames.fps (of `frames`: "
+                "--fps) to 2, say"
+            )
         if self.min_frames is not None and not 1 <= self.min_frames <= self.num_frames:
             raise ValueError(
                 f"min_frames={self.min_frames} is not in [1, {self.num_frames}] (the last is num_frames); raise "

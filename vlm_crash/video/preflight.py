@@ -81,15 +81,15 @@ class ClipFacts:
         """What is wrong with a clip that can be read, in one line; None: nothing."""
         said = []
         if self.bad_packets:
-            said.append(f"{self.bad_packets} damaged packets")
+            said.append(_many(self.bad_packets, "damaged packet"))
         if self.bad_frames:
-            said.append(f"{self.bad_frames} damaged frames")
+            said.append(_many(self.bad_frames, "damaged frame"))
         if self.end is not None:
             said.append(f"reading stops early ({self.end})")
         if self.told_fps is not None:
             said.append(f"the time stamps say {self.told_fps:.0f} frames a second")
         if self.num_jumps:
-            said.append(f"the clock jumps ({self.num_jumps} times): what follows is taken to go on from there")
+            said.append(f"the clock jumps ({_many(self.num_jumps, 'time')}): what follows is taken to go on from there")
         if self.sizes > 1:
             said.append(f"frames of {self.sizes} sizes")
         if self.header_frames is not None and self.header_frames - self.hidden_packets > self.num_frames:
@@ -97,6 +97,10 @@ class ClipFacts:
         elif self.packet_frames > self.num_frames:
             said.append(f"there are packets of {self.packet_frames} frames, {self.num_frames} can be decoded")
         return "; ".join(said) or None
+
+
+def _many(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True)

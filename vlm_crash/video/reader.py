@@ -141,8 +141,8 @@ def _mention(info: ClipInfo) -> None:
         )
         logger.warning(text, info.path, info.told_fps, info.fps, info.duration_s)
     if info.num_jumps:
-        text = "%s: its clock jumps (%d times): what follows is taken to go on from there, and the clip to last %.2f s"
-        logger.warning(text, info.path, info.num_jumps, info.duration_s)
+        text = "%s: its clock jumps (%d time%s): what follows is taken to go on from there, and the clip to last %.2f s"
+        logger.warning(text, info.path, info.num_jumps, "s" * (info.num_jumps > 1), info.duration_s)
     if info.header_frames is not None and info.header_frames != info.num_frames:
         told, true = info.header_frames, info.num_frames
         logger.info("%s: its header promises %d frames, and %d are shown", info.path, told, true)

@@ -37,6 +37,15 @@ def test_without_source_the_name_decides_when_it_is_in_one_truth(schema: Schema)
     assert [clip.loaded is not None for clip in joined.clips] == [True, False]
 
 
+def test_a_name_in_the_other_form_of_unicode_is_the_same(schema: Schema):
+    truths = [
+        _truth(schema, "crash", name) for name in ("Z\xfcrich.mp4", "\xf6.mp4", "b.mp4", "u\u0308.mp4", "\xfc.mp4")
+    ]
+    said = [_said(name, "crash") for name in ("Zu\u0308rich.mp4", "o\u0308.avi", "\xfc.mp4")]
+    answers = [clip.loaded and clip.loaded.prediction.video for clip in join(said, truths).clips]
+    assert answers == ["Zu\u0308rich.mp4", "o\u0308.avi", None, None, "\xfc.mp4"]
+
+
 def test_without_source_the_path_decides_between_two(schema: Schema):
     truths = [_truth(schema, "crash", "1.mp4"), _truth(schema, "nearmiss", "1.mp4")]
     joined = join([_said("1.mp4", None, "/clips/nearmiss/1.mp4")], truths)

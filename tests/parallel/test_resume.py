@@ -13,7 +13,7 @@ from vlm_crash.parallel.checkpoint import Stored
 #: where a run goes on -> the step after which it was saved
 PLACES = {
     "sharded step7": 7, "sharded step8": 8, "full step7": 7, "sharded step6": 6, "sharded validation6": 6,
-    "sharded epoch6": 6, "workers": 7,
+    "sharded epoch6": 6, "epoch9 of epoch6": 9, "workers": 7,
 }  # fmt: skip
 
 
@@ -42,6 +42,17 @@ def test_the_rest_is_bit_equal(resumed, name):
         assert sorted(rest) == list(range(PLACES[name] + 1, (STEPS if name == "sharded step7" else SOON) + 1))
         for step, line in rest.items():
             assert line == whole[step]
+
+
+def test_no_validation_is_left_out(resumed):
+    """A checkpoint of an epoch's last step is written before the validation that comes after it."""
+    losses = resumed[0]["sharded losses"]
+    assert list(losses["whole"]) == [3, 6, 9, 12, 15]
+    for place, of_run in losses.items():
+        first = {"whole": 3, "epoch6": 9}.get(place, 6 if place.endswith("6") else 9)
+        last = SOON if place not in ("whole", "step7") else STEPS
+        of_run.pop(SOON, None)  # it is told to stop, and validates
+        assert of_run == {step: loss for step, loss in losses["whole"].items() if first <= step <= last}, place
 
 
 def test_both_kinds_of_checkpoint_change_nothing(resumed):

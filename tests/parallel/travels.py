@@ -50,13 +50,22 @@ def resume(model: str, prepared: str, out: str) -> dict[str, Any]:
             *steps(saved, 6, 7, 8),
             *(every(saved, name, every_n_epochs=2, save_on_train_epoch_end=end) for end, name in at_ends.items()),
         )  # fmt: skip
-        whole = folder / f"{kind} whole"
-        found[f"{kind} whole"] = run(out=whole, kind=kind, saves=saves, until=None if kind == "sharded" else SOON)
+        whole, until = folder / f"{kind} whole", None if kind == "sharded" else SOON
+        losses = {"whole": Losses()}
+        found[f"{kind} whole"] = run(out=whole, kind=kind, saves=saves, until=until, callbacks=(losses["whole"],))
         places = ("step7", "step8", "step6", "validation6", "epoch6") if kind == "sharded" else ("step7",)
         for place in places:
             at = folder / f"{kind} {place}"
             until = None if (kind, place) == ("sharded", "step7") else SOON
-            found[f"{kind} {place}"] = run(out=at, kind=kind, ckpt_path=saved / f"{place}.ckpt", until=until)
+            path, losses[place] = saved / f"{place}.ckpt", Losses()
+            found[f"{kind} {place}"] = run(
+                out=at, kind=kind, ckpt_path=path, until=until, callbacks=(losses[place],)
+            )  # fmt: skip
+        found[f"{kind} losses"] = {name: of_run.by_step for name, of_run in losses.items()}
+    again = folder / "again"
+    saves = (every(again, "epoch", every_n_epochs=1, save_on_train_epoch_end=True),)
+    run(out=folder / "from epoch6", ckpt_path=folder / "sharded/epoch6.ckpt", saves=saves, until=9)
+    found["epoch9 of epoch6"] = run(out=folder / "epoch9 of epoch6", ckpt_path=again / "epoch9.ckpt", until=SOON)
     path = folder / "sharded/step7.ckpt"
     found["workers"] = run(out=folder / "workers", ckpt_path=path, num_workers=2, until=SOON)
     found["16-mixed"] = found["sharded whole"]

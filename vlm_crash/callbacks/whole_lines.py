@@ -77,6 +77,7 @@ class WholeLines:
             self._file = FileIO(self.path, "r+")
             self._file.seek(0, os.SEEK_END)
         except OSError as error:
+            part.unlink(missing_ok=True)
             raise cannot_write(self.path, error) from error
         self.lines = list(lines)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vlm_crash.data.annotations import sample_id
+from vlm_crash.data.clip_names import composed
 from vlm_crash.evaluation.loading import LoadedPrediction
 from vlm_crash.schema.records import Annotation, VideoSample
 
@@ -51,11 +52,11 @@ def join(
     """
     by_name: dict[str, list[VideoSample]] = defaultdict(list)
     for sample in truths:
-        by_name[PurePosixPath(sample.video).name].append(sample)
+        by_name[composed(PurePosixPath(sample.video).name)].append(sample)
     answered: dict[int, LoadedPrediction] = {}
     unmatched, problems = [], []
     for loaded in predictions:
-        matches = _matches(loaded, by_name[PurePosixPath(loaded.prediction.video).name])
+        matches = _matches(loaded, by_name[composed(PurePosixPath(loaded.prediction.video).name)])
         if len(matches) > 1:
             problems.append(_ambiguous(loaded, matches))
         elif not matches:
@@ -85,8 +86,8 @@ def _join_by_stem(
     by_stem: dict[str, list[VideoSample]] = defaultdict(list)
     for sample in truths:
         if sample.video.endswith(".mp4") and id(sample) not in answered:
-            by_stem[PurePosixPath(sample.video).stem].append(sample)
-    found = [_matches(loaded, by_stem[PurePosixPath(loaded.prediction.video).stem]) for loaded in predictions]
+            by_stem[composed(PurePosixPath(sample.video).stem)].append(sample)
+    found = [_matches(loaded, by_stem[composed(PurePosixPath(loaded.prediction.video).stem)]) for loaded in predictions]
     wanted = Counter(id(sample) for matches in found for sample in matches)
     without_truth = []
     for loaded, matches in zip(predictions, found, strict=True):

@@ -165,9 +165,9 @@ def _comes_validation(trainer: Trainer) -> bool:
     One that comes because the run is told to stop, or after some minutes, does not come in the run that goes on.
     """
     loop: Any = trainer.fit_loop.epoch_loop
-    batches = loop.batch_progress.current
+    batches, minutes = loop.batch_progress.current, getattr(trainer, "_val_check_time_interval", None)
     is_ending = batches.processed == batches.completed + 1 and not loop._should_accumulate()
-    if not is_ending or trainer.should_stop or trainer._val_check_time_interval is not None:
+    if not is_ending or trainer.should_stop or minutes is not None:
         return False
     return bool(loop._should_check_val_fx(trainer.fit_loop._data_fetcher))
 

@@ -63,8 +63,8 @@ class CacheSettings:
     Args:
         folder: for the frames; best on a fast local disk. Runs may share it, also at the same time.
         max_gib: most GiB of it; beyond, the clips that were not used for longest are decoded again.
-        format: lz4 (lossless, quick), zstd (lossless, two thirds of lz4), raw (lossless, largest), webp (lossless,
-            smallest, slow to write) or jpeg (not lossless, less than half of zstd).
+        format: lz4 (lossless, quick), zstd (lossless, two thirds of lz4), raw (lossless, largest), webp (lossless, as
+            small as zstd, slow) or jpeg (not lossless, less than half of zstd).
     """
 
     folder: Path

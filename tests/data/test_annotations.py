@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from vlm_crash.data.annotations import read_annotations
+from vlm_crash.data.annotations import read_annotations, read_rows
 from vlm_crash.data.problems import InputProblems
 from vlm_crash.schema import UNKNOWN
 
@@ -248,3 +248,24 @@ def test_why_a_clip_is_not_taken(write_csv, nearmiss_row, schema, tmp_path):
         f"no such clip in {clips}",
         f"no such clip in {clips}",
     ]
+
+
+def test_a_group_column_does_not_change_which_clip_a_row_is_of(write_csv, nearmiss_row, schema, tmp_path, caplog):
+    """The choice of the names' column is the file's: `prepare` with a group column and `evaluate` agree."""
+    clips = touch(tmp_path / "clips", *(f"{number}.mp4" for number in range(1, 5)))
+    rows = of_others(nearmiss_row, "video", ["3", "1", "2"])
+    path = write_csv("n.csv", rows)
+    for folder in (clips, None):
+        with pytest.raises(
+            InputProblems, match=r"'video' is also the one that names the clips \(row 1: '3'\); .*video_id"
+        ):
+            read_rows(path, "nearmiss", schema, folder, "video")
+    assert [s.video for s in read_annotations(path, "nearmiss", schema, clips)[0]] == ["3.mp4", "1.mp4", "2.mp4"]
+    assert caplog.messages == []
+    assert [s.video for s in read_annotations(path, "nearmiss", schema, None)[0]] == ["3.mp4", "1.mp4", "2.mp4"]
+    assert "the column 'video' is taken for the clips' names" in caplog.text  # no folder says that it is right
+
+    named = write_csv("m.csv", [{**row, "video_id": str(4 - n)} for n, row in enumerate(rows)])
+    found = [read_rows(named, "nearmiss", schema, clips, column)[0] for column in (None, "video")]
+    assert [[row.sample.video for row in one] for one in found] == [["4.mp4", "3.mp4", "2.mp4"]] * 2
+    assert [row.group for row in found[1]] == ["3", "1", "2"]

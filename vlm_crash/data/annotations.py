@@ -15,7 +15,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vlm_crash.data.clip_names import NAME_COLUMNS, Clips, check_row_numbers, clip_name, is_file, name_columns
+from vlm_crash.data.clip_names import (
+    NAME_COLUMNS,
+    Clips,
+    check_row_numbers,
+    clip_name,
+    is_file,
+    name_column,
+    name_columns,
+)
 from vlm_crash.data.csv_table import Table, column_key, is_missing, read_table
 from vlm_crash.data.problems import InputProblems, Problem
 from vlm_crash.schema.fields import MAX_COUNT, UNKNOWN, Event, Field, Schema
@@ -81,6 +89,10 @@ def read_rows(
                 "%s: no column names the clips (%s), so row 1 is taken for 1.mp4, row 2 for 2.mp4, and so on; where "
                 "that is not so, name them in a column video_id", csv_path, ", ".join(NAME_COLUMNS),
             )  # fmt: skip
+    elif clips is None and group_column is None and table.column(NAME_COLUMNS) is None:
+        column = table.header[columns.names[0]]
+        logger.warning("%s: the column %r is taken for the clips' names; if it is not, name them in a column video_id",
+                       csv_path, column)  # fmt: skip
     rows = []
     for number, cells in table.rows.items():
         row, found = _read_row(table, columns, number, cells, clips)
@@ -107,9 +119,9 @@ class _Columns:
 
     @property
     def taken(self) -> set[int]:
-        """Those that say something else than the clip's name."""
-        others = {index for index in (self.duration, self.group) if index is not None}
-        return {index for _, index in self.fields} | others
+        """Those that say something else than the clip's name, by the file and the schema alone: whoever reads the file,
+        with a group column or without, has the same clips."""
+        return {index for _, index in self.fields} | ({self.duration} if self.duration is not None else set())
 
 
 def _columns(table: Table, schema: Schema, event_name: str, group_column: str | None, may_lack: bool) -> _Columns:
@@ -135,7 +147,20 @@ def _columns(table: Table, schema: Schema, event_name: str, group_column: str | 
         )
     found = tuple((field, index) for field, index in indices if index is not None)
     columns = _Columns(schema, event, (), found, table.column(["duration"]), group)
-    return replace(columns, names=name_columns(table, columns.taken))
+    columns = replace(columns, names=name_columns(table, columns.taken))
+    _check_group(table, columns)
+    return columns
+
+
+def _check_group(table: Table, columns: _Columns) -> None:
+    """InputProblems where a row has its clip's name from the group column."""
+    for row, cells in table.rows.items():
+        index = name_column(cells, columns.names)
+        if index is not None and index == columns.group:
+            also = f"is also the one that names the clips (row {row}: {cells[index]!r})"
+            what = f"the group column {table.header[index]!r} {also}"
+            remedy = "name the clips in a column video_id, or call the group column otherwise"
+            raise InputProblems("the annotations cannot be used", [Problem(str(table.path), None, "", what, remedy)])
 
 
 def _nearest(name: str, header: Sequence[str]) -> str:

@@ -142,10 +142,18 @@ def clip_name(cells: Sequence[str], columns: Sequence[int], row: int) -> str | N
     """
     if not columns:
         return f"{row}.mp4"
-    name = next((cells[index].strip() for index in columns if not is_missing(cells[index])), None)
-    if name is None or Path(name).suffix.lower() in VIDEO_SUFFIXES:
+    column = name_column(cells, columns)
+    if column is None:
+        return None
+    name = cells[column].strip()
+    if Path(name).suffix.lower() in VIDEO_SUFFIXES:
         return name
     return re.sub(r"^(\d+)\.0+$", r"\1", name) + ".mp4"  # "7.0": a spreadsheet took the id for a number
+
+
+def name_column(cells: Sequence[str], columns: Sequence[int]) -> int | None:
+    """The one of these columns that a row has its clip's name from: the first that is filled in."""
+    return next((index for index in columns if not is_missing(cells[index])), None)
 
 
 def name_columns(table: Table, taken: Collection[int]) -> tuple[int, ...]:

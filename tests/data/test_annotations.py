@@ -269,3 +269,34 @@ def test_a_group_column_does_not_change_which_clip_a_row_is_of(write_csv, nearmi
     found = [read_rows(named, "nearmiss", schema, clips, column)[0] for column in (None, "video")]
     assert [[row.sample.video for row in one] for one in found] == [["4.mp4", "3.mp4", "2.mp4"]] * 2
     assert [row.group for row in found[1]] == ["3", "1", "2"]
+
+
+@pytest.mark.parametrize("column", [None, "video_id"])
+@pytest.mark.parametrize("last", [2, 3])  # a row after the open quote closes it, or the next but one
+def test_no_label_moves_where_a_quote_is_closed_by_chance(write_csv, nearmiss_row, schema, tmp_path, column, last):
+    names = [f"n{number}" for number in range(1, 6)]
+    path = write_csv("n.csv", of_others(nearmiss_row, column or "Notes", names))
+    lines = path.read_text().splitlines()
+    for number, (old, new) in {1: ("Yes,", '"Yes,'), last: ("Yes,", 'Yes",')}.items():
+        assert lines[number].count(old) == 1
+        lines[number] = lines[number].replace(old, new)
+    path.write_text("\n".join(lines) + "\n")
+    if column is None:
+        with pytest.raises(InputProblems, match=r"row 1: a cell of it holds .* close the quote; .*nothing is taken"):
+            read_annotations(path, "nearmiss", schema, None)
+    else:
+        samples, problems = read_annotations(path, "nearmiss", schema, None)
+        assert [s.video for s in samples] == [f"{name}.mp4" for name in names[last:]]
+        assert [s.annotation.values["Avoid_reason"] for s in samples] == [f"reason of {name}" for name in names[last:]]
+        assert [p.row for p in problems] == [1]
+
+
+def test_row_numbers_are_not_counted_past_a_broken_row_of_several_lines(write_csv, nearmiss_row, schema):
+    path = write_csv("n.csv", [nearmiss_row] * 3)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:2], lines[2] + ',"a\nb"', lines[3]]) + "\n")
+    with pytest.raises(InputProblems, match=r"row 2: 10 cells where the header has 9, in several lines; "):
+        read_annotations(path, "nearmiss", schema, None)
+    path.write_text("\n".join([*lines[:2], lines[2] + ",a", lines[3]]) + "\n")
+    samples, problems = read_annotations(path, "nearmiss", schema, None)
+    assert ([s.video for s in samples], [p.row for p in problems]) == (["1.mp4", "3.mp4"], [2])

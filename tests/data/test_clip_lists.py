@@ -100,6 +100,11 @@ def test_bad_rows_are_named_by_number(tmp_path):
         f"  {tmp_path}/a.csv, row 3: 1 cells where the header has 2; put quotes around cells that hold a comma",
         f"  {tmp_path}/a.csv, row 4: event 'flood' is not in the schema; give one of crash, nearmiss, or nothing",
     ]
+    (tmp_path / "c.csv").write_text('path,note,event\n1.mp4,x,crash\n2.mp4,"y,crash\n3.mp4,z",crash\n4.mp4,"a\nb",\n')
+    with pytest.raises(
+        ValueError, match=r"1 rows(.|\n)*row 2: a cell of it holds 1 line that looks like a row: a quote"
+    ):
+        read(tmp_path / "c.csv")
     with pytest.raises(ValueError, match="row 2: its path holds NUL"):
         read(tmp_path / "a.txt")
     what = r"row 2: it is not JSON(.|\n)*row 3: it is no object(.|\n)*row 4: it has no path"

@@ -39,6 +39,7 @@ def test_rows_of_another_length_are_left_out_and_named(tmp_path):
         (b'A,B\n1,2\n"2,x\n3,y\n4,z\n', "lines 3 to 5: unexpected end of data.*; close the quote"),
         (b'A,B\n1,"rain\n2,x\n3,"fog"\n', "lines 2 to 4: .*; close the quote"),
         (b'A,B\n1,x\n2,"fog', "line 3: unexpected end"),
+        (b'A,B,"C\n1,x,y"\n2,x,y\n', "its header cannot be right: a cell of it holds 1 line that looks like a row"),
     ],
 )
 def test_what_spoils_the_whole_file(tmp_path, content, message):
@@ -69,3 +70,23 @@ def test_a_cell_that_has_swallowed_rows_is_named_and_one_of_several_lines_is_non
         (1, "a cell of it holds 2 lines that look like rows: a quote before them is not closed")
     ]
     assert table.rows == {2: ("4", '5" wide', "a car, stops\nand, then, goes, on"), 3: ("5", "b ", "c")}
+    assert list(table.unsure) == [1]
+
+
+@pytest.mark.parametrize(
+    ("content", "left_out", "unsure"),
+    [
+        (b'video_id,caption,label\n1,"Rain.\nCar A, car B, and a bus",crash\n2,ok,crash\n', [], [1]),  # text
+        (b'caption,video_id,label\n"Rain.\nCar A, car B, and a bus",1,crash\nok so,2,crash\n', [], [1]),
+        (b'id,caption,label\n1,"Rain,x\n2,fog",y\n3,ok,x\n', [1], [1]),  # one row, its rest behind the quote
+        (b'id,caption,label\n1,"Rain,x\n2,fog,y\n\n3,dry",z\n4,ok,x\n', [1], [1]),
+        (b'caption,id\n"Rain,1\nfog",2\nok,3\n', [1], [1]),
+        (b'id,caption\n1,"Rain.\nThen, a bus"\n2,ok\n', [], [1]),  # text, but of row numbers nobody knows
+        (b'id,caption,label\n1,"Rain,x\n2,fog,q",y\n3,ok,x\n', [1], [1]),  # a row too wide: the line is as wide
+        (b'id,caption,label\n1,"Rain\nfog",y,z\n3,a,b,c\n', [1, 2], [1]),
+        (b'id,caption,label\n1,"Rain\nfog",y\n3,a,b\n', [], []),
+    ],
+)
+def test_rows_within_a_cell_and_text_of_several_lines(tmp_path, content, left_out, unsure):
+    table, problems = table_of(tmp_path, content)
+    assert ([p.row for p in problems], list(table.unsure)) == (left_out, unsure)

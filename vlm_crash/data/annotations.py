@@ -24,7 +24,7 @@ from vlm_crash.data.clip_names import (
     name_column,
     name_columns,
 )
-from vlm_crash.data.csv_table import Table, column_key, is_missing, read_table
+from vlm_crash.data.csv_table import QUOTES, Table, column_key, is_missing, read_table
 from vlm_crash.data.problems import InputProblems, Problem
 from vlm_crash.schema.fields import MAX_COUNT, UNKNOWN, Event, Field, Schema
 from vlm_crash.schema.records import Annotation, VideoSample, cell_value
@@ -81,6 +81,7 @@ def read_rows(
     columns = _columns(table, schema, event, group_column, may_lack)
     clips = None if clip_dir is None else Clips.of(csv_path, Path(clip_dir))
     if not columns.names:
+        _check_numbers(table)
         problems = [replace(problem, video=f"{problem.row}.mp4") for problem in problems]
         if clips is not None:
             check_row_numbers(table, columns.taken, clips)
@@ -161,6 +162,14 @@ def _check_group(table: Table, columns: _Columns) -> None:
             what = f"the group column {table.header[index]!r} {also}"
             remedy = "name the clips in a column video_id, or call the group column otherwise"
             raise InputProblems("the annotations cannot be used", [Problem(str(table.path), None, "", what, remedy)])
+
+
+def _check_numbers(table: Table) -> None:
+    """InputProblems where the CSV goes by row numbers and a row may have others in a cell of it."""
+    if table.unsure:
+        remedy = f"{QUOTES}; as no column names the clips, each label after it may be another clip's: nothing is taken"
+        problems = [Problem(str(table.path), row, "", what, remedy) for row, what in table.unsure.items()]
+        raise InputProblems("the annotations cannot be used", problems)
 
 
 def _nearest(name: str, header: Sequence[str]) -> str:

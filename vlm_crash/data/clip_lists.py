@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from vlm_crash.data.clip_names import PATH_COLUMNS
-from vlm_crash.data.csv_table import column_key, is_missing, unusable_csv, whole_rows
+from vlm_crash.data.csv_table import QUOTES, column_key, holds_rows, is_missing, unusable_csv, whole_rows
 from vlm_crash.data.parquet import parquet_rows
 from vlm_crash.data.problems import MAX_SHOWN, Problem
+from vlm_crash.data.swallowed_rows import first_kind, swallowed_rows
 
 log = logging.getLogger(__name__)
 
@@ -141,11 +142,15 @@ def _csv(path: Path, bad: BadRows) -> _Cells:
         try:
             header = next(lines, [])
             clip, event = _columns(path, header)
+            kinds: set[str | None] = set()  # of the rows so far: a list is never in memory as a whole
             for number, cells in enumerate(lines, start=1):
                 if len(cells) < len(header) or any(cells[len(header) :]):
                     what = f"{len(cells)} cells where the header has {len(header)}"
                     bad.add(number, what, "put quotes around cells that hold a comma")
+                elif swallowed := swallowed_rows(cells, len(header), kinds):
+                    bad.add(number, holds_rows(len(swallowed)), QUOTES)
                 else:
+                    kinds.add(first_kind(cells))
                     yield number, cells[clip], None if event is None else cells[event]
         except csv.Error as error:
             raise ValueError(f"{path}: {'; '.join(unusable_csv(error))}") from error

@@ -10,17 +10,18 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vlm_crash.data.problems import InputProblems, Problem
+from vlm_crash.data.swallowed_rows import first_kind, is_of_several_lines, may_be_rows, swallowed_rows
 
 MISSING = frozenset({"", "nan", "none", "null"})
 _RUN = re.compile(r"'*[=+\-@]")
 #: What a row is about, by kind of CSV.
 _ROW = {"annotation": "clip", "correction": "label", "label": "clip and field"}
-_QUOTES = 'close the quote; one within a cell in quotes is written twice ("")'
+QUOTES = 'close the quote; one within a cell in quotes is written twice ("")'
 _OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -54,11 +55,18 @@ def as_meant(cell: str) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """Header and rows of a CSV. `rows` maps a row's number (from 1, blank lines do not count) to its cells."""
+    """Header and rows of a CSV.
+
+    Attributes:
+        rows: a row's number (from 1, blank lines do not count) -> its cells.
+        unsure: number of a row of several lines that perhaps are rows of their own -> why. Where there is one, the
+            numbers of those after it may be wrong.
+    """
 
     path: Path
     header: tuple[str, ...]
     rows: Mapping[int, tuple[str, ...]]
+    unsure: Mapping[int, str] = field(default_factory=dict)
 
     def column(self, names: Iterable[str]) -> int | None:
         """Index of the first of these columns that is there: as spelt, else up to case and blanks."""
@@ -104,18 +112,30 @@ def _read(path: Path, kind: str) -> tuple[Table, list[Problem]]:
     _check_header(path, header)
     if len(lines) == 1:
         raise _UnusableError(path, "it has a header and no rows", f"add one row per {_ROW[kind]}")
-    rows, problems = {}, []
+    if perhaps := may_be_rows(lines[0], len(header)):
+        raise _UnusableError(path, f"its header cannot be right: {holds_rows(len(perhaps))}", QUOTES)
+    rows, problems, unsure = {}, [], {}
+    kinds = {first_kind(cells) for cells in lines[1:]}
     for number, cells in enumerate(lines[1:], start=1):
         if len(cells) == len(header) or (len(cells) > len(header) and not any(cells[len(header) :])):
-            rows[number] = tuple(cells[: len(header)])
-            if swallowed := _rows_in_a_cell(cells, len(header)):
-                what = f"a cell of it holds {swallowed} lines that look like rows: a quote before them is not closed"
-                problems.append(Problem(str(path), number, "", what, _QUOTES))
-                del rows[number]
+            if perhaps := may_be_rows(cells, len(header)):
+                unsure[number] = holds_rows(len(perhaps))
+            if swallowed := swallowed_rows(cells, len(header), kinds):
+                problems.append(Problem(str(path), number, "", holds_rows(len(swallowed)), QUOTES))
+            else:
+                rows[number] = tuple(cells[: len(header)])
         else:
             what = f"{len(cells)} cells where the header has {len(header)}"
+            if is_of_several_lines(cells):
+                unsure[number] = f"{what}, in several lines"
             problems.append(Problem(str(path), number, "", what, "put quotes around cells that hold a comma"))
-    return Table(path, header, rows), problems
+    return Table(path, header, rows, unsure), problems
+
+
+def holds_rows(count: int) -> str:
+    """What is wrong with a row whose cell has swallowed others."""
+    lines = "1 line that looks like a row" if count == 1 else f"{count} lines that look like rows"
+    return f"a cell of it holds {lines}: a quote before {'it' if count == 1 else 'them'} is not closed"
 
 
 def whole_rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
@@ -153,13 +173,7 @@ def _first(reader: Any, held: Sequence[str]) -> int:
 
 def unusable_csv(error: csv.Error) -> tuple[str, str]:
     """Problem and remedy of an error of `whole_rows`."""
-    return f"it is no CSV ({error})", f"{_QUOTES}; or save it again as comma-separated UTF-8"
-
-
-def _rows_in_a_cell(cells: Sequence[str], width: int) -> int:
-    """How many lines of a cell, but for its first, have as many commas as a row of the file; three columns or more."""
-    lines = (line for cell in cells for line in cell.splitlines()[1:])
-    return sum(line.count(",") == width - 1 for line in lines) if width > 2 else 0
+    return f"it is no CSV ({error})", f"{QUOTES}; or save it again as comma-separated UTF-8"
 
 
 def _text(path: Path, kind: str) -> str:

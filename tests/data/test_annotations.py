@@ -300,3 +300,33 @@ def test_row_numbers_are_not_counted_past_a_broken_row_of_several_lines(write_cs
     path.write_text("\n".join([*lines[:2], lines[2] + ",a", lines[3]]) + "\n")
     samples, problems = read_annotations(path, "nearmiss", schema, None)
     assert ([s.video for s in samples], [p.row for p in problems]) == (["1.mp4", "3.mp4"], [2])
+
+
+def test_a_column_of_numbers_is_not_taken_for_names_on_slight_grounds(write_csv, nearmiss_row, schema, tmp_path):
+    clips = touch(tmp_path / "clips", *(f"{number}.mp4" for number in range(1, 31)))
+    for cells in (
+        ["", "", "2", *[""] * 9],  # sparse
+        ["20", "27", "9"],  # three speeds
+        [str(number) for number in (25, 3, 17, 9, 30, 1, 12, 8, 22, 14, 5, 28)],  # twelve, of thirty clips
+        ["", "", "7.mp4", *[""] * 9],
+    ):
+        rows = [{**nearmiss_row, "which": cell} for cell in cells]
+        samples, _ = read_annotations(write_csv("n.csv", rows), "nearmiss", schema, clips)
+        assert [sample.video for sample in samples] == [f"{number}.mp4" for number in range(1, len(rows) + 1)]
+
+
+def test_a_column_that_may_mean_something_else_than_names(write_csv, nearmiss_row, schema, tmp_path):
+    clips = touch(tmp_path / "clips", "1.mp4", "2.mp4")
+    for folder in (clips, None):
+        path = write_csv(
+            "n.csv", of_others(nearmiss_row, "clip", ["1", "2"]) + of_others(nearmiss_row, "clip", ["1", "2"])
+        )
+        path.write_text(path.read_text().replace("reason of", "another of", 2))
+        with pytest.raises(InputProblems, match=r"no row is left.*named by clip; .*or call the column otherwise"):
+            read_annotations(path, "nearmiss", schema, folder)
+    for column, said_so in (("path", True), ("video_id", False)):
+        with pytest.raises(InputProblems, match=f"named by {column}, the first is straight.mp4") as caught:
+            read_annotations(
+                write_csv("n.csv", of_others(nearmiss_row, column, ["straight"])), "nearmiss", schema, clips
+            )
+        assert ("or call the column otherwise" in str(caught.value)) == said_so

@@ -15,25 +15,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vlm_crash.data.annotation_errors import (
+    NO_VALUE,
+    check_group,
+    check_numbers,
+    no_clip_matches,
+    no_row,
+    only_doubles,
+)
 from vlm_crash.data.clip_names import (
     NAME_COLUMNS,
+    NAMED_BY,
     Clips,
     check_row_numbers,
     clip_name,
     is_file,
-    name_column,
     name_columns,
 )
-from vlm_crash.data.csv_table import QUOTES, Table, column_key, is_missing, read_table
+from vlm_crash.data.csv_table import Table, column_key, is_missing, read_table
 from vlm_crash.data.problems import InputProblems, Problem
 from vlm_crash.schema.fields import MAX_COUNT, UNKNOWN, Event, Field, Schema
 from vlm_crash.schema.records import Annotation, VideoSample, cell_value
 from vlm_crash.schema.wording import closest
 
 logger = logging.getLogger(__name__)
-
-#: What is wrong with a row that says nothing.
-NO_VALUE = "no field has a value"
 
 
 @dataclass(frozen=True)
@@ -81,14 +86,14 @@ def read_rows(
     columns = _columns(table, schema, event, group_column, may_lack)
     clips = None if clip_dir is None else Clips.of(csv_path, Path(clip_dir))
     if not columns.names:
-        _check_numbers(table)
+        check_numbers(table)
         problems = [replace(problem, video=f"{problem.row}.mp4") for problem in problems]
         if clips is not None:
             check_row_numbers(table, columns.taken, clips)
         if clips is not None or group_column is None:  # else the same CSV is read again, for its groups
             logger.warning(
                 "%s: no column names the clips (%s), so row 1 is taken for 1.mp4, row 2 for 2.mp4, and so on; where "
-                "that is not so, name them in a column video_id", csv_path, ", ".join(NAME_COLUMNS),
+                "that is not so, name them in a column video_id", csv_path, NAMED_BY,
             )  # fmt: skip
     elif clips is None and group_column is None and table.column(NAME_COLUMNS) is None:
         column = table.header[columns.names[0]]
@@ -101,12 +106,14 @@ def read_rows(
         if row is not None:
             rows.append(row)
     if clips is not None and table.rows and not rows:
-        raise _no_row(table, problems)
+        raise no_row(table, problems)
     if clips is not None and table.rows and not any(is_file(row.sample.path) for row in rows):
-        raise _no_clip_matches(table, columns, clips)
+        raise no_clip_matches(table, columns.names, clips)
     rows, absent = _without_absent(rows, clips)
-    rows, doubled = without_doubles(rows)
-    return rows, sorted([*problems, *absent, *doubled], key=lambda problem: problem.row or 0)
+    there, doubled = without_doubles(rows)
+    if rows and not there:
+        raise only_doubles(table, columns.names, doubled)
+    return there, sorted([*problems, *absent, *doubled], key=lambda problem: problem.row or 0)
 
 
 @dataclass(frozen=True)
@@ -149,27 +156,8 @@ def _columns(table: Table, schema: Schema, event_name: str, group_column: str | 
     found = tuple((field, index) for field, index in indices if index is not None)
     columns = _Columns(schema, event, (), found, table.column(["duration"]), group)
     columns = replace(columns, names=name_columns(table, columns.taken))
-    _check_group(table, columns)
+    check_group(table, columns.names, columns.group)
     return columns
-
-
-def _check_group(table: Table, columns: _Columns) -> None:
-    """InputProblems where a row has its clip's name from the group column."""
-    for row, cells in table.rows.items():
-        index = name_column(cells, columns.names)
-        if index is not None and index == columns.group:
-            also = f"is also the one that names the clips (row {row}: {cells[index]!r})"
-            what = f"the group column {table.header[index]!r} {also}"
-            remedy = "name the clips in a column video_id, or call the group column otherwise"
-            raise InputProblems("the annotations cannot be used", [Problem(str(table.path), None, "", what, remedy)])
-
-
-def _check_numbers(table: Table) -> None:
-    """InputProblems where the CSV goes by row numbers and a row may have others in a cell of it."""
-    if table.unsure:
-        remedy = f"{QUOTES}; as no column names the clips, each label after it may be another clip's: nothing is taken"
-        problems = [Problem(str(table.path), row, "", what, remedy) for row, what in table.unsure.items()]
-        raise InputProblems("the annotations cannot be used", problems)
 
 
 def _nearest(name: str, header: Sequence[str]) -> str:
@@ -231,27 +219,6 @@ def _seconds(cell: str) -> float | None:
     except ValueError:
         return None
     return seconds if math.isfinite(seconds) and seconds > 0 else None
-
-
-def _no_row(table: Table, problems: list[Problem]) -> InputProblems:
-    title = "the annotations cannot be used"
-    if all(problem.problem == NO_VALUE for problem in problems):
-        what = f"none of its {len(table.rows)} rows has a value in any field"
-        return InputProblems(title, [Problem(str(table.path), None, "", what, "fill them in")])
-    return InputProblems(title, problems)
-
-
-def _no_clip_matches(table: Table, columns: _Columns, clips: Clips) -> InputProblems:
-    by = " or ".join(table.header[i] for i in columns.names) or "row number (the CSV has no column " + (
-        ", ".join(NAME_COLUMNS) + ")"
-    )
-    first = clip_name(next(iter(table.rows.values())), columns.names, next(iter(table.rows)))
-    there = ", ".join(path.name for path in clips.paths[:3])
-    what = f"none of its {len(table.rows)} rows has its clip in {clips.folder}: named by {by}, the first is {first}"
-    remedy = f"the folder has {there}{' ...' if len(clips.paths) > 3 else ''}: " + (
-        "write the names as they are there" if columns.names else "name the clips in a column video_id"
-    )
-    return InputProblems("the annotations cannot be used", [Problem(str(table.path), None, "", what, remedy)])
 
 
 def _without_absent(rows: list[AnnotatedRow], clips: Clips | None) -> tuple[list[AnnotatedRow], list[Problem]]:

@@ -22,8 +22,14 @@ from vlm_crash.video.clip_files import VIDEO_SUFFIXES, list_clips, readable_name
 NAME_COLUMNS = ("video_id", "filename", "Video_name")
 #: Where there is none of these, the first of those that name the clips of a list for `predict`.
 PATH_COLUMNS = ("path", "file", "file_path", "filepath", "filename", "file_name", "video_path", "video", "clip")
+#: Both in words, shortly.
+NAMED_BY = f"{', '.join(NAME_COLUMNS)}; else path, file, video, clip and the like"
 #: Of the cells of a column that names clips, this share is there: of words, and of bare numbers, which may be anything.
 _MOST_WORDS, _MOST_NUMBERS = 0.5, 0.9
+#: Fewer bare numbers than these are no list of names, however they fall.
+_LEAST_NUMBERS = 10
+#: Such a column has a cell in this share of the rows.
+_FILLED = 0.9
 
 
 @dataclass(frozen=True)
@@ -175,12 +181,12 @@ def check_row_numbers(table: Table, taken: Collection[int], clips: Clips) -> Non
         if index in taken:
             continue
         cells = {row: cells[index].strip() for row, cells in table.rows.items() if not is_missing(cells[index])}
-        if cells and _are_names(cells, clips):
+        if len(cells) >= _FILLED * len(table.rows) and _are_names(cells, clips):
             said = "; ".join(f"row {row} has {cell!r}" for row, cell in list(cells.items())[:2])
             raise InputProblems(
                 "the annotations cannot be used",
                 [Problem(str(table.path), None, "", f"no column is called as one that names the clips "
-                         f"({', '.join(NAME_COLUMNS)}), and the column {column!r} seems to ({said})",
+                         f"({NAMED_BY}), and the column {column!r} seems to ({said})",
                          "call it video_id; if it does not name them, take it out: then row 1 is 1.mp4, and so on")],
             )  # fmt: skip
 
@@ -195,4 +201,7 @@ def _are_names(cells: Mapping[int, str], clips: Clips) -> bool:
         return False
     if all(number == row - 1 for row, number in numbers.items()) and not all(is_there):  # a table's index, from 0 on
         return False
-    return len(set(numbers.values())) == len(numbers) and sum(is_there) >= _MOST_NUMBERS * len(is_there)
+    if len(numbers) < _LEAST_NUMBERS or len(set(numbers.values())) < len(numbers):
+        return False
+    # Of the rows nearly all have their clip, of the clips nearly all their row: a speed or a distance has gaps.
+    return sum(is_there) >= _MOST_NUMBERS * max(len(is_there), len(clips.paths))

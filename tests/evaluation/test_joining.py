@@ -108,3 +108,30 @@ def test_a_clip_whose_event_was_corrected_keeps_its_predictions(schema: Schema):
             "1.mp4",
         ]
     assert join([_said("1.mp4", "nearmiss")], [moved]).clips[0].loaded is None
+
+
+@pytest.mark.parametrize(
+    ("truth", "said", "joins"),
+    [
+        ("a/Z\xfcrich.mp4", "a/Zu\u0308rich.mp4", True),
+        ("a/Z\xfcrich.mp4", "b/Zu\u0308rich.mp4", False),
+        ("D:\\data\\3.mp4", "3.mp4", True),
+        ("D:\\data\\3.mp4", "3.avi", True),
+        ("a\\3.mp4", "a/3.mp4", True),
+        ("a\\3.mp4", "b/3.mp4", False),
+        ("IMG_1.MP4", "img_1.mp4", True),
+        ("img.mp4", "IMG.avi", True),
+        ("img.avi", "IMG.mkv", False),
+        ("1699.264", "1699.264.mp4", True),
+    ],
+)
+def test_a_clip_that_prepare_finds_by_a_csv_s_name_has_its_truth_there(schema: Schema, truth, said, joins):
+    for source in ("crash", None):
+        joined = join([_said(said, source)], [_truth(schema, "crash", "x.mp4"), _truth(schema, "crash", truth)])
+        assert [clip.loaded is not None for clip in joined.clips] == [False, joins]
+
+
+def test_names_that_differ_in_case_only_are_two_clips(schema: Schema):
+    truths = [_truth(schema, "crash", name) for name in ("a.mp4", "A.mp4", "b\xe9.mp4")]
+    joined = join([_said(name, "crash") for name in ("A.avi", "Be\u0301.avi", "bE\u0301.avi")], truths)
+    assert [clip.loaded and clip.loaded.prediction.video for clip in joined.clips] == [None, "A.avi", None]

@@ -2,7 +2,8 @@
 
 A clip name alone does not do: crash/1.mp4 and nearmiss/1.mp4 are two clips. Predictions carry the event of the folder
 or CSV that they came from (`source_event`) and their path; the name alone is used only where it is in one truth. A CSV
-that names clips by ids says "7.mp4" of what may be 7.avi: as in `prepare`, the only clip of that stem is meant.
+that names clips by ids says "7.mp4" of what may be 7.avi: as in `prepare`, the only clip of that stem is meant, in
+whatever case, however its accents are written, and also where the CSV has a path of Windows.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vlm_crash.data.annotations import sample_id
-from vlm_crash.data.clip_names import composed
+from vlm_crash.data.clip_names import composed, name_key
 from vlm_crash.evaluation.loading import LoadedPrediction
 from vlm_crash.schema.records import Annotation, VideoSample
 
@@ -52,11 +53,11 @@ def join(
     """
     by_name: dict[str, list[VideoSample]] = defaultdict(list)
     for sample in truths:
-        by_name[composed(PurePosixPath(sample.video).name)].append(sample)
+        by_name[_parts(sample.video).name].append(sample)
     answered: dict[int, LoadedPrediction] = {}
     unmatched, problems = [], []
     for loaded in predictions:
-        matches = _matches(loaded, by_name[composed(PurePosixPath(loaded.prediction.video).name)])
+        matches = _matches(loaded, by_name[_parts(loaded.prediction.video).name])
         if len(matches) > 1:
             problems.append(_ambiguous(loaded, matches))
         elif not matches:
@@ -82,12 +83,22 @@ def join(
 def _join_by_stem(
     predictions: Sequence[LoadedPrediction], truths: Sequence[VideoSample], answered: dict[int, LoadedPrediction]
 ) -> list[LoadedPrediction]:
-    """Give "7.avi" to the unanswered "7.mp4" where only these two can be meant; what is left has no truth."""
-    by_stem: dict[str, list[VideoSample]] = defaultdict(list)
+    """Give "7.avi" to the unanswered "7.mp4", and "A.mp4" to "a.MP4", where only these two can be meant.
+
+    Returns:
+        The predictions that are left: they have no truth.
+    """
+    by_key: dict[str, list[VideoSample]] = defaultdict(list)
     for sample in truths:
-        if sample.video.endswith(".mp4") and id(sample) not in answered:
-            by_stem[composed(PurePosixPath(sample.video).stem)].append(sample)
-    found = [_matches(loaded, by_stem[composed(PurePosixPath(loaded.prediction.video).stem)]) for loaded in predictions]
+        if id(sample) not in answered:
+            name = _parts(sample.video)
+            for part in (name.name, name.stem) if name.suffix == ".mp4" else (name.name,):
+                by_key[name_key(part)].append(sample)
+    found = []
+    for loaded in predictions:
+        name = _parts(loaded.prediction.video)
+        same = by_key.get(name_key(name.name)) or by_key.get(name_key(name.stem), [])
+        found.append(_matches(loaded, [s for s in same if _parts(s.video).stem == name.stem] or same))
     wanted = Counter(id(sample) for matches in found for sample in matches)
     without_truth = []
     for loaded, matches in zip(predictions, found, strict=True):
@@ -100,18 +111,27 @@ def _join_by_stem(
 
 def _matches(loaded: LoadedPrediction, same_name: Sequence[VideoSample]) -> list[VideoSample]:
     """The truths that a prediction may answer, narrowed by event source, then full name, then path."""
-    clip, source = loaded.prediction, loaded.prediction.source_event
+    clip, source, name = loaded.prediction, loaded.prediction.source_event, str(_parts(loaded.prediction.video))
     # A clip whose event was corrected since it was predicted keeps the id of the event that it had.
-    found = [s for s in same_name if source is None or s.event == source or s.id == sample_id(source, clip.video)]
-    exact = [s for s in found if s.video == clip.video]
+    found = [s for s in same_name if source is None or s.event == source or _slashed(s.id) == sample_id(source, name)]
+    exact = [s for s in found if s.video == clip.video] or [s for s in found if str(_parts(s.video)) == name]
     # "a/1.mp4" is not "b/1.mp4"; a bare "1.mp4" on one side may be either.
     moved = [s for s in found if source is not None and s.event != source]
     # A corrected clip's name leads out of its new event's folder: no other clip's name is short for it.
     plain = [s for s in found if not s.video.startswith("../") or source is None]
-    found = moved or exact or [s for s in plain if "/" not in s.video or "/" not in clip.video]
+    found = moved or exact or [s for s in plain if "/" not in str(_parts(s.video)) or "/" not in name]
     if len(found) > 1 and clip.path:
         found = [s for s in found if _same_file(Path(clip.path), s.path)] or found
     return found
+
+
+def _parts(video: str) -> PurePosixPath:
+    """The name of a clip, written in one way."""
+    return PurePosixPath(_slashed(video))
+
+
+def _slashed(name: str) -> str:
+    return composed(name.replace("\\", "/"))
 
 
 def _same_file(left: Path, right: Path) -> bool:

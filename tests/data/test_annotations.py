@@ -330,3 +330,14 @@ def test_a_column_that_may_mean_something_else_than_names(write_csv, nearmiss_ro
                 write_csv("n.csv", of_others(nearmiss_row, column, ["straight"])), "nearmiss", schema, clips
             )
         assert ("or call the column otherwise" in str(caught.value)) == said_so
+
+
+def test_a_name_is_found_in_another_case_without_its_ending_and_with_a_dot(write_csv, nearmiss_row, schema, tmp_path):
+    clips = touch(
+        tmp_path / "clips", "A.avi", "b.avi", "B.avi", "1699.264.mp4", "x.json", "y.dav", "8.264", "8.264.mp4"
+    )
+    names = {"a": "A.avi", "B": "B.avi", "1699.264": "1699.264.mp4", "y.dav": "y.dav", "8.264": "8.264"}
+    rows = of_others(nearmiss_row, "video_id", [*names, "x.json", "x"])
+    samples, problems = read_annotations(write_csv("n.csv", rows), "nearmiss", schema, clips)
+    assert [sample.path.name for sample in samples] == list(names.values())
+    assert [p.row for p in problems] == [6, 7]  # no clip, whatever names it

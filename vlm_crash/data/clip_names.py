@@ -28,6 +28,12 @@ NAMED_BY = f"{', '.join(NAME_COLUMNS)}; else path, file, video, clip and the lik
 _MOST_WORDS, _MOST_NUMBERS = 0.5, 0.9
 #: Fewer bare numbers than these are no list of names, however they fall.
 _LEAST_NUMBERS = 10
+#: Endings of files that lie beside clips; of another one that is no video's (.dav) a decoder may know.
+_NO_CLIPS = frozenset(
+    {".json", ".jsonl", ".csv", ".tsv", ".txt", ".md", ".xml", ".yaml", ".yml", ".html", ".pdf", ".log", ".parquet"}
+    | {".srt", ".vtt", ".ass", ".gpx", ".kml", ".nmea", ".npy", ".npz", ".pkl", ".zip", ".gz", ".tar", ".7z", ".db"}
+    | {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".thm", ".wav", ".mp3", ".m4a", ".aac", ".xlsx"}
+)
 #: Such a column has a cell in this share of the rows.
 _FILLED = 0.9
 
@@ -60,8 +66,8 @@ class Clips:
 
     @cached_property
     def by_stem(self) -> Mapping[str, list[Path]]:
-        """By name without ending."""
-        return _by((composed(path.stem), path) for path in self.paths)
+        """By `name_key` of the name without ending."""
+        return _by((name_key(path.stem), path) for path in self.paths)
 
     @cached_property
     def others_by_stem(self) -> Mapping[str, list[Path]]:
@@ -70,20 +76,27 @@ class Clips:
         return _by((composed(path.stem), path) for path in sorted(self.folder.iterdir()) if path not in known)
 
     def find(self, name: str) -> Path:
-        """The clip of that name: as spelt, else the only one that differs in case or, for an id, in its suffix.
+        """The clip of that name: as spelt, else the only one that differs in case or, for an id, in its suffix or both.
 
-        An accent may be a letter's or a mark of its own (macOS), the path one of Windows. Where there is none, the
-        path that it would have.
+        An accent may be a letter's or a mark of its own (macOS), the path one of Windows; what looks like an ending
+        may be part of the name ("1699.264"). Where there is none, the path that it would have.
         """
         path = self.folder / name
         if is_file(path):
             return path
         wanted = Path(name.replace("\\", "/"))
         same = self.by_name.get(name_key(wanted.name), [])
-        same = same or (self.by_stem.get(composed(wanted.stem), []) if wanted.suffix == ".mp4" else [])
-        if not same and wanted.suffix == ".mp4" and Path(wanted.stem).suffix:  # an ending that is none of a video
+        same = same or (self._of_stem(wanted.stem) if wanted.suffix == ".mp4" else [])
+        same = same or self.by_name.get(name_key(wanted.name + ".mp4"), [])
+        ending = Path(wanted.stem).suffix.lower()
+        if not same and wanted.suffix == ".mp4" and ending and ending not in _NO_CLIPS:  # one that we do not know
             same = [other for other in (self.folder / wanted.with_suffix("").name,) if is_file(other)]
         return same[0] if len(same) == 1 else path
+
+    def _of_stem(self, stem: str) -> list[Path]:
+        """Those of that name without ending: in the same case, else in another."""
+        found = self.by_stem.get(name_key(stem), [])
+        return [path for path in found if composed(path.stem) == composed(stem)] or found
 
     def why_not(self, name: str) -> tuple[str, str]:
         """Of a name under which `find` has found no file: what is the matter, and what to do."""
@@ -98,8 +111,8 @@ class Clips:
                 return f"{name} in {self.folder} is no file but a pipe or the like", copy
         except OSError:  # no file can have that name
             pass
-        stem = composed(Path(name.replace("\\", "/")).stem)
-        several = [clip.name for clip in self.by_stem.get(stem, ())]
+        spelt = Path(name.replace("\\", "/")).stem
+        stem, several = composed(spelt), [clip.name for clip in self._of_stem(spelt)]
         if len(several) > 1 and name.endswith(".mp4"):
             return f"no {name} in {self.folder}, and several of that name ({', '.join(several)})", "add its ending"
         for other in self.others_by_stem.get(stem, ()):

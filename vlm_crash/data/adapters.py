@@ -165,7 +165,8 @@ def _option(label: str, event: str) -> str:
 
 
 def _find(clips: Path, name: str) -> Path | None:
-    """The clip of that name; without a suffix, or with one that is not there, the only one of that stem.
+    """The clip of that name; else the only one that has this name and an ending besides; else, where the name has a
+    video's ending, the only one whose name differs in the case of that ending or in how its accents are written.
 
     A path with backslashes, as Windows writes it, is looked for with slashes, too.
     """

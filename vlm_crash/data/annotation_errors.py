@@ -27,9 +27,12 @@ def check_group(table: Table, names: Sequence[int], group: int | None) -> None:
 
 
 def check_numbers(table: Table) -> None:
-    """InputProblems where the CSV goes by row numbers and a row may have others in a cell of it."""
+    """InputProblems where the CSV goes by row numbers and a row may be several, or a part of one."""
     if table.unsure:
-        remedy = f"{QUOTES}; as no column names the clips, each label after it may be another clip's: nothing is taken"
+        remedy = (
+            f"{QUOTES}, or name the clips in a column video_id: by row numbers each label after this row may be "
+            "another clip's, and nothing is taken"
+        )
         problems = [Problem(str(table.path), row, "", what, remedy) for row, what in table.unsure.items()]
         raise InputProblems("the annotations cannot be used", problems)
 

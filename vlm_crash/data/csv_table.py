@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_crash.data.problems import InputProblems, Problem
-from vlm_crash.data.swallowed_rows import first_kind, is_of_several_lines, may_be_rows, swallowed_rows
+from vlm_crash.data.swallowed_rows import first_kind, is_of_several_lines, may_hold_rows, swallowed_rows
 
 MISSING = frozenset({"", "nan", "none", "null"})
 _RUN = re.compile(r"'*[=+\-@]")
@@ -59,8 +59,8 @@ class Table:
 
     Attributes:
         rows: a row's number (from 1, blank lines do not count) -> its cells.
-        unsure: number of a row of several lines that perhaps are rows of their own -> why. Where there is one, the
-            numbers of those after it may be wrong.
+        unsure: number of a row that perhaps is several, or a part of one -> why. Where there is one, the numbers of
+            those after it may be wrong.
     """
 
     path: Path
@@ -112,22 +112,22 @@ def _read(path: Path, kind: str) -> tuple[Table, list[Problem]]:
     _check_header(path, header)
     if len(lines) == 1:
         raise _UnusableError(path, "it has a header and no rows", f"add one row per {_ROW[kind]}")
-    if perhaps := may_be_rows(lines[0], len(header)):
-        raise _UnusableError(path, f"its header cannot be right: {holds_rows(len(perhaps))}", QUOTES)
+    if any("," in name or len(header) == 1 for name in lines[0] if is_of_several_lines([name])):
+        raise _UnusableError(path, "its header seems to have rows in a cell: a quote in it is not closed", QUOTES)
     rows, problems, unsure = {}, [], {}
     kinds = {first_kind(cells) for cells in lines[1:]}
     for number, cells in enumerate(lines[1:], start=1):
         if len(cells) == len(header) or (len(cells) > len(header) and not any(cells[len(header) :])):
-            if perhaps := may_be_rows(cells, len(header)):
-                unsure[number] = holds_rows(len(perhaps))
+            if may_hold_rows(cells, len(header)):
+                unsure[number] = "a cell of it has several lines that may be rows: a quote before them is not closed"
             if swallowed := swallowed_rows(cells, len(header), kinds):
                 problems.append(Problem(str(path), number, "", holds_rows(len(swallowed)), QUOTES))
             else:
                 rows[number] = tuple(cells[: len(header)])
         else:
             what = f"{len(cells)} cells where the header has {len(header)}"
-            if is_of_several_lines(cells):
-                unsure[number] = f"{what}, in several lines"
+            if is_of_several_lines(cells) or len(cells) < len(header):  # a text's line break without quotes parts a row
+                unsure[number] = what
             problems.append(Problem(str(path), number, "", what, "put quotes around cells that hold a comma"))
     return Table(path, header, rows, unsure), problems
 

@@ -1,7 +1,7 @@
 """Rows of a CSV that are text of a cell, as a quote that was not closed in its row is closed by chance in a later one.
 
 Enters: the cells of one row as the CSV reader has them. Leaves: the lines within a cell that were rows.
-Must hold: text of several lines is kept where it can be told from rows; `may_be_rows` errs on the other side, for
+Must hold: text of several lines is kept where it can be told from rows; `may_hold_rows` errs on the other side, for
 files in which one lost row moves all after it.
 """
 
@@ -20,20 +20,23 @@ def is_of_several_lines(cells: Sequence[str]) -> bool:
     return any(_BREAK.search(cell) for cell in cells)
 
 
-def may_be_rows(cells: Sequence[str], width: int) -> list[str]:
-    r"""Lines of a cell, but for its first, that may have been rows of `width` cells.
+def may_hold_rows(cells: Sequence[str], width: int) -> bool:
+    r"""Whether a cell has line breaks, and as many commas as a row of `width` cells, or other cells are beyond these.
 
-    Where a quote opens in a column of one row and closes in the same of a later one, the cell begins with the rest of
-    the one and ends with what the other has before that column; else the row has another number of cells.
+    A quote that opens in a column of one row and closes in the same of a later one takes in as many.
 
-    >>> may_be_rows(["1", "rain,x\n2,fog", "y"], 3), may_be_rows(["1", "rain\nand fog", "y"], 3)
-    (['2,fog'], [])
+    >>> may_hold_rows(["1", "rain,x\n2,fog", "y"], 3), may_hold_rows(["1", "rain,\nand fog", "y"], 3)
+    (True, False)
     """
-    return [line for _, line in _lines(cells, width)]
+    several = [cell for cell in cells if is_of_several_lines([cell])]
+    return any(cell.count(",") >= width - 1 or len(cells) > width for cell in several)
 
 
 def swallowed_rows(cells: Sequence[str], width: int, kinds: Collection[str | None]) -> list[str]:
-    """Of these the ones that plainly were rows: they begin as the others do.
+    """Lines of a cell, but for its first, that plainly were rows of `width` cells: they begin as the others do.
+
+    Where a quote opens in a column of one row and closes in the same of a later one, the cell begins with the rest of
+    the one and ends with what the other has before that column; else the row has another number of cells.
 
     Args:
         kinds: `first_kind` of the file's other rows.
@@ -60,8 +63,10 @@ def _lines(cells: Sequence[str], width: int) -> list[tuple[bool, str]]:
         if not later:
             continue
         ends_fit = first.count(",") == len(cells) - 1 - index and later[-1].count(",") == index
-        as_wide = [width > 2 and line.count(",") == width - 1 for line in later]
-        found += [(ends_fit, line) for line, wide in zip(later, as_wide, strict=True) if (ends_fit and line) or wide]
+        for line in later:
+            begins = line or (index == 0 and line is later[-1])  # with an empty cell; else the line is blank
+            if (ends_fit and begins) or (width > 2 and line.count(",") == width - 1):
+                found.append((ends_fit, line))
     return found
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import av
 import numpy as np
 
-from vlm_crash.video.container import UnreadableClipError, num_uncounted, open_video, packets_of
+from vlm_crash.video.container import NO_FRAMES, UnreadableClipError, num_uncounted, open_video, packets_of
 from vlm_crash.video.frame_times import (
     decoded_times,
     display_times,
@@ -193,6 +193,9 @@ def _examine(path: Path, see: Callable[[Any], None]) -> ClipFacts:
         for frame in _decoded(container, stream, found):
             found.add(frame)
             see(frame)
+        if not found.sizes:
+            reason = found.end or "no frame of it can be decoded"
+            raise UnreadableClipError(path, reason if found.packets.pts else NO_FRAMES)
         packet_pts, num_jumps = found.packets.on_one_clock(time_base)
         pts = on_one_clock(found.pts, time_base, found.form) if num_jumps else found.pts
         told_fps = impossible_fps(np.array([stamp for stamp in pts if stamp is not None]) * time_base)
@@ -201,8 +204,6 @@ def _examine(path: Path, see: Callable[[Any], None]) -> ClipFacts:
         if (packets.is_packed or found.form == "avi") and len(packet_pts) == len(pts):
             shown_s = display_times(np.sort(packet_pts), packets.timeless, time_base, rate)  # as reader.py has them
     num_cut = num_uncounted(path, found.form, header_frames, packets.num_read, packets.last_dts)
-    if not found.sizes:
-        raise UnreadableClipError(path, found.end or "no frame of it can be decoded")
     stamped = [stamp for stamp in found.pts if stamp is not None]
     step_s = float(np.median(np.diff(shown_s))) if len(shown_s) > 1 else 1 / fps if fps else 0.0
     width, height = found.sizes[0]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.video.conftest import write_clip
 from vlm_crash.data.check import CheckReport, check
 from vlm_crash.data.clip_table import COLUMNS, ClipRow, ClipTable, Key, read_rows
 from vlm_crash.video import preflight
@@ -48,15 +49,18 @@ def statuses(report: CheckReport) -> dict[str, str]:
 
 def test_each_bad_clip_costs_a_row(folder, schema, odd):
     told = []
+    header, movi, _ = write_clip(folder / "cut.avi", num_frames=5, codec="mpeg4").read_bytes().partition(b"movi")
+    (folder / "cut.avi").write_bytes(header + movi)
     report = run(folder, schema, progress=lambda *numbers: told.append(numbers))
-    bad = {"3.mp4", "crashes.mp4", "eats.mp4"}
-    names = ["1.mp4", "2.mp4", "3.mp4", "crashes.mp4", "eats.mp4", "z.mp4"]
+    bad = {"3.mp4", "crashes.mp4", "cut.avi", "eats.mp4"}
+    names = ["1.mp4", "2.mp4", "3.mp4", "crashes.mp4", "cut.avi", "eats.mp4", "z.mp4"]
     assert statuses(report) == {name: "quarantined" if name in bad else "ok" for name in names}
     reasons = {row.key.clip: row.reason for row in report.rows}
     assert reasons["crashes.mp4"] == "the decoder died by SIGSEGV"
     assert reasons["eats.mp4"] == "the decoder failed: it takes more than 0.25 GiB of memory"
     assert reasons["3.mp4"].startswith("not a video")
-    assert [done for done, _, _ in told] == [1, 2, 3, 4, 5, 6] and told[-1] == (6, 6, 3)
+    assert reasons["cut.avi"] == "its video stream holds no frames"
+    assert [done for done, _, _ in told] == [1, 2, 3, 4, 5, 6, 7] and told[-1] == (7, 7, 4)
     with (folder / "clips.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["clip"] for row in rows] == names

@@ -134,10 +134,14 @@ def _run_rank(rank: int, schema: Schema, store: str, out: str) -> None:
 def test_two_processes_equal_one(schema: Schema, tmp_path: Path):
     told = (schema, str(tmp_path / "store"), str(tmp_path))
     processes = [CONTEXT.Process(target=_run_rank, args=(rank, *told)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
+    try:
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(timeout=300)
+    finally:
+        for process in processes:
+            process.kill()  # one that waits for another that failed
     assert [process.exitcode for process in processes] == [0, 0]
     want = _metric(schema, _pairs()).compute()
     for rank in range(2):

@@ -25,6 +25,16 @@ GLOBAL_BATCH = 4
 NUM_STEPS = 20
 #: Where only what a step computes is of interest: it differs from the first ones on.
 FEW_STEPS = 8
+#: Number of processes -> ways (worker.py) of which all steps are of interest.
+_ALL_STEPS = {
+    2: ("zero3", "zero2", "none", "hybrid", "offload", "fp16 zero3", "fp16 zero2"),
+    4: ("zero3", "zero2", "hybrid", "fp16 zero3"),
+}
+
+
+def steps_of(name: str, processes: int) -> int:
+    """Optimizer steps of a way."""
+    return NUM_STEPS if name in _ALL_STEPS[processes] else FEW_STEPS
 
 
 def write_micro_model(folder: Path, tied: bool = False, side: int = 32) -> None:

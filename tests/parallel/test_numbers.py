@@ -3,15 +3,13 @@
 import pytest
 import torch
 
-from tests.parallel.micro import FEW_STEPS, NUM_STEPS, train
+from tests.parallel.micro import FEW_STEPS, NUM_STEPS, steps_of, train
 
 FP32 = ["zero3", "zero2", "none", "hybrid", "offload", "later", "later, offload", "packed"]
 FP32 += ["checkpointed", "one tower checkpointed"]
 FP16 = ["fp16 zero3", "fp16 zero2", "fp16 reduced in fp16", "fp16 checkpointed"]
 FP16 += ["fp16 none", "fp16 hybrid", "fp16 offload", "fp16 packed"]
 FP16_TOLERANCE = 5e-4
-#: As in worker.py, by the number of processes: the others take FEW_STEPS.
-LONG = {2: ["zero3", "zero2", "none", "hybrid", "offload", "fp16 zero3", "fp16 zero2"], 4: ["zero3", "hybrid"]}
 RATES = {"vision": 1e-3, "projector": 2e-3, "language": 3e-3}
 
 
@@ -41,10 +39,6 @@ def differences(run, reference, steps):
     losses = max(abs(x - y) / y for x, y in zip(run["losses"], reference["losses"][:steps], strict=True))
     norms = max(abs(x - y) / y for x, y in zip(run["norms"], reference["norms"][:steps], strict=True))
     return losses, norms
-
-
-def steps_of(name, processes):
-    return NUM_STEPS if name in LONG[processes] else FEW_STEPS
 
 
 def test_the_reference_learns(one_process):

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from tests.parallel import on_gpu, scoring, stock, travels
 from tests.parallel.left_out import left_out  # noqa: F401 - a check
-from tests.parallel.micro import FEW_STEPS, NUM_STEPS, Plant, Profiled, precision_plugin, train
+from tests.parallel.micro import Plant, Profiled, precision_plugin, steps_of, train
 from tests.parallel.place import RANK, WORLD
 from tests.parallel.quarantine import clips_found  # noqa: F401 - a check
 from tests.parallel.sentinel import sentinel  # noqa: F401 - a check
@@ -49,10 +49,6 @@ if WORLD == 2:
     RUNS["accumulated"] = ({}, "32-true", {"accumulate": 2})
 
 
-#: Number of processes -> runs of NUM_STEPS; the others take FEW_STEPS.
-LONG = {2: ("zero3", "zero2", "none", "hybrid", "offload", "fp16 zero3", "fp16 zero2"), 4: ("zero3", "hybrid")}
-
-
 def numbers(folder: str, *names: str) -> dict[str, dict[str, list[float]]]:
     """Runs, by name."""
     found = {}
@@ -60,7 +56,7 @@ def numbers(folder: str, *names: str) -> dict[str, dict[str, list[float]]]:
         settings, precision, options = RUNS[name]
         plugin = precision_plugin(precision, init_scale=2.0**10)
         with weights_later() if name.startswith("later") else nullcontext():
-            options = {"steps": NUM_STEPS if name in LONG[WORLD] else FEW_STEPS, **options}
+            options = {"steps": steps_of(name, WORLD), **options}
             record, _, _ = train(Path(folder), FSDPStrategy(**settings), None, WORLD, plugins=plugin, **options)
         found[name] = {"losses": record.losses, "norms": record.norms}
     return found

@@ -365,7 +365,7 @@ def test_a_long_text_of_anything_is_parsed_in_linear_time(shipped, unit):
     start = time.process_time()
     parse(shipped, text)
     parse(shipped, "- Weather: " + text, "crash")
-    assert time.process_time() - start < 7.5
+    assert time.process_time() - start < 15  # what grows with the square takes minutes
 
 
 @pytest.mark.parametrize(

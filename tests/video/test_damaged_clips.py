@@ -109,15 +109,15 @@ def stamps_of(packet: bytes) -> list[int]:
     return [start + 9, start + 14][: {2: 1, 3: 2}.get(packet[start + 7] >> 6, 0)]
 
 
-def move_stamps(path: Path, number: int, seconds: float) -> None:
-    """Those of one packet of an MPEG-TS."""
+def move_stamps(path: Path, number: int, seconds: float, most: int = 2) -> None:
+    """Those of one packet of an MPEG-TS; with `most` 1 the one alone by which it is shown."""
     content = bytearray(path.read_bytes())
     found = [
         [at + offset for offset in stamps_of(content[at : at + 188])]
         for at in range(0, len(content), 188)
         if stamps_of(content[at : at + 188])
     ]
-    for at in found[number]:
+    for at in found[number][:most]:
         a, b, c, d, e = content[at : at + 5]
         stamp = ((a >> 1 & 7) << 30 | b << 22 | c >> 1 << 15 | d << 7 | e >> 1) + round(seconds * 90_000)
         high, middle, low = stamp >> 30 << 1, stamp >> 14 & 255 | 1, stamp << 1 & 255 | 1
@@ -137,6 +137,30 @@ def test_a_wrong_time_stamp_in_a_transport_stream_moves_no_other_frame(tmp_path,
     np.testing.assert_allclose(frames.times_s, np.arange(45) / 10, atol=1e-3)
     assert scan.info.num_jumps == facts.num_jumps == 0 and "jumps" not in caplog.text
     assert frames.info.duration_s == pytest.approx(4.5) == facts.duration_s == scan.info.duration_s
+
+
+@pytest.mark.parametrize("wrong", [None, 9])
+@pytest.mark.parametrize("num_b", [("3", "1"), ("1", "3")])
+def test_a_keyframe_on_another_clock_moves_no_frame_before_it(tmp_path, num_b, wrong):
+    """MPEG-TS by `cat`: all packets of the first part have later stamps than the keyframes of the second, and some of
+    them longer delays. A stamp of the first that is wrong by a second is put where most of its own part
+    would be, which moves it past few others.
+    """
+    parts = [
+        write_clip(tmp_path / f"{bf}.ts", num_frames=24, g="12", bf=bf, **{"x264-params": "b-adapt=0:scenecut=0"})
+        for bf in num_b
+    ]
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    if wrong is not None:
+        move_stamps(path, wrong, 1, most=1)
+    frames, facts, scan = read_frames(path, FrameSampling(48)), examine(path), scan_packets(path)
+    for times_s in (scan.times_s, frames.times_s):
+        off_s = np.abs(np.array(times_s) - np.arange(48) / 10)
+        assert off_s.max() < 0.101 and np.count_nonzero(off_s > 1e-3) <= (0 if wrong is None else 3)
+    assert frame_numbers(frames.frames_FHWC) == [*range(24), *range(24)]
+    assert scan.info.num_jumps == facts.num_jumps == 1
+    assert scan.info.duration_s == pytest.approx(4.8) == facts.duration_s == frames.info.duration_s
 
 
 def test_frames_of_an_interlaced_clip_are_missed(tmp_path):

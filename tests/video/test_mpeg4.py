@@ -8,6 +8,7 @@ import pytest
 
 from tests.video.conftest import frame_numbers, write_clip
 from vlm_crash.video import FrameSampling, read_frames
+from vlm_crash.video.container import scan_packets
 from vlm_crash.video.mpeg4 import is_coded, time_bits
 from vlm_crash.video.preflight import examine
 
@@ -83,6 +84,24 @@ def test_a_placeholder_shows_the_frame_before_it_on(tmp_path, suffix):
     assert frame_numbers(frames.frames_FHWC) == kept
     np.testing.assert_allclose(frames.times_s, np.array(kept) / 10, atol=2e-3)
     assert (facts.num_frames, facts.damage, frames.damage) == (37, None, None)
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mkv"])
+def test_a_placeholder_behind_a_picture_is_no_second_frame(tmp_path, suffix):
+    """In its packet; those that stand alone later are still no frames, and the clip is entered at its keyframes."""
+    source = write_clip(tmp_path / "plain.avi", codec="mpeg4", bf="0", g="1", qmin="1", qmax="1")
+
+    def change(contents: list[bytes], header: bytes) -> list[bytes]:
+        for number in (5, 6):
+            contents[number] += placeholder(header)
+        return [placeholder(header) if number in (10, 30) else one for number, one in enumerate(contents)]
+
+    path = stored(tmp_path / f"odd.{suffix}", source, change)
+    facts, frames, scan = examine(path), read_frames(path, FrameSampling(38)), scan_packets(path)
+    kept = [number for number in range(40) if number not in (10, 30)]
+    assert frame_numbers(frames.frames_FHWC) == kept and scan.info.num_frames == facts.packet_frames == 38
+    np.testing.assert_allclose(frames.times_s, np.array(kept) / 10, atol=2e-3)
+    assert (facts.num_frames, facts.damage, frames.damage) == (38, None, None) and scan.keyframes is not None
 
 
 def test_headers_are_read_as_they_are_written():

@@ -9,7 +9,7 @@ import pytest
 
 from tests.video.conftest import frame_numbers, write_clip
 from vlm_crash.video import FrameSampling, preflight, read_frames
-from vlm_crash.video.container import UnreadableClipError
+from vlm_crash.video.container import UnreadableClipError, scan_packets
 from vlm_crash.video.preflight import Limits, Preflight, examine
 
 TORTURE = Path(__file__).resolve().parents[2].parent / "shared/clips/torture"
@@ -35,6 +35,14 @@ def test_a_clip_that_was_cut_off_is_damaged_and_one_without_frames_unreadable(tm
     path.write_bytes(b"no clip")
     with pytest.raises(UnreadableClipError, match="not a video"):
         examine(path)
+
+
+@pytest.mark.parametrize("look", [examine, scan_packets])
+def test_an_avi_cut_behind_its_header_holds_no_frames(tmp_path, look):
+    path = write_clip(tmp_path / "cut.avi", num_frames=5, codec="mpeg4")
+    path.write_bytes(path.read_bytes().partition(b"movi")[0] + b"movi")
+    with pytest.raises(UnreadableClipError, match=r"cut\.avi: its video stream holds no frames$"):
+        look(path)
 
 
 def remuxed(path: Path, change: Callable[[int, bytes], bytes | None]) -> Path:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlm_crash.data.annotations import AnnotatedRow, sample_id, without_doubles
-from vlm_crash.data.audit_findings import counted
 from vlm_crash.data.clip_names import composed, is_file, name_key
 from vlm_crash.data.other_forms import FORMS, OtherRow, clips_by_stem
 from vlm_crash.data.problems import InputProblems, Problem
@@ -26,6 +25,7 @@ from vlm_crash.schema.fields import UNKNOWN, Event, Schema
 from vlm_crash.schema.records import Annotation, VideoSample, cell_value
 from vlm_crash.schema.wording import words
 from vlm_crash.video.clip_files import VIDEO_SUFFIXES
+from vlm_crash.video.counting import counted
 
 #: What --event_of says of a label whose clips are to be left out.
 LEFT_OUT = "none"

@@ -27,6 +27,7 @@ from vlm_crash.data.quarantine import Checks
 from vlm_crash.data.splits import unite
 from vlm_crash.schema.fields import Schema
 from vlm_crash.schema.records import VideoSample
+from vlm_crash.video.counting import counted
 from vlm_crash.video.fingerprint import NUM_BITS
 
 
@@ -80,7 +81,7 @@ class AuditReport:
     def __str__(self) -> str:
         clips = ", ".join(f"{len(samples):,} {split}" for split, samples in self.splits.items())
         found = {severity: [f for f in self.findings if f.severity == severity] for severity in SEVERITIES}
-        words = ", ".join(f"{len(of)} {name}{'' if len(of) == 1 else 's'}" for name, of in found.items())
+        words = ", ".join(counted(len(of), name) for name, of in found.items())
         lines = [f"{self.dataset}: {clips} clips: {words}"]
         for severity, of in found.items():
             lines += [f"  {severity}: {finding.sentence}" for finding in of]

@@ -19,10 +19,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from vlm_crash.data.audit_findings import Finding, Severity, counted, some
+from vlm_crash.data.audit_findings import Finding, Severity, some
 from vlm_crash.data.near_copies import is_enough, near_copies
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.video.container import UnreadableClipError
+from vlm_crash.video.counting import counted
 from vlm_crash.video.fingerprint import MAX_S, NUM_BITS, NUM_WORDS, SAMPLING, Fingerprint, fingerprint
 from vlm_crash.video.guarded import content_hash
 

@@ -43,12 +43,3 @@ def some(names: list[str], most: int = 5) -> str:
     """
     rest = len(names) - most
     return ", ".join(names) if rest <= 0 else f"{', '.join(names[:most])} and {rest} more"
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its noun.
-
-    >>> counted(1, "clip"), counted(2000, "pair")
-    ('1 clip', '2,000 pairs')
-    """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

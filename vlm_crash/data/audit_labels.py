@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from vlm_crash.data.audit_findings import Finding, counted, some
+from vlm_crash.data.audit_findings import Finding, some
 from vlm_crash.data.multiple_testing import holm
 from vlm_crash.data.splits import SPLITS
 from vlm_crash.schema.fields import Field, Schema
 from vlm_crash.schema.records import VideoSample
 from vlm_crash.schema.wording import words
+from vlm_crash.video.counting import counted
 
 #: Clips that a term needs: of fewer, nothing can be learnt or scored with certainty.
 LEAST_CLIPS = 5

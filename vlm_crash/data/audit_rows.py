@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from vlm_crash.data.annotations import AnnotatedRow, read_rows
-from vlm_crash.data.audit_findings import Finding, counted, some
+from vlm_crash.data.audit_findings import Finding, some
 from vlm_crash.data.csv_table import is_missing, read_table
 from vlm_crash.data.inspection import UNREADABLE, unlisted
 from vlm_crash.data.problems import InputProblems, Problem
 from vlm_crash.schema.fields import Schema
 from vlm_crash.schema.records import VideoSample
+from vlm_crash.video.counting import counted
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from vlm_crash.data.audit_findings import counted
 from vlm_crash.data.clip_table import (
     CLIPS_FILE,
     COLUMNS,
@@ -37,6 +36,7 @@ from vlm_crash.data.problems import MAX_SHOWN
 from vlm_crash.schema.fields import Schema
 from vlm_crash.video.clip_files import list_clips, log_other_files
 from vlm_crash.video.container import UnreadableClipError
+from vlm_crash.video.counting import counted
 from vlm_crash.video.preflight import RIGHT, ClipFacts, Limits, Preflight
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,6 @@ from typing import Any
 
 from vlm_crash.data.adapters import Adapted
 from vlm_crash.data.annotations import AnnotatedRow, read_rows
-from vlm_crash.data.audit_findings import counted
 from vlm_crash.data.corrections import CORRECTIONS_FILE, correct
 from vlm_crash.data.files import write_files
 from vlm_crash.data.frozen_splits import CONTENT, frozen_splits
@@ -41,6 +40,7 @@ from vlm_crash.data.splits import SPLITS, make_splits, unite
 from vlm_crash.data.vocabularies import observed_vocabularies, same_spellings
 from vlm_crash.schema.fields import Schema
 from vlm_crash.schema.records import VideoSample
+from vlm_crash.video.counting import counted
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S
 
 __all__ = ["PrepareReport", "load_prepared", "load_vocabularies", "prepare"]

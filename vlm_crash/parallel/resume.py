@@ -167,9 +167,13 @@ def _comes_validation(trainer: Trainer) -> bool:
     loop: Any = trainer.fit_loop.epoch_loop
     batches, minutes = loop.batch_progress.current, getattr(trainer, "_val_check_time_interval", None)
     is_ending = batches.processed == batches.completed + 1 and not loop._should_accumulate()
-    if not is_ending or trainer.should_stop or minutes is not None:
+    if not is_ending or minutes is not None:
         return False
-    return bool(loop._should_check_val_fx(trainer.fit_loop._data_fetcher))
+    stops, trainer.should_stop = trainer.should_stop, False
+    try:
+        return bool(loop._should_check_val_fx(trainer.fit_loop._data_fetcher))
+    finally:
+        trainer.should_stop = stops
 
 
 def _end_batch(loop: dict[str, Any]) -> None:

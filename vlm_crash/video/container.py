@@ -23,6 +23,8 @@ from vlm_crash.video.packets import Packets, come_in_pairs, is_counted
 
 # Beyond this a header is broken; it would only exhaust the memory.
 _MAX_PIXELS = 16384 * 16384
+#: Why a clip cannot be read in which no packet brings a frame.
+NO_FRAMES = "its video stream holds no frames"
 #: Packets of a recording by which it is told whether all of them have to be looked at.
 _FIRST_PACKETS = 64
 #: Seconds by which decoded frames may be moved from times of packets that were put in order: they have wrong ones, too.
@@ -208,7 +210,7 @@ def scan_packets(path: Path) -> PacketScan:
             packets.problem = f"the packets end early: {error.strerror}"
             packets.is_regular = False
         if not packets.pts:
-            raise UnreadableClipError(path, "its video stream holds no frames")
+            raise UnreadableClipError(path, NO_FRAMES)
         pts, num_jumps = packets.on_one_clock(float(stream.time_base))
         pts.sort()
         told_fps = None if packets.timeless else impossible_fps((pts - pts[0]) * float(stream.time_base))

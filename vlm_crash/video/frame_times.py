@@ -52,28 +52,48 @@ def clock_shifts(stamps: np.ndarray, time_base: float, leap_s: float = _LEAP_S) 
     return (mended - stamps + shifts).astype(np.int64), int(jumps.sum())
 
 
-def packet_shifts(pts: np.ndarray, dts: np.ndarray, time_base: float, form: str) -> tuple[np.ndarray, int]:
+def clock_ends(dts: np.ndarray, time_base: float, form: str) -> tuple[np.ndarray, list[int]]:
+    """Decoding time stamps [N] without lone wrong ones, and where stretches of packets end that are on one clock.
+
+    A clock that goes back does so between two packets. In containers that are not CLOCKED one that goes back for a few
+    packets is damage.
+
+    Args:
+        dts: ascending but for the jumps.
+        form: FFmpeg's name of the container.
+
+    >>> mended, ends = clock_ends(np.array([100, 101, 107, 103, 104, 105, 7, 8]), 1.0, "mpegts")
+    >>> mended.tolist(), ends
+    ([100, 101, 102, 103, 104, 105, 7, 8], [6, 8])
+    """
+    if len(dts) < 2:
+        return dts, [len(dts)]
+    mended = _without_lone(dts, time_base, _leap_s(form))
+    ends = [*(np.flatnonzero(np.diff(mended) < -_BACK_S / time_base) + 1).tolist(), len(dts)]
+    is_one = form not in CLOCKED and min(np.diff([0, *ends])) < _FEWEST_ON_A_CLOCK
+    return mended, ends[-1:] if is_one else ends
+
+
+def packet_shifts(
+    pts: np.ndarray, dts: np.ndarray, mended: np.ndarray, ends: Sequence[int], time_base: float, form: str
+) -> tuple[np.ndarray, int]:
     """As `clock_shifts`, for presentation time stamps [N] in the order of the packets.
 
-    A clock that goes back does so between two packets. A leap is between two frames that are shown one after the other:
-    with B-frames the decoding time stamps leap some packets later. In containers that are not CLOCKED a leap is a hole,
-    and a clock that goes back for a few packets is damage.
+    A leap is between two frames that are shown one after the other: with B-frames the decoding time stamps leap some
+    packets later. In containers that are not CLOCKED a leap is a hole.
 
     Args:
         dts: decoding time stamps [N], ascending but for the jumps.
+        mended, ends: what `clock_ends` says of them.
         form: FFmpeg's name of the container.
     """
-    leap_s = _leap_s(form)
-    if len(dts) < 2:
+    if len(dts) < 2 or (form not in CLOCKED and len(ends) == 1):
         return np.zeros(len(pts), np.int64), 0
-    mended = _without_lone(dts, time_base, leap_s)
+    leap_s = _leap_s(form)
     delays, is_lone = pts - dts, mended != dts
     is_moved = is_lone & (delays >= 0) & (delays <= delays[~is_lone].max())  # its two stamps are wrong by the same
     shifts = np.where(is_moved, mended - dts, 0).astype(np.int64)
     steps = np.diff(mended)
-    ends = [*(np.flatnonzero(steps < -_BACK_S / time_base) + 1).tolist(), len(dts)]
-    if form not in CLOCKED and (len(ends) == 1 or min(np.diff([0, *ends])) < _FEWEST_ON_A_CLOCK):
-        return np.zeros(len(pts), np.int64), 0
     start, last, num_jumps = 0, None, len(ends) - 1
     for end in ends:
         part = pts[start:end] + shifts[start:end]

@@ -25,7 +25,7 @@ class PicturePackets:
         header: the stream's own, apart from its packets; b"": it has none.
 
     Attributes:
-        is_packed: a packet held two pictures.
+        is_packed: a packet held two pictures, neither of them a placeholder.
     """
 
     def __init__(self, header: bytes) -> None:
@@ -39,11 +39,11 @@ class PicturePackets:
         starts = [found.end() for found in _PICTURE.finditer(content)]
         if not starts:
             return len(content) > 1  # one byte: a frame that DivX dropped
-        if len(starts) > 1:
+        num_coded = sum(self._time_bits is None or is_coded(content[at:], self._time_bits) for at in starts)
+        if num_coded > 1:
             self.is_packed = True
-            self._num_held += len(starts) - 1
-            return True
-        if self._time_bits is None or is_coded(content[starts[0] :], self._time_bits):
+            self._num_held += num_coded - 1
+        if num_coded:
             return True
         self._num_held -= 1
         if self._num_held < 0:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from vlm_crash.video.frame_times import packet_shifts
+from vlm_crash.video.frame_times import clock_ends, packet_shifts
 from vlm_crash.video.mpeg4 import PicturePackets
 
 #: A field's step by its frame's, at most; one half, but for rounding.
@@ -84,9 +85,12 @@ class Packets:
 
     def on_one_clock(self, time_base: float) -> tuple[np.ndarray, int]:
         """Presentation time stamps in the order of the packets without their clock's jumps, and how many it has."""
-        dts = np.array(self._dts)
-        pts = before_keyframes(np.array(self.pts), dts, np.array(self._key_numbers, np.int64))
-        shifts, num_jumps = packet_shifts(pts, dts, time_base, self._form)
+        pts, dts, key_numbers = np.array(self.pts), np.array(self._dts), np.array(self._key_numbers, np.int64)
+        mended, ends = clock_ends(dts, time_base, self._form)
+        for start, end in pairwise([0, *ends]):  # a keyframe on another clock says nothing about when these are shown
+            keys = key_numbers[slice(*np.searchsorted(key_numbers, [start, end]))] - start
+            pts[start:end] = before_keyframes(pts[start:end], dts[start:end], keys)
+        shifts, num_jumps = packet_shifts(pts, dts, mended, ends, time_base, self._form)
         self.is_shifted = bool(shifts.any())
         return pts + shifts, num_jumps
 
@@ -109,6 +113,7 @@ def before_keyframes(pts: np.ndarray, dts: np.ndarray, key_numbers: np.ndarray) 
     as most are.
 
     Args:
+        pts: on one clock, as all of these.
         dts: decoding time stamps [N].
         key_numbers: which packets [K] are keyframes.
 

@@ -8,11 +8,9 @@ that hangs, dies or eats memory costs one clip.
 from __future__ import annotations
 
 import os
-import resource
 import signal
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,8 @@ from typing import Any
 import av
 import numpy as np
 
-from vlm_crash.video.container import UnreadableClipError, num_uncounted, open_video, packets_of
+from vlm_crash.video.container import NO_FRAMES, UnreadableClipError, num_uncounted, open_video, packets_of
+from vlm_crash.video.counting import counted
 from vlm_crash.video.frame_times import (
     decoded_times,
     display_times,
@@ -30,6 +29,7 @@ from vlm_crash.video.frame_times import (
     told_rate,
 )
 from vlm_crash.video.guarded import CLIP_TIMEOUT_S, ReaderProcess
+from vlm_crash.video.memory_limit import memory_limit
 from vlm_crash.video.packets import Packets, come_in_pairs
 from vlm_crash.video.reader import check_reader
 
@@ -37,9 +37,6 @@ from vlm_crash.video.reader import check_reader
 MODULE = "vlm_crash.video.preflight_process"
 #: What is said of decord where it shows the same as we do.
 RIGHT = "right"
-_GIB = 2**30
-_STATM = Path("/proc/self/statm")
-_SECONDS_BETWEEN_LOOKS = 0.02  # a core fills some 0.1 GiB of new pages in that time
 
 
 @dataclass(frozen=True)
@@ -88,15 +85,16 @@ class ClipFacts:
         """What is wrong with a clip that can be read, in one line; None: nothing."""
         said = []
         if self.bad_packets:
-            said.append(_many(self.bad_packets, "damaged packet"))
+            said.append(counted(self.bad_packets, "damaged packet"))
         if self.bad_frames:
-            said.append(_many(self.bad_frames, "damaged frame"))
+            said.append(counted(self.bad_frames, "damaged frame"))
         if self.end is not None:
             said.append(f"reading stops early ({self.end})")
         if self.told_fps is not None:
             said.append(f"the time stamps say {self.told_fps:.0f} frames a second")
         if self.num_jumps:
-            said.append(f"the clock jumps ({_many(self.num_jumps, 'time')}): what follows is taken to go on from there")
+            jumps = f"the clock jumps ({counted(self.num_jumps, 'time')})"
+            said.append(f"{jumps}: what follows is taken to go on from there")
         if self.sizes > 1:
             said.append(f"frames of {self.sizes} sizes")
         if self.header_frames is not None and self.header_frames - self.hidden_packets > self.num_frames:
@@ -104,10 +102,6 @@ class ClipFacts:
         elif self.packet_frames > self.num_frames:
             said.append(f"there are packets of {self.packet_frames} frames, {self.num_frames} can be decoded")
         return "; ".join(said) or None
-
-
-def _many(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True)
@@ -193,6 +187,9 @@ def _examine(path: Path, see: Callable[[Any], None]) -> ClipFacts:
         for frame in _decoded(container, stream, found):
             found.add(frame)
             see(frame)
+        if not found.sizes:
+            reason = found.end or "no frame of it can be decoded"
+            raise UnreadableClipError(path, reason if found.packets.pts else NO_FRAMES)
         packet_pts, num_jumps = found.packets.on_one_clock(time_base)
         pts = on_one_clock(found.pts, time_base, found.form) if num_jumps else found.pts
         told_fps = impossible_fps(np.array([stamp for stamp in pts if stamp is not None]) * time_base)
@@ -201,8 +198,6 @@ def _examine(path: Path, see: Callable[[Any], None]) -> ClipFacts:
         if (packets.is_packed or found.form == "avi") and len(packet_pts) == len(pts):
             shown_s = display_times(np.sort(packet_pts), packets.timeless, time_base, rate)  # as reader.py has them
     num_cut = num_uncounted(path, found.form, header_frames, packets.num_read, packets.last_dts)
-    if not found.sizes:
-        raise UnreadableClipError(path, found.end or "no frame of it can be decoded")
     stamped = [stamp for stamp in found.pts if stamp is not None]
     step_s = float(np.median(np.diff(shown_s))) if len(shown_s) > 1 else 1 / fps if fps else 0.0
     width, height = found.sizes[0]
@@ -268,36 +263,3 @@ def _decoded(container: Any, stream: Any, found: _Found) -> Iterator[Any]:
             continue
         found.bad_packets += bool(packet.is_corrupt)
         yield from frames
-
-
-@contextmanager
-def memory_limit(memory_gib: float | None) -> Iterator[None]:
-    """For `with`: end this process as soon as it holds so much more than now; without /proc there is no limit.
-
-    Memory in use is measured, not forbidden (RLIMIT_AS): where FFmpeg is refused a buffer, it calls the packet damaged
-    and goes on with the next one.
-    """
-    if not memory_gib or not _STATM.exists():
-        yield
-        return
-    most = _resident_bytes() + int(memory_gib * _GIB)
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(_SECONDS_BETWEEN_LOOKS):
-            if _resident_bytes() > most:
-                # Whoever waits for this process takes its last line as the reason (guarded.py).
-                os.write(2, f"it takes more than {memory_gib:g} GiB of memory\n".encode())
-                os._exit(1)
-
-    watcher = threading.Thread(target=watch, name="memory", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watcher.join()
-
-
-def _resident_bytes() -> int:
-    return int(_STATM.read_text(encoding="ascii").split()[1]) * resource.getpagesize()

@@ -10,7 +10,8 @@ from vlm_crash.video import preflight
 from vlm_crash.video.clip_files import content_hash
 from vlm_crash.video.comparison import decord_disagreements
 from vlm_crash.video.frame_sampling import FrameSampling
-from vlm_crash.video.preflight import ClipFacts, memory_limit
+from vlm_crash.video.memory_limit import memory_limit
+from vlm_crash.video.preflight import ClipFacts
 from vlm_crash.video.reader_process import serve
 from vlm_crash.video.witnesses import Witnesses
 

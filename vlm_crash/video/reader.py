@@ -30,6 +30,7 @@ from vlm_crash.video.container import (
     packets_of,
     scan_packets,
 )
+from vlm_crash.video.counting import counted
 from vlm_crash.video.frame_sampling import EmptyWindowError, FrameSampling
 from vlm_crash.video.keyframes import read_needed
 from vlm_crash.video.motion import Look, look_through
@@ -141,8 +142,8 @@ def _mention(info: ClipInfo) -> None:
         )
         logger.warning(text, info.path, info.told_fps, info.fps, info.duration_s)
     if info.num_jumps:
-        text = "%s: its clock jumps (%d time%s): what follows is taken to go on from there, and the clip to last %.2f s"
-        logger.warning(text, info.path, info.num_jumps, "s" * (info.num_jumps > 1), info.duration_s)
+        text = "%s: its clock jumps (%s): what follows is taken to go on from there, and the clip to last %.2f s"
+        logger.warning(text, info.path, counted(info.num_jumps, "time"), info.duration_s)
     if info.header_frames is not None and info.header_frames != info.num_frames:
         told, true = info.header_frames, info.num_frames
         logger.info("%s: its header promises %d frames, and %d are shown", info.path, told, true)
